@@ -1,0 +1,29 @@
+"""The networks: backbones, pixel-level MLPs, PCSR and the original models. torch and fvcore only."""
+
+from pcsr_lightning.networks.backbones import BACKBONES, Backbone, build_backbone
+from pcsr_lightning.networks.branch_flops import BranchMacs, branch_macs, count_macs, hoisted_macs
+from pcsr_lightning.networks.build import build_network, default_config, upsampler_widths
+from pcsr_lightning.networks.original import Original
+from pcsr_lightning.networks.pcsr import PCSR, PCSROutput, enlarge
+from pcsr_lightning.networks.pixel_mlp import PixelMLP, plain_inputs
+from pcsr_lightning.networks.query_grid import QueryGrid
+
+__all__ = [
+    "BACKBONES",
+    "PCSR",
+    "Backbone",
+    "BranchMacs",
+    "Original",
+    "PCSROutput",
+    "PixelMLP",
+    "QueryGrid",
+    "branch_macs",
+    "build_backbone",
+    "build_network",
+    "count_macs",
+    "default_config",
+    "enlarge",
+    "hoisted_macs",
+    "plain_inputs",
+    "upsampler_widths",
+]

@@ -1,0 +1,122 @@
+"""What each branch costs, counted by fvcore on the modules themselves.
+
+All numbers are multiply-adds (one multiplication with its addition is one). Besides convolutions
+and linear layers, PReLU is charged 0.5 and batch norm 1 multiply-add per element, so that twice
+these numbers is the count of the paper's tables.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import Tensor, nn
+
+from pcsr_lightning.networks.pcsr import PCSR
+from pcsr_lightning.networks.pixel_mlp import PixelMLP
+
+# Quiet: fvcore warns about every operator it charges nothing for and every part not called.
+logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True)
+class BranchMacs:
+    """Multiply-adds of the un-hoisted network (the paper's own form, Eq. 9).
+
+    Attributes:
+        backbone: per LR pixel.
+        upsamplers: per query pixel, heaviest first.
+        classifier: per query pixel; 0 for a single class.
+    """
+
+    backbone: float
+    upsamplers: tuple[float, ...]
+    classifier: float
+
+    def branches(self, scale: float | tuple[float, float]) -> list[float]:
+        """``flops(B) + flops(U_j)`` per LR pixel, heaviest first: what Eq. 9 compares."""
+        sy, sx = scale if isinstance(scale, tuple) else (scale, scale)
+        return [self.backbone + sy * sx * u for u in self.upsamplers]
+
+    def picture(self, lr_size: tuple[int, int], counts_M: Sequence[int]) -> float:
+        """Multiply-adds of a picture with ``counts_M[j]`` pixels in class ``j``."""
+        pixels = sum(c * u for c, u in zip(counts_M, self.upsamplers, strict=True))
+        return lr_size[0] * lr_size[1] * self.backbone + pixels + sum(counts_M) * self.classifier
+
+
+def count_macs(module: nn.Module, *inputs: Tensor) -> float:
+    """Multiply-adds of ``module(*inputs)``, by fvcore."""
+    analysis = FlopCountAnalysis(module, inputs)
+    analysis.set_op_handle(
+        **{
+            "aten::prelu": _per_element(0.5),
+            "aten::_prelu_kernel": _per_element(0.5),
+            "aten::batch_norm": _per_element(1.0),
+            # Fixed interpolation of the three input channels; the paper counts it as free.
+            "aten::upsample_bilinear2d": None,
+        }
+    )
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis.tracer_warnings("none")
+    return float(analysis.total())
+
+
+def branch_macs(model: PCSR, h0: int = 16, w0: int = 16) -> BranchMacs:
+    """The cost of each part, measured at a small ``h0 x w0`` input as Eq. 9 does.
+
+    The result is per pixel and therefore does not depend on ``h0 x w0`` (footnote 3), except for a
+    backbone that looks at the whole picture.
+    """
+    device, dtype = model.mean.device, model.upsampler(0).project.weight.dtype
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            lr = torch.zeros(1, 3, h0, w0, device=device, dtype=dtype)
+            per_query = [_mlp_macs(model.upsampler(j)) for j in range(model.num_classes)]
+            return BranchMacs(
+                backbone=count_macs(model.backbone, lr) / (h0 * w0),
+                upsamplers=tuple(per_query),
+                classifier=0.0 if model.classifier is None else _mlp_macs(model.classifier),
+            )
+    finally:
+        model.train(was_training)
+
+
+def hoisted_macs(mlp: PixelMLP, lr_pixels: int, queries: int) -> float:
+    """Multiply-adds of an MLP with its first layer hoisted: projection per LR pixel, rest per query.
+
+    The offset terms (a few per row and column) are left out: under 0.1% of any picture.
+    """
+    width = mlp.project.out_features
+    device, dtype = mlp.project.weight.device, mlp.project.weight.dtype
+    tail = 0.0
+    if len(mlp.tail):
+        tail = count_macs(mlp.tail, torch.zeros(1, width, device=device, dtype=dtype))
+    project = count_macs(
+        mlp.project, torch.zeros(1, mlp.in_channels, device=device, dtype=dtype)
+    )
+    return lr_pixels * project + queries * tail
+
+
+def _mlp_macs(mlp: PixelMLP) -> float:
+    x = torch.zeros(
+        1, mlp.in_channels + 4, device=mlp.project.weight.device, dtype=mlp.project.weight.dtype
+    )
+    return count_macs(mlp, x)
+
+
+def _per_element(macs: float) -> Any:
+    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:  # noqa: ARG001
+        size = outputs[0].type().sizes()
+        total = macs
+        for n in size:
+            total *= n
+        return Counter({"elementwise": total})  # type: ignore[dict-item]
+
+    return handle

@@ -1,0 +1,167 @@
+"""PCSR: one backbone, M upsamplers, and a classifier that picks one for every pixel (Sec. 3, Fig. 3).
+
+Legend: B batch, h w LR size, H W HR size, Q query pixels, D feature channels, M classes.
+Class 0 is the heaviest upsampler, class M - 1 the lightest, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.networks.backbones import Backbone
+from pcsr_lightning.networks.pixel_mlp import PixelMLP
+from pcsr_lightning.networks.query_grid import QueryGrid
+
+
+class PCSROutput(NamedTuple):
+    """What training needs at every query pixel.
+
+    Attributes:
+        residual_MB3Q: what each upsampler adds to the enlarged input.
+        logits_BMQ: the classifier's output before the softmax; ``None`` while there is one class.
+        base_B3Q: the bilinearly enlarged input.
+    """
+
+    residual_MB3Q: list[Tensor]
+    logits_BMQ: Tensor | None
+    base_B3Q: Tensor
+
+    def mixed(self) -> Tensor:
+        """The upsamplers' outputs weighted by the classifier, on the base: ``(B, 3, Q)``, Eq. 5."""
+        if self.logits_BMQ is None:
+            return self.base_B3Q + self.residual_MB3Q[0]
+        prob_BMQ = self.logits_BMQ.softmax(dim=1)
+        mixed = self.base_B3Q
+        for j, residual_B3Q in enumerate(self.residual_MB3Q):
+            mixed = mixed + prob_BMQ[:, j, None] * residual_B3Q
+        return mixed
+
+
+class PCSR(nn.Module):
+    """A backbone with ``M`` pixel-level upsamplers, heaviest first, and a pixel-level classifier.
+
+    Args:
+        backbone: makes the LR features.
+        upsamplers: one MLP a class, heaviest first, all with 3 outputs.
+        classifier: an MLP with ``M`` outputs; ``None`` only for ``M == 1`` (the first stage).
+        mean: the RGB mean taken off the input, in [0, 1].
+
+    Raises:
+        ConfigError: the parts do not fit each other.
+
+    Example:
+        >>> model = build_network(default_config("fsrcnn", num_classes=2))
+        >>> feat = model.features(torch.rand(1, 3, 24, 32))
+        >>> model.residual(feat, model.grid((24, 32), (60, 80)), 0).shape
+        torch.Size([1, 3, 60, 80])
+    """
+
+    mean: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        upsamplers: Sequence[PixelMLP],
+        classifier: PixelMLP | None,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+    ) -> None:
+        super().__init__()
+        mlps = [*upsamplers, *([classifier] if classifier is not None else [])]
+        if not upsamplers:
+            raise ConfigError("PCSR needs at least one upsampler")
+        for mlp in mlps:
+            if mlp.in_channels != backbone.out_channels:
+                raise ConfigError(
+                    f"an MLP takes {mlp.in_channels} feature channels where backbone "
+                    f"{backbone.name} makes {backbone.out_channels}"
+                )
+        outputs = 0 if classifier is None else classifier.out_channels
+        if outputs != (len(upsamplers) if len(upsamplers) > 1 else 0):
+            raise ConfigError(
+                f"{len(upsamplers)} upsamplers need a classifier with as many outputs "
+                f"(none for a single upsampler), not one with {outputs}"
+            )
+        self.backbone = backbone
+        self.upsamplers = nn.ModuleList(upsamplers)
+        self.classifier = classifier
+        self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32))
+
+    @property
+    def num_classes(self) -> int:
+        """``M``."""
+        return len(self.upsamplers)
+
+    def upsampler(self, j: int) -> PixelMLP:
+        """``U_j``, typed."""
+        mlp = self.upsamplers[j]
+        assert isinstance(mlp, PixelMLP)
+        return mlp
+
+    def config(self) -> dict[str, Any]:
+        """The architecture in plain values, as :func:`build_network` takes it."""
+        return {
+            "kind": "pcsr",
+            "backbone": {"name": self.backbone.name, **self.backbone.args},
+            "upsamplers": [list(self.upsampler(j).hidden) for j in range(self.num_classes)],
+            "classifier": None if self.classifier is None else list(self.classifier.hidden),
+            "mean": [round(v, 6) for v in self.mean.tolist()],
+        }
+
+    def grid(self, lr_size: tuple[int, int], size: tuple[int, int]) -> QueryGrid:
+        """The queries of an ``(H, W)`` picture, on this model's device and in its precision."""
+        return QueryGrid.make(lr_size, size, self.mean.device, self.upsampler(0).project.weight.dtype)
+
+    def features(self, lr_B3hw: Tensor) -> Tensor:
+        """LR features ``(B, D, h, w)`` of a picture in [0, 1]."""
+        # Channels last: the MLPs read a pixel's channels together, and CPU convolutions like it.
+        x = (lr_B3hw - self.mean[:, None, None]).contiguous(memory_format=torch.channels_last)
+        feat_BDhw: Tensor = self.backbone(x)
+        return feat_BDhw
+
+    def logits(self, feat_BDhw: Tensor, grid: QueryGrid) -> Tensor:
+        """The classifier's output at every query, ``(B, M, H, W)``; its softmax is Eq. 3."""
+        if self.classifier is None:
+            raise ConfigError("this network has one upsampler and no classifier: nothing to route")
+        return self.classifier.query(feat_BDhw, grid)
+
+    def residual(self, feat_BDhw: Tensor, grid: QueryGrid, j: int) -> Tensor:
+        """What ``U_j`` adds to the enlarged input at every query, ``(B, 3, H, W)`` (Eq. 4)."""
+        return self.upsampler(j).query(feat_BDhw, grid)
+
+    def forward(
+        self, lr_B3hw: Tensor, size: tuple[int, int], queries_Q: Tensor | None = None
+    ) -> PCSROutput:
+        """Every class at the same queries, as training needs it (Sec. 3.3).
+
+        Args:
+            lr_B3hw: pictures in [0, 1].
+            size: ``(H, W)`` of the output.
+            queries_Q: flat indices ``i * W + j`` of the pixels to compute; all of them if ``None``.
+        """
+        lr_h, lr_w = lr_B3hw.shape[-2:]
+        grid = self.grid((lr_h, lr_w), size)
+        feat_BDhw = self.features(lr_B3hw)
+        residuals = [
+            self.upsampler(j).query(feat_BDhw, grid, queries_Q).flatten(2)
+            for j in range(self.num_classes)
+        ]
+        logits = (
+            None
+            if self.classifier is None
+            else self.classifier.query(feat_BDhw, grid, queries_Q).flatten(2)
+        )
+        base_B3Q = enlarge(lr_B3hw, size).flatten(2)
+        if queries_Q is not None:
+            base_B3Q = base_B3Q.index_select(2, queries_Q)
+        return PCSROutput(residuals, logits, base_B3Q)
+
+
+def enlarge(lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
+    """The bilinearly enlarged input ``upX`` of Eq. 6, ``(B, 3, H, W)``."""
+    return F.interpolate(lr_B3hw, size=size, mode="bilinear", align_corners=False)

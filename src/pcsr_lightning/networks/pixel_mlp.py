@@ -1,0 +1,110 @@
+"""The pixel-level MLP: upsamplers and classifier are both one (Sec. 3.2, Eq. 4).
+
+Legend: B batch, h w LR size, H W HR size, D feature channels, C width of the first layer,
+N any number of query pixels, O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pcsr_lightning.networks.query_grid import QueryGrid
+
+
+class PixelMLP(nn.Module):
+    """Linear, ReLU, ..., Linear on ``[z, dy, dx, cell_y, cell_x]``.
+
+    The first layer is kept in two parts, because ``W [z, d] = Wz z + Wd d`` and the first term
+    depends on the LR pixel alone: it is computed once per LR pixel (:meth:`project_features`)
+    instead of once per query, and the second is a sum of a row's and a column's term
+    (:meth:`offset_terms`). Same result to rounding, fewer operations, no coordinate tensors.
+    :meth:`forward` is the plain form, on concatenated inputs.
+
+    Args:
+        in_channels: ``D``.
+        hidden: widths of the hidden layers; none makes a single linear layer.
+        out_channels: 3 for an upsampler, the number of classes for the classifier.
+    """
+
+    def __init__(self, in_channels: int, hidden: Sequence[int], out_channels: int) -> None:
+        super().__init__()
+        self.in_channels, self.hidden, self.out_channels = in_channels, tuple(hidden), out_channels
+        widths = [*hidden, out_channels]
+        self.project = nn.Linear(in_channels, widths[0])
+        self.offset = nn.Linear(4, widths[0], bias=False)
+        # As one layer of D + 4 inputs would start.
+        bound = (in_channels + 4) ** -0.5
+        for part in (self.project.weight, self.project.bias, self.offset.weight):
+            nn.init.uniform_(part, -bound, bound)
+        tail: list[nn.Module] = []
+        for a, b in zip(widths[:-1], widths[1:], strict=True):
+            tail += [nn.ReLU(inplace=True), nn.Linear(a, b)]
+        self.tail = nn.Sequential(*tail)
+
+    def forward(self, x_ND4: Tensor) -> Tensor:
+        """The plain LIIF form: ``(N, D + 4) -> (N, O)``, inputs already gathered and concatenated."""
+        weight = torch.cat([self.project.weight, self.offset.weight], dim=1)
+        return self.finish(F.linear(x_ND4, weight, self.project.bias))
+
+    def project_features(self, feat_BDhw: Tensor) -> Tensor:
+        """The hoisted part of the first layer, once per LR pixel: ``(B, h, w, C)``."""
+        return F.linear(feat_BDhw.permute(0, 2, 3, 1), self.project.weight, self.project.bias)
+
+    def offset_terms(self, grid: QueryGrid) -> tuple[Tensor, Tensor]:
+        """What the first layer adds for each HR row, ``(H, C)``, and each HR column, ``(W, C)``."""
+        w_dy, w_dx, w_cy, w_cx = self.offset.weight.unbind(dim=1)
+        rows_HC = grid.dy_H[:, None] * w_dy + grid.cell[0] * w_cy
+        cols_WC = grid.dx_W[:, None] * w_dx + grid.cell[1] * w_cx
+        return rows_HC, cols_WC
+
+    def first_layer(
+        self, feat_BDhw: Tensor, grid: QueryGrid, queries_K: Tensor | None = None
+    ) -> Tensor:
+        """The first layer's output at all queries, ``(B, H, W, C)``, or at some, ``(B, K, C)``."""
+        proj_BhwC = self.project_features(feat_BDhw)
+        rows_HC, cols_WC = self.offset_terms(grid)
+        if queries_K is not None:
+            i, j = grid.split(queries_K)
+            near = proj_BhwC.flatten(1, 2).index_select(1, grid.lr_index(queries_K))
+            return near + (rows_HC[i] + cols_WC[j])
+        B, h, w, C = proj_BhwC.shape
+        if grid.whole_scale is not None:
+            # Broadcasting instead of gathering: at whole scales the s*s terms repeat.
+            sy, sx = grid.whole_scale
+            terms = rows_HC[:sy, None, None, :] + cols_WC[:sx]  # (sy, 1, sx, C)
+            first = proj_BhwC[:, :, None, :, None, :] + terms
+            return first.reshape(B, h * sy, w * sx, C)
+        near = proj_BhwC.index_select(1, grid.rows_H).index_select(2, grid.cols_W)
+        return near + (rows_HC[:, None, :] + cols_WC)
+
+    def finish(self, first_NC: Tensor) -> Tensor:
+        """All layers after the first: ``(..., C) -> (..., O)``. May overwrite its input."""
+        out_NO: Tensor = self.tail(first_NC)
+        return out_NO
+
+    def query(self, feat_BDhw: Tensor, grid: QueryGrid, queries_K: Tensor | None = None) -> Tensor:
+        """The whole MLP in its hoisted form: ``(B, O, H, W)``, or ``(B, O, K)`` at some queries."""
+        return self.finish(self.first_layer(feat_BDhw, grid, queries_K)).movedim(-1, 1)
+
+
+def plain_inputs(feat_BDhw: Tensor, grid: QueryGrid) -> Tensor:
+    """What the plain form eats: ``[z, dy, dx, cell_y, cell_x]`` of every query, ``(B, H*W, D+4)``.
+
+    Slow and large on purpose: the reference that the hoisted form is tested and timed against.
+    """
+    near = feat_BDhw.index_select(2, grid.rows_H).index_select(3, grid.cols_W)
+    B, _, H, W = near.shape
+    where = torch.stack(
+        [
+            grid.dy_H[:, None].expand(H, W),
+            grid.dx_W[None, :].expand(H, W),
+            torch.full_like(near[0, 0], grid.cell[0]),
+            torch.full_like(near[0, 0], grid.cell[1]),
+        ]
+    )
+    x = torch.cat([near, where.expand(B, 4, H, W)], dim=1)
+    return x.flatten(2).transpose(1, 2)

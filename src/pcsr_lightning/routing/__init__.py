@@ -1,0 +1,22 @@
+"""Routing: what classes cost, which pixel goes to which, and refinement. Tensors in, tensors out."""
+
+from pcsr_lightning.routing.assign import (
+    assign_adaptive,
+    assign_by_k,
+    difficulty,
+    heavy_classes,
+    kmeans_thresholds,
+)
+from pcsr_lightning.routing.cost import CostRule, class_costs
+from pcsr_lightning.routing.refine import refine
+
+__all__ = [
+    "CostRule",
+    "assign_adaptive",
+    "assign_by_k",
+    "class_costs",
+    "difficulty",
+    "heavy_classes",
+    "kmeans_thresholds",
+    "refine",
+]

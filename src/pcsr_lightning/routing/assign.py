@@ -1,0 +1,104 @@
+"""Which class each pixel goes to: by ``k`` (Eq. 10) or by the picture's own statistics (ADM).
+
+Legend: B batch, M classes, H W HR size. Class 0 is the heaviest.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pcsr_lightning.errors import ConfigError
+
+BINS = 4096
+"""Histogram bins of ADM's clustering: a threshold is off by at most 1/8192 of the range."""
+MAX_ITERATIONS = 100
+
+
+def heavy_classes(num_classes: int) -> int:
+    """How many classes count as heavy: ``floor((M + 1) / 2)`` (Sec. 3.4)."""
+    return (num_classes + 1) // 2
+
+
+def assign_by_k(logits_BMHW: Tensor, costs_M: Tensor, k: float) -> Tensor:
+    """``argmax_j p_j / cost_j ** k`` (Eq. 10), as ``argmax_j logit_j - k log cost_j``.
+
+    The softmax divides every class of a pixel by the same number, so the logits decide alike, and
+    no power can overflow. Ties go to the heavier class.
+
+    Args:
+        logits_BMHW: the classifier's output before the softmax.
+        costs_M: from :func:`class_costs`.
+        k: lower sends more pixels to heavier classes; 0 takes the most probable class.
+
+    Returns:
+        Classes ``(B, H, W)``, uint8.
+
+    Raises:
+        ConfigError: ``k`` is not finite.
+    """
+    if not math.isfinite(k):
+        raise ConfigError(f"k must be a finite number, not {k}")
+    bias_M = (-k * costs_M.log()).to(device=logits_BMHW.device, dtype=logits_BMHW.dtype)
+    return (logits_BMHW + bias_M[:, None, None]).argmax(dim=1).to(torch.uint8)
+
+
+def difficulty(logits_BMHW: Tensor) -> Tensor:
+    """The probability of the heavy half, ``sum of p_j for j < floor((M+1)/2)``: ``(B, H, W)``."""
+    return logits_BMHW.softmax(dim=1)[:, : heavy_classes(logits_BMHW.shape[1])].sum(dim=1)
+
+
+def assign_adaptive(logits_BMHW: Tensor) -> Tensor:
+    """Adaptive Decision Making: each picture's difficulties are clustered into ``M`` groups.
+
+    Difficulties are min-max normalised over the picture, then grouped by one-dimensional k-means
+    (Lloyd's algorithm on a histogram, centroids uniform at first, so the result is deterministic);
+    the most difficult group goes to ``U_0``. A picture of one single difficulty has no groups: it
+    goes to the lightest class. Appendix A.
+
+    Returns:
+        Classes ``(B, H, W)``, uint8.
+    """
+    M = logits_BMHW.shape[1]
+    out = [_cluster(d_HW, M) for d_HW in difficulty(logits_BMHW)]
+    return torch.stack(out)
+
+
+def _cluster(d_HW: Tensor, num_classes: int) -> Tensor:
+    low, high = d_HW.min(), d_HW.max()
+    if not bool(high > low):
+        return torch.full_like(d_HW, num_classes - 1, dtype=torch.uint8)
+    unit_HW = (d_HW - low) / (high - low)
+    counts = torch.histc(unit_HW.float(), bins=BINS, min=0.0, max=1.0).double().cpu()
+    thresholds = kmeans_thresholds(counts, num_classes).to(unit_HW)
+    # bucketize counts the thresholds below a value: 0 for the easiest group.
+    group_HW = torch.bucketize(unit_HW, thresholds)
+    return (num_classes - 1 - group_HW).to(torch.uint8)
+
+
+def kmeans_thresholds(counts_N: Tensor, num_clusters: int) -> Tensor:
+    """The ``num_clusters - 1`` rising borders between the clusters of a histogram over [0, 1].
+
+    Args:
+        counts_N: how many values lie in each of ``N`` equal bins.
+        num_clusters: how many groups.
+    """
+    N = len(counts_N)
+    centre_N = (torch.arange(N, dtype=counts_N.dtype) + 0.5) / N
+    mass = torch.cat([counts_N.new_zeros(1), counts_N.cumsum(0)])
+    moment = torch.cat([counts_N.new_zeros(1), (counts_N * centre_N).cumsum(0)])
+    centroids = (torch.arange(num_clusters, dtype=counts_N.dtype) + 0.5) / num_clusters
+    for _ in range(MAX_ITERATIONS):
+        edges = (centroids[1:] + centroids[:-1]) / 2
+        cut = torch.bucketize(edges, centre_N)
+        cut = torch.cat([cut.new_zeros(1), cut, cut.new_full((1,), N)])
+        inside = mass[cut[1:]] - mass[cut[:-1]]
+        sums = moment[cut[1:]] - moment[cut[:-1]]
+        # An empty cluster keeps its place.
+        moved = torch.where(inside > 0, sums / inside.clamp_min(1), centroids)
+        if torch.equal(moved, centroids):
+            break
+        centroids = moved
+    return (centroids[1:] + centroids[:-1]) / 2

@@ -1,0 +1,135 @@
+"""What all stages share: optimizer, schedule, validation, logging."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics.image import PeakSignalNoiseRatio
+
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.pictures.protocol import eight_bit, shave
+
+
+class TrainBatch(Protocol):
+    """What a training step gets: LR and HR crops in [0, 1]."""
+
+    lr_B3hw: Tensor
+    hr_B3HW: Tensor
+
+
+class ValPicture(Protocol):
+    """What a validation step gets: one whole picture."""
+
+    lr: Tensor
+    hr: Tensor
+    name: str
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Adam and cosine annealing without restart (Sec. 4.1).
+
+    Attributes:
+        lr: initial learning rate.
+        lr_min: what it falls to at the last step.
+        betas: Adam's.
+        steps: optimizer steps of the whole run.
+    """
+
+    lr: float
+    steps: int
+    lr_min: float = 1e-7
+    betas: tuple[float, float] = (0.9, 0.99)
+
+    def __post_init__(self) -> None:
+        if not (self.lr > self.lr_min >= 0 and self.steps > 0):
+            raise ConfigError(
+                f"need lr > lr_min >= 0 and at least one step, not lr={self.lr}, "
+                f"lr_min={self.lr_min}, steps={self.steps}"
+            )
+
+
+class SRStage(L.LightningModule, ABC):
+    """A stage of training: a network, of which some parts are trained and the others frozen.
+
+    Args:
+        network: what is trained, all parts of it.
+        schedule: learning rate and length.
+        facts: plain values that the checkpoint keeps beside the weights (stage, backbone, ...).
+    """
+
+    network: PCSR | Original
+
+    def __init__(
+        self, network: PCSR | Original, schedule: Schedule, facts: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.schedule = schedule
+        # Plain containers only: anything else could not be loaded back safely.
+        self.save_hyperparameters({**(facts or {}), "network": network.config()})
+        self.val_psnr = PeakSignalNoiseRatio(data_range=255.0, dim=(1, 2, 3))
+
+    @abstractmethod
+    def loss(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to go down and what to log beside it."""
+
+    @abstractmethod
+    def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
+        """The picture this stage's network makes of a whole LR picture, unclamped."""
+
+    @abstractmethod
+    def trained_parts(self) -> dict[str, nn.Module]:
+        """The modules this stage trains, by name."""
+
+    def frozen_parts(self) -> dict[str, nn.Module]:
+        """The modules earlier stages trained, by name."""
+        return {}
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        s = self.schedule
+        adam = torch.optim.Adam(trained, lr=s.lr, betas=s.betas)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, s.steps, eta_min=s.lr_min)
+        return {
+            "optimizer": adam,
+            "lr_scheduler": {"scheduler": cosine, "interval": "step"},
+        }
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
+        loss, parts = self.loss(batch)
+        self.log("train/loss", loss, prog_bar=True)
+        self.log_dict({f"train/{name}": value for name, value in parts.items()})
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # A NaN written into the weights would only be noticed at the end of a long run.
+        loss = self.trainer.callback_metrics.get("train/loss")
+        if loss is not None and not bool(torch.isfinite(loss)):
+            raise ConfigError(
+                f"the training loss became {float(loss)} at step {self.global_step}: "
+                "lower stage.lr, or look for damaged pictures in the data"
+            )
+
+    def validation_step(self, batch: ValPicture, batch_idx: int) -> None:
+        size = (batch.hr.shape[-2], batch.hr.shape[-1])
+        sr = self.restore(batch.lr, size)
+        border = max(1, round(size[0] / batch.lr.shape[-2]))
+        self.val_psnr.update(shave(eight_bit(sr), border), shave(eight_bit(batch.hr), border))
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/psnr", cast(Tensor, self.val_psnr.compute()), prog_bar=True)
+        self.val_psnr.reset()
+
+    def sum_over_ranks(self, x: Tensor) -> Tensor:
+        """``x`` added up over all processes, with gradient; ``x`` itself in a single process."""
+        if self.trainer.world_size == 1:
+            return x
+        return cast(Tensor, self.all_gather(x, sync_grads=True)).sum(dim=0)

@@ -1,0 +1,38 @@
+"""The two losses of Eq. 6 and Eq. 7, per mean instead of per sum.
+
+Legend: B batch, M classes, Q query pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def reconstruction_loss(sr_B3Q: Tensor, hr_B3Q: Tensor) -> Tensor:
+    """Mean absolute error over pixels and channels, images in [0, 1] (Eq. 6).
+
+    Taking the enlarged input off both sides, as the equation does, changes nothing.
+    """
+    return F.l1_loss(sr_B3Q, hr_B3Q)
+
+
+def average_loss(
+    logits_BMQ: Tensor, sum_over_ranks: Callable[[Tensor], Tensor] = lambda x: x
+) -> Tensor:
+    """How far the classes are from equal shares of the whole batch (Eq. 7).
+
+    For each class ``|sum of p over the batch - B*Q/M| / (B*Q/M)``, then the mean over classes; for
+    two classes both terms are equal and the value is the published implementation's.
+
+    Args:
+        logits_BMQ: the classifier's output before the softmax.
+        sum_over_ranks: adds a tensor up over all processes, keeping its gradient.
+    """
+    M = logits_BMQ.shape[1]
+    totals_M = sum_over_ranks(logits_BMQ.softmax(dim=1).sum(dim=(0, 2)))
+    # The probabilities of a pixel sum to 1, so the totals say how many pixels there were.
+    target = totals_M.detach().sum() / M
+    return ((totals_M - target).abs() / target).mean()

@@ -1,0 +1,25 @@
+"""``stage=original``: the plain model that PCSR is compared with."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pcsr_lightning.networks import Original
+from pcsr_lightning.stages.base import SRStage, TrainBatch
+from pcsr_lightning.stages.losses import reconstruction_loss
+
+
+class OriginalStage(SRStage):
+    """Trains a backbone with its own tail on the L1 loss."""
+
+    network: Original
+
+    def loss(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        return reconstruction_loss(self.network(batch.lr_B3hw), batch.hr_B3HW), {}
+
+    def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002
+        sr_B3HW: Tensor = self.network(lr_B3hw)
+        return sr_B3HW
+
+    def trained_parts(self) -> dict[str, nn.Module]:
+        return {"backbone": self.network.backbone, "tail": self.network.tail}

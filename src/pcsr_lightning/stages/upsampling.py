@@ -1,0 +1,173 @@
+"""``stage=1``, ``2``, ...: PCSR's own stages (Sec. 3.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.networks import PCSR, enlarge
+from pcsr_lightning.routing import assign_by_k, refine
+from pcsr_lightning.stages.base import Schedule, SRStage, TrainBatch
+from pcsr_lightning.stages.losses import average_loss, reconstruction_loss
+
+
+class PCSRStage(SRStage):
+    """What PCSR's stages share: the choice of query pixels.
+
+    Args:
+        network: a PCSR with as many upsamplers as the stage's number.
+        schedule: learning rate and length.
+        queries: how many HR pixels of each crop are drawn a step; ``None`` takes all of them.
+        seed: of that draw.
+        facts: plain values for the checkpoint.
+    """
+
+    network: PCSR
+
+    def __init__(
+        self,
+        network: PCSR,
+        schedule: Schedule,
+        queries: int | None = None,
+        seed: int = 0,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(network, schedule, facts)
+        if queries is not None and queries < 1:
+            raise ConfigError(f"stage.queries must be at least 1, or null for all, not {queries}")
+        self.queries = queries
+        self.seed = seed
+
+    def draw_queries(self, size: tuple[int, int]) -> Tensor | None:
+        """Flat indices of this step's query pixels, the same for all crops of the batch."""
+        total = size[0] * size[1]
+        if self.queries is None or self.queries >= total:
+            return None
+        # Seeded by the step, so that a resumed run draws what the uninterrupted one would have.
+        generator = torch.Generator().manual_seed((self.seed << 32) + self.global_step)
+        return torch.randint(total, (self.queries,), generator=generator).to(self.device)
+
+
+class FirstStage(PCSRStage):
+    """Trains ``{B, U_0}``: it sets the best the model can do."""
+
+    def loss(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        sr_B3Q, hr_B3Q, _ = forward(self, batch)
+        return reconstruction_loss(sr_B3Q, hr_B3Q), {}
+
+    def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.network(lr_B3hw, size).mixed().unflatten(2, size)
+
+    def trained_parts(self) -> dict[str, nn.Module]:
+        return {"backbone": self.network.backbone, "upsampler 0": self.network.upsampler(0)}
+
+
+class LaterStage(PCSRStage):
+    """Trains ``{U_j, C}`` on ``w_recon * L_recon + w_avg * L_avg`` (Eq. 8), all else frozen.
+
+    Args:
+        w_recon: weight of the reconstruction loss.
+        w_avg: weight of the average loss.
+    """
+
+    def __init__(
+        self,
+        network: PCSR,
+        schedule: Schedule,
+        queries: int | None = None,
+        seed: int = 0,
+        facts: dict[str, Any] | None = None,
+        w_recon: float = 1000.0,
+        w_avg: float = 3.0,
+    ) -> None:
+        super().__init__(network, schedule, queries, seed, facts)
+        if network.num_classes < 2:
+            raise ConfigError("a later stage needs at least two upsamplers")
+        self.w_recon, self.w_avg = w_recon, w_avg
+
+    def loss(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        sr_B3Q, hr_B3Q, logits_BMQ = forward(self, batch)
+        assert logits_BMQ is not None
+        recon = reconstruction_loss(sr_B3Q, hr_B3Q)
+        average = average_loss(logits_BMQ, self.sum_over_ranks)
+        return self.w_recon * recon + self.w_avg * average, {"recon": recon, "avg": average}
+
+    def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
+        """Routed at ``k = 0`` with refinement. All classes are computed and one is kept: simple,
+        and quick enough for validation pictures."""
+        network = self.network
+        grid = network.grid((lr_B3hw.shape[-2], lr_B3hw.shape[-1]), size)
+        feat_BDhw = network.features(lr_B3hw)
+        logits_BMHW = network.logits(feat_BDhw, grid)
+        costs_M = torch.ones(network.num_classes)
+        class_BHW = assign_by_k(logits_BMHW, costs_M, k=0.0)
+        residual = torch.zeros_like(logits_BMHW[:, :1]).expand(-1, 3, -1, -1)
+        for j in range(network.num_classes):
+            chosen_B1HW = (class_BHW == j)[:, None]
+            residual = torch.where(chosen_B1HW, network.residual(feat_BDhw, grid, j), residual)
+            self.log(f"val/share_{j}", chosen_B1HW.float().mean(), batch_size=1)
+        return refine(enlarge(lr_B3hw, size) + residual, class_BHW, network.num_classes)
+
+    def trained_parts(self) -> dict[str, nn.Module]:
+        last = self.network.num_classes - 1
+        assert self.network.classifier is not None
+        return {
+            f"upsampler {last}": self.network.upsampler(last),
+            "classifier": self.network.classifier,
+        }
+
+    def frozen_parts(self) -> dict[str, nn.Module]:
+        earlier = range(self.network.num_classes - 1)
+        return {
+            "backbone": self.network.backbone,
+            **{f"upsampler {j}": self.network.upsampler(j) for j in earlier},
+        }
+
+
+def forward(stage: PCSRStage, batch: TrainBatch) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The mixed picture (Eq. 5) and the truth at this step's queries, and the logits there."""
+    size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
+    queries_Q = stage.draw_queries(size)
+    out = stage.network(batch.lr_B3hw, size, queries_Q)
+    hr_B3Q = batch.hr_B3HW.flatten(2)
+    if queries_Q is not None:
+        hr_B3Q = hr_B3Q.index_select(2, queries_Q)
+    return out.mixed(), hr_B3Q, out.logits_BMQ
+
+
+def grow(earlier: PCSR, network: PCSR) -> None:
+    """Copies what an earlier stage trained into the next stage's network, in place.
+
+    Backbone and upsamplers are taken over whole; the classifier's hidden layers too, and the rows
+    of its last layer for the classes it already knew (it gains an output with each class).
+
+    Raises:
+        ConfigError: the networks do not fit each other; the message names both.
+    """
+    before, after = earlier.config(), network.config()
+    known = before["upsamplers"]
+    same = all(before[key] == after[key] for key in ("backbone", "mean"))
+    if not same or after["upsamplers"][: len(known)] != known or len(known) >= network.num_classes:
+        raise ConfigError(
+            "the model to start from does not fit this stage: it has backbone "
+            f"{before['backbone']} and upsamplers {known}, the stage needs backbone "
+            f"{after['backbone']} and upsamplers that start {after['upsamplers'][:-1]}"
+        )
+    network.backbone.load_state_dict(earlier.backbone.state_dict())
+    for j in range(earlier.num_classes):
+        network.upsampler(j).load_state_dict(earlier.upsampler(j).state_dict())
+    if earlier.classifier is None or network.classifier is None:
+        return
+    if before["classifier"] != after["classifier"]:
+        raise ConfigError(
+            f"the classifier to start from has hidden layers {before['classifier']}, "
+            f"this stage's {after['classifier']}"
+        )
+    grown = network.classifier.state_dict()
+    for name, old in earlier.classifier.state_dict().items():
+        # Only layers that end in the classes differ in shape, and only in their first dimension.
+        grown[name][: old.shape[0]] = old
+    network.classifier.load_state_dict(grown)

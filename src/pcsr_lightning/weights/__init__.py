@@ -1,0 +1,16 @@
+"""Trained networks: released models, model files, checkpoints, finished runs."""
+
+from pcsr_lightning.weights.files import load_model_file, save
+from pcsr_lightning.weights.registry import DEFAULT_MODEL, find_model, list_models, load
+from pcsr_lightning.weights.runs import RunRecord, newest_finished
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "RunRecord",
+    "find_model",
+    "list_models",
+    "load",
+    "load_model_file",
+    "newest_finished",
+    "save",
+]

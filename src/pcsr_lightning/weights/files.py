@@ -1,0 +1,129 @@
+"""Model files: ``X.safetensors`` with the architecture beside it in ``X.json``, or a checkpoint.
+
+Nothing here ever executes what a file contains: safetensors hold numbers only, and Lightning
+checkpoints are read with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pcsr_lightning.errors import ConfigError, ModelFileError
+from pcsr_lightning.networks import PCSR, Original, build_network
+
+FORMAT = 1
+
+
+def save(model: PCSR | Original, path: str | Path, facts: Mapping[str, Any] | None = None) -> Path:
+    """Writes ``path.safetensors`` and ``path.json``; each appears whole or not at all.
+
+    Args:
+        model: its weights and its ``config()``.
+        path: with or without a suffix.
+        facts: plain values to keep beside the architecture (training data, scores, ...).
+
+    Returns:
+        The path of the ``.safetensors`` file.
+    """
+    path = Path(path)
+    if path.suffix in (".safetensors", ".json"):
+        path = path.with_suffix("")
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    text = json.dumps({"format": FORMAT, "network": model.config(), **(facts or {})}, indent=2)
+    config, weights = Path(f"{path}.json"), Path(f"{path}.safetensors")
+    for target in (config, weights):
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            if target is config:
+                temporary.write_text(text + "\n", encoding="utf-8")
+            else:
+                save_file(tensors, temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return weights
+
+
+def load_model_file(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
+    """The network in a model file, in evaluation mode on the CPU, and the facts kept beside it.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, or not one of ours; the message says which.
+    """
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    if path.suffix == ".ckpt":
+        return _load_checkpoint(path)
+    raise ModelFileError(
+        f"{path}: expected a .safetensors file with its .json beside it, or a Lightning .ckpt"
+    )
+
+
+def _load_safetensors(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
+    config_path = path.with_suffix(".json")
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelFileError(
+            f"{path}: its architecture is missing, expected in {config_path.name} beside it"
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelFileError(f"{config_path}: cannot be read as JSON ({error})") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ModelFileError(
+            f'{config_path}: expected a JSON object with "format": {FORMAT} and "network"'
+        )
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(f"{path}: cannot be read as safetensors ({error})") from None
+    facts = {k: v for k, v in config.items() if k not in ("format", "network")}
+    return _assemble(path, config.get("network"), tensors), facts
+
+
+def _load_checkpoint(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelFileError(f"{path}: cannot be read as a checkpoint ({error})") from None
+    except pickle.UnpicklingError:
+        raise ModelFileError(
+            f"{path}: holds objects other than weights and plain values, and was not opened"
+        ) from None
+    try:
+        facts = dict(content["hyper_parameters"])
+        network = facts.pop("network")
+        state = content["state_dict"]
+        tensors = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+    except (KeyError, TypeError, AttributeError):
+        raise ModelFileError(
+            f"{path}: not a checkpoint of a pcsr_lightning stage (expected hyper_parameters.network "
+            "and state_dict)"
+        ) from None
+    return _assemble(path, network, tensors), facts
+
+
+def _assemble(path: Path, config: Any, tensors: dict[str, Tensor]) -> PCSR | Original:
+    if not isinstance(config, dict):
+        raise ModelFileError(f"{path}: its architecture should be a mapping, not {config!r}")
+    try:
+        model = build_network(config)
+        model.load_state_dict(tensors)
+    except (ConfigError, RuntimeError, TypeError, KeyError, ValueError) as error:
+        first = " ".join(str(error).split())
+        raise ModelFileError(f"{path}: weights and architecture do not fit: {first}") from None
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelFileError(f"{path}: {name} holds NaN or infinite values")
+    return model.eval()

@@ -1,0 +1,68 @@
+"""Models by name: the released ones, and whatever file or run folder a path points at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pcsr_lightning.errors import ModelFileError
+from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.weights.files import load_model_file
+
+DEFAULT_MODEL = "fsrcnn-pcsr-x4"
+RELEASED = Path(__file__).parent / "released"
+
+
+def list_models() -> list[str]:
+    """The names of the models that ship with the package."""
+    return sorted(path.stem for path in RELEASED.glob("*.safetensors"))
+
+
+def find_model(name_or_file: str | Path) -> Path:
+    """The model file that a name or a path means.
+
+    A path may be a ``.safetensors`` or ``.ckpt`` file, or the run folder of a training, whose last
+    weights are then taken.
+
+    Raises:
+        ModelFileError: neither a released model nor an existing file.
+    """
+    path = Path(name_or_file).expanduser()
+    if str(name_or_file) in list_models():
+        return RELEASED / f"{name_or_file}.safetensors"
+    if path.is_dir():
+        for inside in ("model.safetensors", "checkpoints/last.ckpt"):
+            if (path / inside).is_file():
+                return path / inside
+        raise ModelFileError(
+            f"{path}: a folder without model.safetensors or checkpoints/last.ckpt in it; expected "
+            "the run folder of a training"
+        )
+    if path.is_file():
+        return path
+    raise ModelFileError(
+        f"no model is called {str(name_or_file)!r} and no such file exists; released models: "
+        f"{', '.join(list_models()) or 'none'}; or give a .safetensors file, a .ckpt file or a run "
+        "folder"
+    )
+
+
+def load(name_or_file: str | Path, device: torch.device | str = "cpu") -> PCSR | Original:
+    """A trained network, in evaluation mode on ``device``.
+
+    Args:
+        name_or_file: a released model's name (see :func:`list_models`), a ``.safetensors`` or
+            ``.ckpt`` file, or a run folder.
+        device: where to put it.
+
+    Raises:
+        ModelFileError: no such model, or a damaged or foreign file.
+
+    Example:
+        >>> model = load("fsrcnn-pcsr-x4")
+        >>> model.num_classes
+        2
+    """
+    model, _ = load_model_file(find_model(name_or_file))
+    return model.to(device)

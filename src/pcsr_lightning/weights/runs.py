@@ -1,0 +1,59 @@
+"""Records of training runs, so that a stage finds the finished run of the stage before."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a finished run was.
+
+    Attributes:
+        stage: ``original``, ``1``, ``2``, ...
+        backbone: its name.
+        num_classes: ``M`` of the model it is a stage of.
+        steps: optimizer steps done.
+        finished: seconds since the epoch.
+        val_psnr: PSNR of its last validation in dB, if there was one.
+    """
+
+    stage: str
+    backbone: str
+    num_classes: int
+    steps: int
+    finished: float
+    val_psnr: float | None = None
+
+    def write(self, folder: Path) -> None:
+        """Keeps the record in a run folder; it appears whole or not at all."""
+        temporary = folder / f".{RECORD}.tmp"
+        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(folder / RECORD)
+
+
+def newest_finished(
+    output: Path, stage: str, backbone: str, num_classes: int
+) -> tuple[Path, RunRecord] | None:
+    """The run folder below ``output`` of the newest finished run of this kind, or ``None``."""
+    found: list[tuple[float, Path, RunRecord]] = []
+    for path in output.rglob(RECORD):
+        try:
+            record = RunRecord(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            log.warning("%s is passed over: not a readable run record (%s)", path, error)
+            continue
+        same = (record.stage, record.backbone, record.num_classes) == (stage, backbone, num_classes)
+        if same and (path.parent / "model.safetensors").is_file():
+            found.append((record.finished, path.parent, record))
+    if not found:
+        return None
+    _, folder, record = max(found, key=lambda run: (run[0], str(run[1])))
+    return folder, record
