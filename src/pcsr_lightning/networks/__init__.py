@@ -3,6 +3,7 @@
 from pcsr_lightning.networks.backbones import BACKBONES, Backbone, build_backbone
 from pcsr_lightning.networks.branch_flops import BranchMacs, branch_macs, count_macs, hoisted_macs
 from pcsr_lightning.networks.build import build_network, default_config, upsampler_widths
+from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.networks.original import Original
 from pcsr_lightning.networks.pcsr import PCSR, PCSROutput, enlarge
 from pcsr_lightning.networks.pixel_mlp import PixelMLP, plain_inputs
@@ -23,6 +24,7 @@ __all__ = [
     "count_macs",
     "default_config",
     "enlarge",
+    "evaluating",
     "hoisted_macs",
     "plain_inputs",
     "upsampler_widths",

@@ -17,6 +17,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
+from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.networks.pcsr import PCSR
 from pcsr_lightning.networks.pixel_mlp import PixelMLP
 
@@ -73,19 +74,14 @@ def branch_macs(model: PCSR, h0: int = 16, w0: int = 16) -> BranchMacs:
     backbone that looks at the whole picture.
     """
     device, dtype = model.mean.device, model.upsampler(0).project.weight.dtype
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            lr = torch.zeros(1, 3, h0, w0, device=device, dtype=dtype)
-            per_query = [_mlp_macs(model.upsampler(j)) for j in range(model.num_classes)]
-            return BranchMacs(
-                backbone=count_macs(model.backbone, lr) / (h0 * w0),
-                upsamplers=tuple(per_query),
-                classifier=0.0 if model.classifier is None else _mlp_macs(model.classifier),
-            )
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.no_grad():
+        lr = torch.zeros(1, 3, h0, w0, device=device, dtype=dtype)
+        per_query = [_mlp_macs(model.upsampler(j)) for j in range(model.num_classes)]
+        return BranchMacs(
+            backbone=count_macs(model.backbone, lr) / (h0 * w0),
+            upsamplers=tuple(per_query),
+            classifier=0.0 if model.classifier is None else _mlp_macs(model.classifier),
+        )
 
 
 def hoisted_macs(mlp: PixelMLP, lr_pixels: int, queries: int) -> float:
