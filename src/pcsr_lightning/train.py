@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-import math
 import re
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,96 +16,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from pcsr_lightning.errors import ConfigError, PCSRError
-from pcsr_lightning.networks import BACKBONES
-from pcsr_lightning.settings import conf_dir, one_line_errors, typed
+from pcsr_lightning.hydra_door import run_hydra_door
+from pcsr_lightning.settings import typed
 from pcsr_lightning.stages import FreezeEarlierStages, Schedule, SRStage
+from pcsr_lightning.stages.progress import quieten_lightning
 from pcsr_lightning.stages.start import Sizes, earlier_model, make_stage, stage_network
-from pcsr_lightning.weights import RunRecord, save
+from pcsr_lightning.train_settings import TrainSettings
+from pcsr_lightning.weights import RunRecord, read_checkpoint, save
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class BackboneSettings:
-    name: str
-    lr: float
-    args: dict[str, Any] | None = None
-    upsamplers: list[list[int]] | None = None
-    classifier: list[int] | None = None
-    mean: list[float] | None = None
-
-
-@dataclass
-class StageSettings:
-    name: str
-    max_steps: int
-    lr: float
-    lr_min: float
-    betas: list[float]
-    queries: int | None = None
-    w_recon: float = 1000.0
-    w_avg: float = 3.0
-
-
-@dataclass
-class TrainSettings:
-    """``conf/train.yaml`` with its types. Groups that Hydra instantiates are checked there."""
-
-    backbone: BackboneSettings
-    stage: StageSettings
-    data: dict[str, Any]
-    trainer: dict[str, Any]
-    logger: dict[str, Any]
-    callbacks: dict[str, Any]
-    num_classes: int
-    seed: int
-    init: str | None
-    ckpt_path: str | None
-    output: str
-    threads: int | None
-    debug: bool
-    experiment: Any = field(default=None)
-
-    def check(self) -> None:
-        """Ranges and choices, which types cannot say.
-
-        Raises:
-            ConfigError: names the first setting that cannot be used.
-        """
-        if self.backbone.name not in BACKBONES:
-            raise ConfigError(f"backbone.name must be one of {', '.join(BACKBONES)}")
-        for key, value, least in (
-            ("seed", self.seed, 0),
-            ("threads", self.threads, 1),
-            ("stage.queries", self.stage.queries, 1),
-        ):
-            if value is not None and value < least:
-                raise ConfigError(f"{key}={value}: must be at least {least}")
-        for key in ("lr", "lr_min", "w_recon", "w_avg"):
-            value = getattr(self.stage, key)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"stage.{key}={value}: must be a finite number of at least 0")
-        if len(self.stage.betas) != 2 or not all(0 <= b < 1 for b in self.stage.betas):
-            raise ConfigError(f"stage.betas={self.stage.betas}: must be two numbers in [0, 1)")
-        steps = self.trainer.get("max_steps")
-        if not isinstance(steps, int) or steps < 1:
-            raise ConfigError(f"trainer.max_steps={steps}: must be a whole number of at least 1")
-        takes = inspect.signature(L.Trainer.__init__).parameters
-        for key in self.trainer:
-            if key not in takes:
-                raise ConfigError(f"trainer.{key}: lightning.Trainer has no such setting")
-        if self.ckpt_path is not None and not Path(self.ckpt_path).is_file():
-            raise ConfigError(f"ckpt_path={self.ckpt_path}: no such file")
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What a checkpoint says of its run."""
-        return {
-            "stage": self.stage.name,
-            "backbone": self.backbone.name,
-            "num_classes": self.num_classes,
-            "seed": self.seed,
-        }
 
 
 def train(cfg: DictConfig, run_dir: Path) -> SRStage:
@@ -129,6 +45,7 @@ def train(cfg: DictConfig, run_dir: Path) -> SRStage:
     settings.check()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    quieten_lightning()
     L.seed_everything(settings.seed, workers=True, verbose=False)
     stage = build_stage(settings)
     if settings.ckpt_path is not None:
@@ -138,9 +55,12 @@ def train(cfg: DictConfig, run_dir: Path) -> SRStage:
     logger = build(cfg.logger, "logger") if cfg.logger else False
     callbacks = [build(c, f"callbacks.{name}") for name, c in cfg.callbacks.items() if c]
     if logger is False:
-        callbacks = [c for c in callbacks if not isinstance(c, L.pytorch.callbacks.LearningRateMonitor)]
+        callbacks = [
+            c for c in callbacks if not isinstance(c, L.pytorch.callbacks.LearningRateMonitor)
+        ]
     options = dict(settings.trainer)
-    options["val_check_interval"] = min(options["val_check_interval"], options["max_steps"])
+    for key in ("val_check_interval", "log_every_n_steps"):  # a short run is logged too
+        options[key] = min(options[key], options["max_steps"])
     try:
         trainer = L.Trainer(
             **options,
@@ -150,12 +70,16 @@ def train(cfg: DictConfig, run_dir: Path) -> SRStage:
             check_val_every_n_epoch=None,
             enable_model_summary=False,
         )
-    except (ValueError, TypeError, L.fabric.utilities.exceptions.MisconfigurationException) as error:
+    except (
+        ValueError,
+        TypeError,
+        L.fabric.utilities.exceptions.MisconfigurationException,
+    ) as error:
         raise ConfigError(f"trainer: {error}") from None
     if trainer.logger is not None:
         trainer.logger.log_hyperparams(_plain(cfg))
     try:
-        trainer.fit(stage, datamodule=data, ckpt_path=settings.ckpt_path)
+        trainer.fit(stage, datamodule=data, ckpt_path=settings.ckpt_path, weights_only=True)
         if trainer.interrupted or trainer.global_step < trainer.max_steps:
             raise KeyboardInterrupt
         trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
@@ -173,7 +97,7 @@ def build_stage(settings: TrainSettings) -> SRStage:
     """The stage that the settings ask for, on top of what earlier stages trained."""
     name, b = settings.stage.name, settings.backbone
     sizes = Sizes(b.args, b.upsamplers, b.classifier, b.mean)
-    scale = settings.data.get("scale", 4)
+    scale = settings.data.scale
     if name == "original" and (not isinstance(scale, int | float) or scale != int(scale)):
         raise ConfigError(f"data.scale={scale}: an original model is made for one whole scale")
     network = stage_network(
@@ -185,7 +109,7 @@ def build_stage(settings: TrainSettings) -> SRStage:
     s = settings.stage
     schedule = Schedule(s.lr, settings.trainer["max_steps"], s.lr_min, (s.betas[0], s.betas[1]))
     return make_stage(
-        name, network, earlier, schedule, settings.facts, s.queries, settings.seed,
+        network, earlier, schedule, settings.facts, s.queries, settings.seed,
         (s.w_recon, s.w_avg),
     )  # fmt: skip
 
@@ -210,13 +134,11 @@ def check_resumable(path: Path, facts: dict[str, Any]) -> None:
     """Refuses a checkpoint of another stage, backbone or number of classes, naming both.
 
     Raises:
-        ConfigError: it is of another kind, or no checkpoint of ours.
+        ConfigError: it is of another kind.
+        ModelFileError: it is damaged, or no checkpoint of ours.
     """
-    try:
-        kept = torch.load(path, map_location="cpu", weights_only=True)["hyper_parameters"]
-        was = {key: kept[key] for key in ("stage", "backbone", "num_classes")}
-    except Exception as error:  # a damaged file can fail in any way; all mean the same to the user
-        raise ConfigError(f"ckpt_path={path}: not a checkpoint of this library ({error})") from None
+    kept, _ = read_checkpoint(path)
+    was = {key: kept[key] for key in ("stage", "backbone", "num_classes")}
     now = {key: facts[key] for key in was}
     if was != now:
         raise ConfigError(f"ckpt_path={path} is of {_words(was)}; this run is {_words(now)}")
@@ -257,17 +179,15 @@ def quoted_stage(argument: str) -> str:
     return key + sign + re.sub(r"(?<![\w\"'])(\d+)(?![\w\"'])", r'"\1"', value)
 
 
-@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
 def run(cfg: DictConfig) -> None:
     """One job of the command line."""
-    with one_line_errors(debug=bool(cfg.debug)):
-        train(cfg, Path(HydraConfig.get().runtime.output_dir))
+    train(cfg, Path(HydraConfig.get().runtime.output_dir))
 
 
 def main() -> None:
     """Entry point of ``python -m pcsr_lightning.train``."""
     sys.argv[1:] = [quoted_stage(argument) for argument in sys.argv[1:]]
-    run()
+    run_hydra_door(run, "train", TrainSettings)
 
 
 if __name__ == "__main__":

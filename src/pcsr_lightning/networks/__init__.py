@@ -1,4 +1,4 @@
-"""The networks: backbones, pixel-level MLPs, PCSR and the original models. torch and fvcore only."""
+"""Backbones, pixel-level MLPs, PCSR and the original models. torch and fvcore only."""
 
 from pcsr_lightning.networks.backbones import BACKBONES, Backbone, build_backbone
 from pcsr_lightning.networks.branch_flops import BranchMacs, branch_macs, count_macs, hoisted_macs

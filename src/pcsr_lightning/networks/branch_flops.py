@@ -59,7 +59,7 @@ def count_macs(module: nn.Module, *inputs: Tensor) -> float:
             "aten::_prelu_kernel": _per_element(0.5),
             "aten::batch_norm": _per_element(1.0),
             # Fixed interpolation of the three input channels; the paper counts it as free.
-            "aten::upsample_bilinear2d": None,
+            "aten::upsample_bilinear2d": _per_element(0.0),
         }
     )
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
@@ -85,7 +85,7 @@ def branch_macs(model: PCSR, h0: int = 16, w0: int = 16) -> BranchMacs:
 
 
 def hoisted_macs(mlp: PixelMLP, lr_pixels: int, queries: int) -> float:
-    """Multiply-adds of an MLP with its first layer hoisted: projection per LR pixel, rest per query.
+    """Multiply-adds of a hoisted MLP: the projection per LR pixel, the rest per query.
 
     The offset terms (a few per row and column) are left out: under 0.1% of any picture.
     """
@@ -94,9 +94,7 @@ def hoisted_macs(mlp: PixelMLP, lr_pixels: int, queries: int) -> float:
     tail = 0.0
     if len(mlp.tail):
         tail = count_macs(mlp.tail, torch.zeros(1, width, device=device, dtype=dtype))
-    project = count_macs(
-        mlp.project, torch.zeros(1, mlp.in_channels, device=device, dtype=dtype)
-    )
+    project = count_macs(mlp.project, torch.zeros(1, mlp.in_channels, device=device, dtype=dtype))
     return lr_pixels * project + queries * tail
 
 
@@ -113,6 +111,6 @@ def _per_element(macs: float) -> Any:
         total = macs
         for n in size:
             total *= n
-        return Counter({"elementwise": total})  # type: ignore[dict-item]
+        return Counter({"elementwise": total})
 
     return handle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -97,15 +98,13 @@ def upsampler_widths(
 
     def macs(hidden: Sequence[int]) -> int:
         widths = [channels + 4, *hidden, 3]
-        return sum(a * b for a, b in zip(widths[:-1], widths[1:], strict=True))
+        return sum(a * b for a, b in itertools.pairwise(widths))
 
     top, bottom = macs(heavy), macs(light)
     widths = [tuple(heavy)]
     for j in range(1, num_classes - 1):
         target = top + (bottom - top) * j / (num_classes - 1)
-        width = min(
-            range(1, max(heavy) + 1), key=lambda c: abs(macs([c] * len(heavy)) - target)
-        )
+        width = min(range(1, max(heavy) + 1), key=lambda c: abs(macs([c] * len(heavy)) - target))
         widths.append((width,) * len(heavy))
     return widths + ([tuple(light)] if num_classes > 1 else [])
 

@@ -1,4 +1,4 @@
-"""PCSR: one backbone, M upsamplers, and a classifier that picks one for every pixel (Sec. 3, Fig. 3).
+"""PCSR: one backbone, M upsamplers, and a classifier that picks one for each pixel (Fig. 3).
 
 Legend: B batch, h w LR size, H W HR size, Q query pixels, D feature channels, M classes.
 Class 0 is the heaviest upsampler, class M - 1 the lightest, everywhere.
@@ -115,7 +115,9 @@ class PCSR(nn.Module):
 
     def grid(self, lr_size: tuple[int, int], size: tuple[int, int]) -> QueryGrid:
         """The queries of an ``(H, W)`` picture, on this model's device and in its precision."""
-        return QueryGrid.make(lr_size, size, self.mean.device, self.upsampler(0).project.weight.dtype)
+        return QueryGrid.make(
+            lr_size, size, self.mean.device, self.upsampler(0).project.weight.dtype
+        )
 
     def features(self, lr_B3hw: Tensor) -> Tensor:
         """LR features ``(B, D, h, w)`` of a picture in [0, 1]."""

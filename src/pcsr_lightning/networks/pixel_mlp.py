@@ -6,6 +6,7 @@ N any number of query pixels, O outputs.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -41,12 +42,12 @@ class PixelMLP(nn.Module):
         for part in (self.project.weight, self.project.bias, self.offset.weight):
             nn.init.uniform_(part, -bound, bound)
         tail: list[nn.Module] = []
-        for a, b in zip(widths[:-1], widths[1:], strict=True):
+        for a, b in itertools.pairwise(widths):
             tail += [nn.ReLU(inplace=True), nn.Linear(a, b)]
         self.tail = nn.Sequential(*tail)
 
     def forward(self, x_ND4: Tensor) -> Tensor:
-        """The plain LIIF form: ``(N, D + 4) -> (N, O)``, inputs already gathered and concatenated."""
+        """The plain LIIF form, ``(N, D + 4) -> (N, O)``, on concatenated inputs."""
         weight = torch.cat([self.project.weight, self.offset.weight], dim=1)
         return self.finish(F.linear(x_ND4, weight, self.project.bias))
 

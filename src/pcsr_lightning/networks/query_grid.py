@@ -1,4 +1,4 @@
-"""Which LR pixel each HR pixel asks, and from where: LIIF's query (Eq. 4) without coordinate tensors.
+"""Which LR pixel each HR pixel asks, and from where: Eq. 4 without coordinate tensors.
 
 Rows and columns never mix: the nearest LR row depends on the HR row alone, and so does the vertical
 offset. Two short vectors a direction therefore say all that the published code keeps in tensors of

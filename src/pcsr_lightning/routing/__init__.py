@@ -1,4 +1,4 @@
-"""Routing: what classes cost, which pixel goes to which, and refinement. Tensors in, tensors out."""
+"""What classes cost, which pixel goes to which, and refinement. Tensors in, tensors out."""
 
 from pcsr_lightning.routing.assign import (
     assign_adaptive,

@@ -17,7 +17,7 @@ class OriginalStage(SRStage):
     def loss(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         return reconstruction_loss(self.network(batch.lr_B3hw), batch.hr_B3HW), {}
 
-    def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002
+    def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
         sr_B3HW: Tensor = self.network(lr_B3hw)
         return sr_B3HW
 

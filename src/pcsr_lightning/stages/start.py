@@ -118,7 +118,6 @@ def earlier_model(
 
 
 def make_stage(
-    stage: str,
     network: PCSR | Original,
     earlier: PCSR | None,
     schedule: Schedule,
@@ -130,7 +129,6 @@ def make_stage(
     """The LightningModule of a stage.
 
     Args:
-        stage: ``original`` or a number.
         network: from :func:`stage_network`.
         earlier: from :func:`earlier_model`.
         schedule: learning rate and length.

@@ -59,7 +59,8 @@ class FirstStage(PCSRStage):
         return reconstruction_loss(sr_B3Q, hr_B3Q), {}
 
     def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.network(lr_B3hw, size).mixed().unflatten(2, size)
+        sr_B3Q: Tensor = self.network(lr_B3hw, size).mixed()
+        return sr_B3Q.reshape(-1, 3, *size)
 
     def trained_parts(self) -> dict[str, nn.Module]:
         return {"backbone": self.network.backbone, "upsampler 0": self.network.upsampler(0)}

@@ -1,6 +1,6 @@
 """Trained networks: released models, model files, checkpoints, finished runs."""
 
-from pcsr_lightning.weights.files import load_model_file, save
+from pcsr_lightning.weights.files import load_model_file, read_checkpoint, save
 from pcsr_lightning.weights.registry import DEFAULT_MODEL, find_model, list_models, load
 from pcsr_lightning.weights.runs import RunRecord, newest_finished
 
@@ -12,5 +12,6 @@ __all__ = [
     "load",
     "load_model_file",
     "newest_finished",
+    "read_checkpoint",
     "save",
 ]

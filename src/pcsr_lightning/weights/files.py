@@ -92,7 +92,16 @@ def _load_safetensors(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
     return _assemble(path, config.get("network"), tensors), facts
 
 
-def _load_checkpoint(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The plain facts and the network's tensors in a checkpoint of a stage.
+
+    Returns:
+        ``facts`` (``network`` the architecture, ``stage``, ``backbone``, ``num_classes``, ...) and
+        the network's state dict.
+
+    Raises:
+        ModelFileError: it cannot be read, holds more than plain values, or is not of a stage.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
@@ -103,15 +112,21 @@ def _load_checkpoint(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
         ) from None
     try:
         facts = dict(content["hyper_parameters"])
-        network = facts.pop("network")
-        state = content["state_dict"]
-        tensors = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
-    except (KeyError, TypeError, AttributeError):
+        known = {"network", "stage", "backbone", "num_classes"} <= set(facts)
+        state = content["state_dict"].items()
+    except (KeyError, TypeError, AttributeError, ValueError):
+        known = False
+    if not known:
         raise ModelFileError(
-            f"{path}: not a checkpoint of a pcsr_lightning stage (expected hyper_parameters.network "
-            "and state_dict)"
-        ) from None
-    return _assemble(path, network, tensors), facts
+            f"{path}: not a checkpoint of a pcsr_lightning stage (expected "
+            "hyper_parameters.network and state_dict)"
+        )
+    return facts, {k.removeprefix("network."): v for k, v in state if k.startswith("network.")}
+
+
+def _load_checkpoint(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
+    facts, tensors = read_checkpoint(path)
+    return _assemble(path, facts.pop("network"), tensors), facts
 
 
 def _assemble(path: Path, config: Any, tensors: dict[str, Tensor]) -> PCSR | Original:

@@ -44,11 +44,11 @@ class Backbone(nn.Module, ABC):
 
 
 def pixel_shuffle_steps(name: str, scale: int) -> int:
-    """How many x2 pixel-shuffle steps reach ``scale``; the original models are made for 2, 4 and 8."""
+    """How many x2 pixel-shuffle steps reach ``scale``: originals are made for 2, 4 and 8."""
     steps = {2: 1, 4: 2, 8: 3}.get(scale)
     if steps is None:
         raise ConfigError(
-            f"the original {name} reaches its size by doubling: scale must be 2, 4 or 8, not {scale}"
+            f"the original {name} grows by doubling: its scale must be 2, 4 or 8, not {scale}"
         )
     return steps
 

@@ -1,4 +1,4 @@
-"""BSRN (Li et al., CVPRW 2022): blueprint separable convolutions, feature distillation, two attentions.
+"""BSRN (Li et al., CVPRW 2022): blueprint convolutions, feature distillation, two attentions.
 
 Both attentions look at the whole picture (a strided pooling grid that starts at its corner, and
 statistics over all of it), so BSRN must not be cut into tiles: ``halo`` is ``None``.
@@ -24,14 +24,12 @@ class BlueprintConv(nn.Sequential):
     ) -> None:
         super().__init__(
             nn.Conv2d(channels_in, channels_out, 1, bias=False),
-            nn.Conv2d(
-                channels_out, channels_out, 3, stride, padding, groups=channels_out
-            ),
+            nn.Conv2d(channels_out, channels_out, 3, stride, padding, groups=channels_out),
         )
 
 
 class SpatialAttention(nn.Module):
-    """Enhanced spatial attention: where to look, decided on a coarse grid over the whole picture."""
+    """Enhanced spatial attention: where to look, decided on a coarse grid of the picture."""
 
     # A strided 3x3 without padding and a 7x7 pooling need this many rows and columns of input.
     SMALLEST: ClassVar[int] = 15

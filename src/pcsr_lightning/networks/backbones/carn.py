@@ -64,7 +64,7 @@ class Block(Cascade):
         super().__init__(channels)
         self.residual = EfficientResidual(channels, group)
 
-    def unit(self, place: int, x: Tensor) -> Tensor:  # noqa: ARG002
+    def unit(self, place: int, x: Tensor) -> Tensor:
         out: Tensor = self.residual(x)
         return out
 

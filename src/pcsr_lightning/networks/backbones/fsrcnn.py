@@ -1,4 +1,4 @@
-"""FSRCNN (Dong et al., ECCV 2016): shrink, map with few channels, expand; 10K parameters at d=48."""
+"""FSRCNN (Dong et al., ECCV 2016): shrink, map with few channels, expand."""
 
 from __future__ import annotations
 

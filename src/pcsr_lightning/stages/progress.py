@@ -1,0 +1,36 @@
+"""The progress bar of a training, and quiet from the libraries below it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+from lightning.pytorch.callbacks import RichProgressBar
+
+
+class TrainingProgress(RichProgressBar):
+    """Steps done and to do, it/s, time left, loss and validation PSNR.
+
+    A run is counted in steps, so Lightning's "Epoch 0" would say nothing: the stage is named.
+    """
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        stage = self.trainer.lightning_module.hparams.get("stage", "?")
+        return f"stage {stage}".ljust(len(self.validation_description))
+
+
+def quieten_lightning() -> None:
+    """Drops advertisements, and warnings about what is meant here."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip: For seamless cloud" not in record.getMessage()
+    )
+    for text in (
+        r"Found \d+ module\(s\) in eval mode",  # frozen parts
+        r".*treespec, LeafSpec.*",
+        r".*does not have many workers.*",  # batches come from a memory map
+        r"Checkpoint directory .* exists and is not empty",
+    ):
+        warnings.filterwarnings("ignore", message=text)
+
+
+__all__ = ["TrainingProgress", "quieten_lightning"]

@@ -1,0 +1,143 @@
+"""Model files: what is written is what is read, and nothing else is believed."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pcsr_lightning.errors import ModelFileError
+from pcsr_lightning.networks import build_network, default_config
+from pcsr_lightning.weights import (
+    RunRecord,
+    find_model,
+    list_models,
+    load,
+    load_model_file,
+    newest_finished,
+    save,
+)
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    return save(build_network(default_config("fsrcnn")), tmp_path / "m", {"psnr": 25.0})
+
+
+@pytest.mark.parametrize(("backbone", "original"), [("carn", False), ("carn", True)])
+def test_a_saved_model_comes_back_bit_for_bit(
+    tmp_path: Path, backbone: str, original: bool
+) -> None:
+    model = build_network(default_config(backbone, original=original))
+    path = save(model, tmp_path / "some.model")
+    assert path.name == "some.model.safetensors"
+    again = load(path)
+    assert not again.training
+    assert again.config() == model.config()
+    state = again.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".tmp")] == []
+
+
+def test_facts_are_kept(model_file: Path) -> None:
+    assert load_model_file(model_file)[1] == {"psnr": 25.0}
+
+
+def test_unknown_names_list_what_there_is() -> None:
+    with pytest.raises(ModelFileError, match="no model is called 'nonsense'"):
+        load("nonsense")
+    for name in list_models():
+        assert find_model(name).is_file()
+
+
+def test_a_missing_or_damaged_architecture_is_named(model_file: Path) -> None:
+    config = model_file.with_suffix(".json")
+    text = config.read_text()
+    config.unlink()
+    with pytest.raises(ModelFileError, match=r"m\.json beside it"):
+        load(model_file)
+    for broken in ("", "[]", "{", json.dumps({"format": 99}), json.dumps({"format": 1})):
+        config.write_text(broken)
+        with pytest.raises(ModelFileError, match="m\\."):
+            load(model_file)
+    content = json.loads(text)
+    content["network"]["upsamplers"][0] = [7, 7]
+    config.write_text(json.dumps(content))
+    with pytest.raises(ModelFileError, match="do not fit"):
+        load(model_file)
+    content["network"]["_target_"] = "os.system"
+    config.write_text(json.dumps(content))
+    with pytest.raises(ModelFileError, match="_target_"):
+        load(model_file)
+
+
+def test_damaged_weights_are_named(model_file: Path) -> None:
+    whole = model_file.read_bytes()
+    for broken in (b"", whole[: len(whole) // 2], b"\xff" * 64):
+        model_file.write_bytes(broken)
+        with pytest.raises(ModelFileError, match="cannot be read as safetensors"):
+            load(model_file)
+
+
+def test_nan_weights_are_refused(model_file: Path) -> None:
+    tensors = load_file(model_file)
+    tensors["backbone.head.0.weight"][0, 0, 0, 0] = float("nan")
+    save_file(tensors, model_file)
+    with pytest.raises(ModelFileError, match=r"backbone\.head\.0\.weight holds NaN"):
+        load(model_file)
+
+
+class Harm:
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path("harm-was-done"),))
+
+
+def test_a_checkpoint_that_would_run_code_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"hyper_parameters": Harm(), "state_dict": {}}, "bad.ckpt")
+    with pytest.raises(ModelFileError, match="not opened"):
+        load("bad.ckpt")
+    Path("raw.ckpt").write_bytes(pickle.dumps(Harm()))
+    with pytest.raises(ModelFileError):
+        load("raw.ckpt")
+    assert not Path("harm-was-done").exists()
+
+
+def test_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
+    torch.save({"model": {}}, tmp_path / "foreign.ckpt")
+    with pytest.raises(ModelFileError, match="not a checkpoint of a pcsr_lightning stage"):
+        load(tmp_path / "foreign.ckpt")
+    (tmp_path / "text.txt").write_text("hello")
+    with pytest.raises(ModelFileError, match=r"expected a \.safetensors"):
+        load(tmp_path / "text.txt")
+    with pytest.raises(ModelFileError, match="run folder"):
+        load(tmp_path)
+
+
+def test_the_newest_finished_run_is_found(tmp_path: Path) -> None:
+    def run(name: str, record: RunRecord, whole: bool = True) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        record.write(folder)
+        if whole:
+            (folder / "model.safetensors").touch()
+        return folder
+
+    run("a", RunRecord("1", "carn", 2, 10, 100.0))
+    wanted = run("b", RunRecord("1", "carn", 2, 10, 200.0))
+    run("c", RunRecord("1", "carn", 3, 10, 300.0))
+    run("d", RunRecord("1", "fsrcnn", 2, 10, 300.0))
+    run("e", RunRecord("2", "carn", 2, 10, 300.0))
+    run("f", RunRecord("1", "carn", 2, 10, 300.0), whole=False)
+    (tmp_path / "g").mkdir()
+    (tmp_path / "g" / "run.json").write_text("{half a rec")
+    found = newest_finished(tmp_path, "1", "carn", 2)
+    assert found is not None
+    assert found[0] == wanted
+    assert newest_finished(tmp_path, "3", "carn", 3) is None
+    assert newest_finished(tmp_path / "nowhere", "1", "carn", 2) is None
