@@ -4,8 +4,10 @@ import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from PIL import Image
 
 from pcsr_lightning.train import main, quoted_stage
-from pcsr_lightning.weights import load
+from pcsr_lightning.weights import load, read_checkpoint
 
 SMALL = "backbone.args={d:8,s:4,m:1}"
 CPU = "trainer.accelerator=cpu"
@@ -180,3 +182,26 @@ def test_a_checkpoint_of_another_backbone_is_refused(
 )
 def test_stage_numbers_reach_hydra_as_names(argument: str, quoted: str) -> None:
     assert quoted_stage(argument) == quoted
+
+
+def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tmp_path: Path, pictures: Path) -> None:
+    command = [
+        sys.executable, "-m", "pcsr_lightning.train", CPU, "threads=1", "data=folder",
+        f"data.root={pictures}", "stage=1", SMALL, "stage.queries=64", "trainer.max_steps=100000",
+        "trainer.log_every_n_steps=1", "data.cache_dir=cache",
+    ]  # fmt: skip
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if "trained" in line:  # the table of parts: the first step is about to begin
+                break
+        time.sleep(2)
+        running.send_signal(signal.SIGINT)
+        rest = running.stderr.read()
+        assert running.wait(60) == 130, rest
+    [checkpoint] = tmp_path.glob("outputs/**/last.ckpt")
+    assert f"ckpt_path={checkpoint}" in rest
+    facts, tensors = read_checkpoint(checkpoint)
+    assert facts["stage"] == "1"
+    assert tensors
+    assert not list(tmp_path.glob("outputs/**/run.json"))  # not taken for a finished run

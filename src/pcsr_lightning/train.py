@@ -13,6 +13,8 @@ import hydra
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from pcsr_lightning.errors import ConfigError, PCSRError
@@ -21,10 +23,13 @@ from pcsr_lightning.settings import typed
 from pcsr_lightning.stages import FreezeEarlierStages, Schedule, SRStage
 from pcsr_lightning.stages.progress import quieten_lightning
 from pcsr_lightning.stages.start import Sizes, earlier_model, make_stage, stage_network
+from pcsr_lightning.stages.stopping import StopBetweenSteps
 from pcsr_lightning.train_settings import TrainSettings
 from pcsr_lightning.weights import RunRecord, read_checkpoint, save
 
 log = logging.getLogger(__name__)
+
+LAST = Path("checkpoints", "last.ckpt")
 
 
 def train(cfg: DictConfig, run_dir: Path) -> SRStage:
@@ -52,37 +57,15 @@ def train(cfg: DictConfig, run_dir: Path) -> SRStage:
         check_resumable(Path(settings.ckpt_path), settings.facts)
 
     data: L.LightningDataModule = build(cfg.data, "data")
-    logger = build(cfg.logger, "logger") if cfg.logger else False
-    callbacks = [build(c, f"callbacks.{name}") for name, c in cfg.callbacks.items() if c]
-    if logger is False:
-        callbacks = [
-            c for c in callbacks if not isinstance(c, L.pytorch.callbacks.LearningRateMonitor)
-        ]
-    options = dict(settings.trainer)
-    for key in ("val_check_interval", "log_every_n_steps"):  # a short run is logged too
-        options[key] = min(options[key], options["max_steps"])
-    try:
-        trainer = L.Trainer(
-            **options,
-            logger=logger,
-            callbacks=[FreezeEarlierStages(), *callbacks],
-            default_root_dir=run_dir,
-            check_val_every_n_epoch=None,
-            enable_model_summary=False,
-        )
-    except (
-        ValueError,
-        TypeError,
-        L.fabric.utilities.exceptions.MisconfigurationException,
-    ) as error:
-        raise ConfigError(f"trainer: {error}") from None
+    trainer = make_trainer(cfg, settings, run_dir)
     if trainer.logger is not None:
         trainer.logger.log_hyperparams(_plain(cfg))
     try:
-        trainer.fit(stage, datamodule=data, ckpt_path=settings.ckpt_path, weights_only=True)
-        if trainer.interrupted or trainer.global_step < trainer.max_steps:
-            raise KeyboardInterrupt
-        trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+        try:
+            trainer.fit(stage, datamodule=data, ckpt_path=settings.ckpt_path, weights_only=True)
+        except SystemExit:  # Lightning's own way out of Ctrl-C
+            raise KeyboardInterrupt from None
+        trainer.save_checkpoint(run_dir / LAST, weights_only=False)
         if trainer.is_global_zero:
             finish(trainer, stage, settings, run_dir)
     finally:
@@ -91,6 +74,36 @@ def train(cfg: DictConfig, run_dir: Path) -> SRStage:
 
             wandb.finish()
     return stage
+
+
+def make_trainer(cfg: DictConfig, settings: TrainSettings, run_dir: Path) -> L.Trainer:
+    """Lightning's trainer with the logger and callbacks that the config names.
+
+    Raises:
+        ConfigError: Lightning does not take a setting, or there is no such device.
+    """
+    logger = build(cfg.logger, "logger") if cfg.logger else False
+    callbacks = [build(c, f"callbacks.{name}") for name, c in cfg.callbacks.items() if c]
+    if logger is False:
+        callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
+    options = dict(settings.trainer)
+    for key in ("val_check_interval", "log_every_n_steps"):  # a short run is logged too
+        options[key] = min(options[key], options["max_steps"])
+    # Without ours Lightning would put a bar of its own there.
+    options["enable_progress_bar"] &= any(isinstance(c, ProgressBar) for c in callbacks)
+    if not options["enable_progress_bar"]:
+        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    try:
+        return L.Trainer(
+            **options,
+            logger=logger,
+            callbacks=[FreezeEarlierStages(), StopBetweenSteps(run_dir / LAST), *callbacks],
+            default_root_dir=run_dir,
+            check_val_every_n_epoch=None,
+            enable_model_summary=False,
+        )
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        raise ConfigError(f"trainer: {error}") from None
 
 
 def build_stage(settings: TrainSettings) -> SRStage:

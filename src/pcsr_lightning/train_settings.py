@@ -104,9 +104,12 @@ class TrainSettings:
         numbers = scale if isinstance(scale, list) else [scale]
         if not all(type(n) in (int, float) for n in numbers) or len(numbers) > 2:
             raise ConfigError(f"data.scale={scale}: must be a number or [lowest, highest]")
-        steps = self.trainer.get("max_steps")
-        if not isinstance(steps, int) or steps < 1:
-            raise ConfigError(f"trainer.max_steps={steps}: must be a whole number of at least 1")
+        for key in ("max_steps", "val_check_interval", "log_every_n_steps"):
+            steps = self.trainer.get(key)
+            if type(steps) is not int or steps < 1:
+                raise ConfigError(f"trainer.{key}={steps}: must be a whole number of at least 1")
+        if type(self.trainer.get("enable_progress_bar")) is not bool:
+            raise ConfigError("trainer.enable_progress_bar: must be true or false")
         takes = inspect.signature(L.Trainer.__init__).parameters
         for key in self.trainer:
             if key not in takes:

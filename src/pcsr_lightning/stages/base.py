@@ -125,7 +125,7 @@ class SRStage(L.LightningModule, ABC):
         self.val_psnr.update(shave(eight_bit(sr), border), shave(eight_bit(batch.hr), border))
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val/psnr", self.val_psnr.compute(), prog_bar=True)
+        self.log("val/psnr", self.val_psnr.compute(), prog_bar=True, sync_dist=True)
         self.val_psnr.reset()
 
     def sum_over_ranks(self, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 
+import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
 
@@ -13,6 +14,13 @@ class TrainingProgress(RichProgressBar):
 
     A run is counted in steps, so Lightning's "Epoch 0" would say nothing: the stage is named.
     """
+
+    def get_metrics(
+        self, trainer: L.Trainer, pl_module: L.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)  # the logger's version, which the run's folder says better
+        return metrics
 
     def _get_train_description(self, current_epoch: int) -> str:
         stage = self.trainer.lightning_module.hparams.get("stage", "?")

@@ -109,7 +109,8 @@ class LaterStage(PCSRStage):
         for j in range(network.num_classes):
             chosen_B1HW = (class_BHW == j)[:, None]
             residual = torch.where(chosen_B1HW, network.residual(feat_BDhw, grid, j), residual)
-            self.log(f"val/share_{j}", chosen_B1HW.float().mean(), batch_size=1)
+            share = chosen_B1HW.float().mean()
+            self.log(f"val/share_{j}", share, batch_size=1, sync_dist=True)
         return refine(enlarge(lr_B3hw, size) + residual, class_BHW, network.num_classes)
 
     def trained_parts(self) -> dict[str, nn.Module]:
