@@ -1,0 +1,53 @@
+# Works on a fresh clone with nothing but Python 3.11 or newer: everything is installed into .venv.
+#
+#   PYTHON=python3.12              the interpreter .venv is made with (default: the first usable one)
+#   TORCH=torch==2.13.0            what pip is asked for before all else (a path to a wheel will do)
+#   PIP_ARGS='--extra-index-url …' more words for each `pip install`
+#   PYTEST_ARGS='-k routing -x'    more words for pytest
+
+RUN := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types check format wheel wheel-check clean distclean core-env dev-env
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: core-env ## upscale a shipped photograph x4 in five ways and compare them
+	$(RUN) -m pcsr_lightning.demo
+
+test: dev-env ## run the tests
+	$(RUN) -m pytest $(PYTEST_ARGS)
+
+lint: dev-env ## check style and formatting
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: dev-env ## check the types
+	$(RUN) -m mypy
+
+check: lint types test ## lint, types and test
+
+format: dev-env ## mend style and formatting in place
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+wheel: dev-env ## build the sdist, and from it the wheel, into dist/
+	$(RUN) -m build --outdir dist
+
+wheel-check: core-env ## build the wheel, install it elsewhere and run the three doors there
+	scripts/wheel_check.sh
+
+clean: ## remove what builds and tools leave behind (outputs/ and .venv stay)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests scripts -type d -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv
+	rm -rf .venv .venv.discarded
+
+# Return at once when .venv is up to date.
+core-env:
+	@scripts/install.sh core
+
+dev-env:
+	@scripts/install.sh dev
