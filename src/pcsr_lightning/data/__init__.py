@@ -1,0 +1,19 @@
+"""Training and validation data: picture cache, crop index, and the LightningDataModules on them."""
+
+from pcsr_lightning.data.batches import TrainBatch, ValPicture
+from pcsr_lightning.data.crop_index import CropIndex
+from pcsr_lightning.data.datamodule import SRDataModule
+from pcsr_lightning.data.div2k import DIV2KDataModule
+from pcsr_lightning.data.picture_cache import PictureCache
+from pcsr_lightning.data.sample_pictures import SAMPLE_FOLDER, SampleDataModule
+
+__all__ = [
+    "SAMPLE_FOLDER",
+    "CropIndex",
+    "DIV2KDataModule",
+    "PictureCache",
+    "SRDataModule",
+    "SampleDataModule",
+    "TrainBatch",
+    "ValPicture",
+]

@@ -1,0 +1,22 @@
+"""What all tests share: reference data that lies outside the repository."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of golden data: $PCSR_SHARED, or `shared` beside the checkout.
+
+    Without it a test is skipped, but never in CI, where a skip would pass for a success.
+    """
+    named = os.environ.get("PCSR_SHARED")
+    folder = Path(named) if named else Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        reason = f"no reference data at {folder}; name its folder with PCSR_SHARED"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
