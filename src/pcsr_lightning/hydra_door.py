@@ -28,10 +28,10 @@ def run_hydra_door(
 ) -> None:
     """Runs ``task`` on the config that ``sys.argv`` and ``conf/<config_name>.yaml`` compose.
 
-    A :class:`PCSRError` of the task, an unknown key, an unknown choice of a group or an override
-    that cannot be read end the process with one line on stderr and status 1; with ``debug=true``
-    or ``HYDRA_FULL_ERROR=1`` with the whole trace. Values that name an existing file or folder
-    are taken literally, whatever characters they hold.
+    A :class:`PCSRError` of the task, an unknown key, an unknown choice of a group, an override
+    that cannot be read or a run folder that cannot be made end the process with one line on
+    stderr and status 1; with ``debug=true`` or ``HYDRA_FULL_ERROR=1``, with the whole trace. Paths
+    of existing files and folders are taken literally, whatever characters they hold.
 
     Args:
         task: gets the composed config, which has a key ``debug``.
@@ -49,32 +49,32 @@ def run_hydra_door(
         with one_line_errors(debug=trace):
             task(cfg)
 
-    # Hydra prints errors of composition itself, on many lines, unless told to let them through.
     with one_line_errors(debug=trace):
-        folder = str(conf_dir())
-    before = os.environ.get(FULL_ERROR)
-    os.environ[FULL_ERROR] = "1"
-    try:
-        hydra.main(version_base="1.3", config_path=folder, config_name=config_name)(guarded)()
-    except (HydraException, OmegaConfBaseException) as error:
-        if trace:
-            raise
-        os.environ.pop(FULL_ERROR, None)
-        with one_line_errors():
+        before = os.environ.get(FULL_ERROR)
+        # Hydra prints errors of composition itself, on many lines, unless told to let them through.
+        os.environ[FULL_ERROR] = "1"
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(
+                guarded
+            )()
+        except (HydraException, OmegaConfBaseException, OSError) as error:
+            if trace:
+                raise
             raise ConfigError(in_one_line(error, schema)) from None
-    finally:
-        os.environ.pop(FULL_ERROR, None)
-        if before is not None:
-            os.environ[FULL_ERROR] = before
+        finally:
+            os.environ.pop(FULL_ERROR, None)
+            if before is not None:
+                os.environ[FULL_ERROR] = before
 
 
 def literal_path(argument: str) -> str:
-    """``key=VALUE`` with the value quoted if a file or folder is called so.
+    """``key=VALUE`` with the value quoted if it names an existing file or folder.
 
-    Unquoted, Hydra would stumble over ``=``, ``(`` and the like in it, and read ``001`` as 1.
+    Unquoted, Hydra would stumble over ``=``, ``(`` and the like. A plain word or number stays as it
+    is: ``scale=4`` must not become a word because there is a folder called 4.
     """
     key, sign, value = argument.partition("=")
-    if not sign or not value or key.startswith("-") or not _exists(value):
+    if not sign or key.startswith("-") or re.fullmatch(r"[\w.+-]*", value) or not _exists(value):
         return argument
     escaped = re.sub(r"(\\+)(?=$|')", r"\1\1", value).replace("'", r"\'")
     return f"{key}='{escaped}'"

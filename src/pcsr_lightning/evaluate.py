@@ -1,0 +1,206 @@
+"""The evaluating door: ``python -m pcsr_lightning.evaluate model=NAME_OR_FILE data.root=DIR``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.evaluation.benchmark import PictureScore, benchmark, check_fits
+from pcsr_lightning.evaluation.pairs import Protocol, scale_pair
+from pcsr_lightning.evaluation.report import (
+    build_table,
+    metrics,
+    print_table,
+    routing_words,
+    write_metrics,
+)
+from pcsr_lightning.hydra_door import run_hydra_door
+from pcsr_lightning.inference import Routing, UpscaleResult, class_map
+from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.pictures import Picture, write
+from pcsr_lightning.settings import typed
+from pcsr_lightning.weights import DEFAULT_MODEL, load
+
+EXAMPLE = f"python -m pcsr_lightning.evaluate model={DEFAULT_MODEL} data.root=path/to/Set14 scale=4"
+UNTELLING = {"model", "last", "best", "checkpoints"}
+"""Names that every training's run folder has inside."""
+
+
+@dataclass
+class DataSettings:
+    root: str
+
+
+@dataclass
+class RoutingSettings:
+    mode: str
+    k: float
+    cost: str
+    refine: bool
+
+
+@dataclass
+class EvaluateSettings:
+    """``conf/evaluate.yaml`` with its types."""
+
+    model: str
+    data: DataSettings
+    scale: Any  # a number or two
+    routing: RoutingSettings
+    protocol: str
+    per_image: bool
+    save_images: bool
+    device: str
+    output: str
+    threads: int | None
+    debug: bool = field(default=False)
+
+    def check(self) -> None:
+        """Ranges and choices, which types cannot say.
+
+        Raises:
+            ConfigError: names the first setting that cannot be used.
+        """
+        scale_pair(self.scale)
+        self.chosen_routing()
+        if self.protocol not in list(Protocol):
+            names = " or ".join(Protocol)
+            raise ConfigError(f"protocol={self.protocol}: must be {names}")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads={self.threads}: must be at least 1, or null")
+        root = Path(self.data.root).expanduser()
+        if not root.is_dir():
+            reason = "is not a folder" if root.exists() else "no such folder"
+            raise ConfigError(f"data.root={self.data.root}: {reason}; name a folder of pictures")
+        self.chosen_device()
+
+    def chosen_routing(self) -> Routing:
+        """``routing.*`` as the library takes it."""
+        r = self.routing
+        try:
+            return Routing(r.mode, r.k, r.cost, r.refine)
+        except ConfigError as error:
+            raise ConfigError(f"routing: {error}") from None
+
+    def chosen_device(self) -> torch.device:
+        """``device``; ``auto`` is CUDA where there is one.
+
+        Raises:
+            ConfigError: neither ``auto`` nor a CPU or CUDA device that is there.
+        """
+        count = torch.cuda.device_count()
+        if self.device == "auto":
+            return torch.device("cuda" if count else "cpu")
+        if self.device == "cpu":
+            return torch.device("cpu")
+        cuda = re.fullmatch(r"cuda(?::(\d+))?", self.device)
+        if cuda is None:
+            raise ConfigError(f"device={self.device}: must be auto, cpu, cuda or cuda:NUMBER")
+        if int(cuda[1] or 0) >= count:
+            raise ConfigError(f"device={self.device}: {count} CUDA devices are to be seen here")
+        return torch.device(self.device)
+
+
+def evaluate(cfg: DictConfig, run_dir: Path, console: Console | None = None) -> dict[str, Any]:
+    """Measures a model on a folder of pictures.
+
+    Args:
+        cfg: composed from ``conf/evaluate.yaml``.
+        run_dir: where ``metrics.json``, and with ``save_images`` the folder ``pictures``, go.
+        console: where the table goes; stdout if not given.
+
+    Returns:
+        What ``metrics.json`` holds, see :func:`pcsr_lightning.evaluation.metrics`.
+
+    Raises:
+        PCSRError: a setting, the model or the pictures cannot be used.
+    """
+    if OmegaConf.is_missing(cfg.data, "root") or cfg.data.get("root") is None:
+        raise ConfigError(f"data.root is missing: name a folder of pictures, such as {EXAMPLE}")
+    settings = typed(cfg, EvaluateSettings)
+    settings.check()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    scale, routing = scale_pair(settings.scale), settings.chosen_routing()
+    device = settings.chosen_device()
+    model = load(settings.model, device)
+    check_fits(model, scale, routing)
+
+    def keep(score: PictureScore, result: UpscaleResult) -> None:
+        save_pictures(score.name, result, run_dir / "pictures")
+
+    result = benchmark(
+        model,
+        Path(settings.data.root).expanduser(),
+        scale,
+        routing,
+        settings.protocol,
+        on_picture=keep if settings.save_images else None,
+        progress=True,
+    )
+    original = isinstance(model, Original)
+    facts = {
+        "model": settings.model,
+        "backbone": model.backbone.name,
+        "classes": model.num_classes if isinstance(model, PCSR) else 1,
+        "routing": None if original else asdict(routing),
+        "scale": list(scale) if scale[0] != scale[1] else scale[0],
+        "protocol": settings.protocol,
+        "data_root": settings.data.root,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+    content = metrics(result, facts)
+    path = write_metrics(content, run_dir)
+    label = f"{model_name(settings.model)} ({'original' if original else routing_words(routing)})"
+    console = console or Console()
+    count = f"{len(result.images)} picture{'s' * (len(result.images) != 1)}"
+    left_out = f", {len(result.skipped)} left out" if result.skipped else ""
+    title = (
+        f"{settings.data.root}: {count}{left_out}, x{settings.scale}, protocol {settings.protocol}"
+    )
+    print_table(build_table(result, label, settings.per_image, title), console)
+    console.print(f"{path}", soft_wrap=True, highlight=False, markup=False)
+    return content
+
+
+def save_pictures(name: str, result: UpscaleResult, folder: Path) -> None:
+    """Writes ``NAME.png``, and where classes differ ``NAME.classes.png``, keeping sub-folders."""
+    path = folder / (name if name.lower().endswith(".png") else f"{name}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(Picture(result.image[0]), path)
+    if len(result.shares) > 1:
+        colours_3HW = class_map(result.image[0], result.assignment[0], len(result.shares))
+        write(Picture(colours_3HW), path.with_name(f"{path.stem}.classes.png"))
+
+
+def model_name(name_or_file: str | None) -> str:
+    """A model's name for a folder: a file's stem, with its run's name where that says nothing."""
+    path = Path(str(name_or_file)).expanduser()
+    parts = [path.stem if path.suffix in (".safetensors", ".ckpt") else path.name]
+    if parts[0] in UNTELLING:
+        parts = [p for p in (*path.resolve().parts[-3:-1], parts[0]) if p != "checkpoints"][-2:]
+    return re.sub(r"[^\w.=-]+", "_", "-".join(parts)).strip("._") or "model"
+
+
+def run(cfg: DictConfig) -> None:
+    """One job of the command line."""
+    evaluate(cfg, Path(HydraConfig.get().runtime.output_dir))
+
+
+def main() -> None:
+    """Entry point of ``python -m pcsr_lightning.evaluate``."""
+    OmegaConf.register_new_resolver("model_name", model_name, replace=True)
+    run_hydra_door(run, "evaluate", EvaluateSettings)
+
+
+if __name__ == "__main__":
+    main()

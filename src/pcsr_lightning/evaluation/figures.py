@@ -1,0 +1,155 @@
+"""Pictures side by side, whole and in part. Drawn without a display and without pyplot's state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch, Rectangle
+from torch import Tensor
+from torch.nn import functional as F
+
+from pcsr_lightning.inference import class_colours
+from pcsr_lightning.routing import heavy_classes
+
+FRAMES = ("#ffd400", "#00d0c0", "#ff5fd2", "#7fe03c")
+"""Colours of the crops' frames: apart from each other and from the class map's red and blue."""
+COLUMN, DPI = 3.4, 150
+
+
+class Panel(NamedTuple):
+    """One column: a caption and a picture ``(3, H, W)`` in [0, 1]."""
+
+    caption: str
+    image_3HW: Tensor
+
+
+class Box(NamedTuple):
+    """A square part of a picture."""
+
+    top: int
+    left: int
+    side: int
+
+    def cut(self, image_3HW: Tensor) -> Tensor:
+        """That part."""
+        return image_3HW[:, self.top : self.top + self.side, self.left : self.left + self.side]
+
+
+def telling_boxes(
+    bicubic_3HW: Tensor,
+    ours_3HW: Tensor,
+    truth_3HW: Tensor,
+    assignment_HW: Tensor,
+    num_classes: int,
+) -> list[Box]:
+    """Two parts worth enlarging: where we gain most over bicubic, and where classes are most mixed.
+
+    The second does not overlap the first, and is left out where there is no room for it. Sides are
+    a sixth of the picture's shorter one, 16 pixels at least.
+    """
+    H, W = truth_3HW.shape[-2:]
+    side = min(max(16, min(H, W) // 6), H, W)
+    step = max(1, side // 8)
+
+    def mean_in_box(x_HW: Tensor) -> Tensor:
+        return F.avg_pool2d(x_HW[None, None], side, stride=step)[0, 0]
+
+    worse_HW, better_HW = ((x - truth_3HW).abs().mean(dim=0) for x in (bicubic_3HW, ours_3HW))
+    gain = mean_in_box(worse_HW - better_HW)
+    row, column = divmod(int(gain.argmax()), gain.shape[1])
+    boxes = [Box(step * row, step * column, side)]
+
+    heavy = mean_in_box((assignment_HW < heavy_classes(num_classes)).to(gain))
+    # Among equally mixed places the one with the greater gain.
+    mixed = gain - (heavy - 0.5).abs()
+    reach = -(-side // step)  # boxes this many steps apart no longer overlap
+    mixed[
+        max(0, row - reach + 1) : row + reach, max(0, column - reach + 1) : column + reach
+    ] = -torch.inf
+    if bool(mixed.isfinite().any()):
+        row, column = divmod(int(mixed.argmax()), mixed.shape[1])
+        boxes.append(Box(step * row, step * column, side))
+    return boxes
+
+
+def side_by_side(
+    panels: Sequence[Panel],
+    boxes: Sequence[Box] = (),
+    shares: tuple[int, Sequence[float]] | None = None,
+    title: str = "",
+) -> Figure:
+    """Whole pictures in a row, and below each its parts, enlarged.
+
+    Args:
+        panels: pictures of one size.
+        boxes: the parts; framed in the first row.
+        shares: which panel is a class map, and the share of each class: a legend above it.
+        title: above all.
+    """
+    H, W = panels[0].image_3HW.shape[-2:]
+    heights = [H / W, *(1.0 for _ in boxes)]
+    figure = Figure(
+        figsize=(COLUMN * len(panels), COLUMN * sum(heights) + 0.35 + 0.4 * bool(title)),
+        dpi=DPI,
+        layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.05, wspace=0.0, hspace=0.0),
+    )
+    axes = figure.subplots(len(heights), len(panels), squeeze=False, height_ratios=heights)
+    if title:
+        figure.suptitle(title, fontsize=13)
+    for column, panel in enumerate(panels):
+        top = axes[0, column]
+        _show(top, panel.image_3HW)
+        top.set_title(panel.caption, fontsize=11)
+        for row, box in enumerate(boxes):
+            colour = FRAMES[row % len(FRAMES)]
+            corner = (box.left - 0.5, box.top - 0.5)
+            top.add_patch(
+                Rectangle(corner, box.side, box.side, fill=False, edgecolor=colour, linewidth=1.8)
+            )
+            _show(axes[row + 1, column], box.cut(panel.image_3HW), colour)
+    if shares is not None:
+        _legend(axes[0, shares[0]], shares[1])
+    return figure
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Writes a figure in the format that the suffix names."""
+    figure.savefig(path)
+
+
+def _legend(axes: Axes, share_M: Sequence[float]) -> None:
+    """The classes' colours and shares in place of a caption."""
+    M = len(share_M)
+    names = ["heavy", *(f"class {j}" for j in range(1, M - 1)), "light"][-M:]
+    axes.set_title("")
+    legend = axes.legend(
+        handles=[
+            Patch(color=colour, label=f"{name} {100 * share:.1f} %")
+            for colour, name, share in zip(class_colours(M).tolist(), names, share_M, strict=True)
+        ],
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=M,
+        frameon=False,
+        fontsize=11 if M == 2 else 8,
+        handlelength=1.0,
+        columnspacing=1.0,
+        borderpad=0.2,
+        borderaxespad=0.0,
+    )
+    legend.set_in_layout(False)  # the other panels' captions already make room for it
+
+
+def _show(axes: Axes, image_3HW: Tensor, frame: str | None = None) -> None:
+    axes.imshow(image_3HW.clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(frame is not None)
+        spine.set(edgecolor=frame, linewidth=3)

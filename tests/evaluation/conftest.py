@@ -1,0 +1,45 @@
+"""A folder of small pictures and networks with random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pcsr_lightning.networks import PCSR, Original, build_network, default_config
+
+
+@pytest.fixture(scope="session")
+def pcsr() -> PCSR:
+    """FSRCNN-PCSR with two classes, both of which get pixels at k = 0."""
+    torch.manual_seed(0)
+    model = build_network(default_config("fsrcnn", 2))
+    assert isinstance(model, PCSR)
+    assert model.classifier is not None
+    with torch.no_grad():
+        lr = torch.rand(1, 3, 16, 16)
+        logits = model.logits(model.features(lr), model.grid((16, 16), (64, 64)))
+        model.classifier.project.bias.sub_(logits.mean(dim=(0, 2, 3)))
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def original() -> Original:
+    torch.manual_seed(1)
+    model = build_network(default_config("fsrcnn", original=True))
+    assert isinstance(model, Original)
+    return model.eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two pictures, one in a sub-folder, and something that is no picture."""
+    root = tmp_path / "pictures"
+    (root / "more").mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for name, (h, w) in {"b.png": (70, 50), "more/a.jpg": (48, 80)}.items():
+        coarse = Image.fromarray(draw.integers(0, 256, (h // 8, w // 8, 3), dtype=np.uint8))
+        coarse.resize((w, h), Image.Resampling.BICUBIC).save(root / name)
+    (root / "notes.txt").write_text("not a picture")
+    return root

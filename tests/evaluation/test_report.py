@@ -1,0 +1,130 @@
+"""The table and metrics.json."""
+
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pcsr_lightning.evaluation import (
+    Benchmark,
+    PictureScore,
+    Skipped,
+    build_table,
+    metrics,
+    print_table,
+    write_metrics,
+)
+from pcsr_lightning.evaluation.report import routing_words
+from pcsr_lightning.inference import Routing
+
+
+def picture(name: str, psnr: float, heavy: float) -> PictureScore:
+    return PictureScore(
+        psnr=psnr,
+        bicubic_psnr=psnr - 2,
+        gmacs=1.5,
+        gflops_published=4.0,
+        share=(heavy, 1 - heavy),
+        seconds=0.25,
+        name=name,
+        size=(64, 48),
+    )
+
+
+TWO = Benchmark(
+    (picture("a.png", 30.0, 0.2), picture("b/c.png", 27.0, 0.4)), (Skipped("d.png", "cut off"),)
+)
+
+
+def printed(console_is_terminal: bool, per_image: bool = False) -> str:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=console_is_terminal, width=200, color_system=None)
+    print_table(build_table(TWO, "m (k = 0)", per_image, "Set5"), console)
+    return out.getvalue()
+
+
+def test_rows() -> None:
+    rows = [line.split() for line in printed(False).splitlines()]
+    assert rows[0] == ["Set5"]
+    assert rows[2] == ["bicubic", "26.50", "-", "-", "-", "-"]
+    assert " ".join(rows[3]) == "m (k = 0) 28.50 1.500 4.000 30.0 / 70.0 % 0.250"
+    assert len(rows) == 4
+
+
+def test_rows_of_every_picture() -> None:
+    text = printed(False, per_image=True)
+    names = [line.strip().split("  ")[0] for line in text.splitlines()[2:]]
+    assert names == [
+        *("a.png: bicubic", "a.png: m (k = 0)", "b/c.png: bicubic", "b/c.png: m (k = 0)"),
+        *("bicubic", "m (k = 0)"),
+    ]
+    assert "27.00" in text
+    assert "25.00" in text
+
+
+def test_plain_where_nobody_looks_framed_where_somebody_does() -> None:
+    assert printed(False).isascii()
+    assert "─" in printed(True)
+
+
+def test_a_long_name_is_not_cut_short_in_a_file() -> None:
+    name = "x" * 300
+    out = io.StringIO()
+    result = Benchmark((picture(name, 30.0, 0.5),))
+    print_table(build_table(result, "m", per_image=True), Console(file=out, width=80))
+    assert f"{name}: m" in out.getvalue()
+    assert "25.0" not in out.getvalue().splitlines()[1]
+
+
+def test_metrics(tmp_path: Path) -> None:
+    path = write_metrics(metrics(TWO, {"scale": 4, "model": "m"}), tmp_path)
+    assert path == tmp_path / "metrics.json"
+    assert list(tmp_path.iterdir()) == [path]
+    content = json.loads(path.read_text())
+    assert content["psnr"] == pytest.approx(28.5)
+    assert content["gmacs"] == 1.5
+    assert content["gflops_published"] == 4.0
+    assert content["share"] == pytest.approx([0.3, 0.7])
+    assert content["seconds"] == 0.25
+    assert content["bicubic"] == {"psnr": pytest.approx(26.5)}
+    assert content["images"][1] == {
+        "name": "b/c.png",
+        "size": [64, 48],
+        "psnr": 27.0,
+        "gmacs": 1.5,
+        "gflops_published": 4.0,
+        "share": pytest.approx([0.4, 0.6]),
+        "seconds": 0.25,
+        "bicubic": {"psnr": 25.0},
+    }
+    assert content["skipped"] == [{"name": "d.png", "reason": "cut off"}]
+    assert (content["pictures"], content["scale"], content["model"]) == (2, 4, "m")
+    assert content["versions"]["torch"]
+
+
+def test_no_infinity_in_json(tmp_path: Path) -> None:
+    same = Benchmark((picture("a.png", math.inf, 0.2), picture("b.png", 30.0, 0.2)))
+    content = json.loads(
+        write_metrics(metrics(same, {}), tmp_path).read_text(),
+        parse_constant=lambda c: pytest.fail(f"{c} is not JSON"),
+    )
+    assert content["psnr"] is None
+    assert [i["psnr"] for i in content["images"]] == [None, 30.0]
+    with pytest.raises(ValueError):
+        write_metrics({"psnr": math.nan}, tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == content
+
+
+@pytest.mark.parametrize(
+    ("routing", "words"),
+    [
+        (Routing(k=0.5), "k = 0.5"),
+        (Routing("adaptive"), "adaptive"),
+        (Routing("1"), "class 1 alone"),
+    ],
+)
+def test_words(routing: Routing, words: str) -> None:
+    assert routing_words(routing) == words
