@@ -1,5 +1,7 @@
 """Parameter and multiply-add counts of the paper and of the published models."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -123,7 +125,7 @@ def test_middle_upsamplers_fall_in_equal_steps() -> None:
     costs = [
         sum(a * b for a, b in zip([56, *hidden], [*hidden, 3], strict=True)) for hidden in widths
     ]
-    steps = [a - b for a, b in zip(costs[:-1], costs[1:], strict=True)]
+    steps = [a - b for a, b in itertools.pairwise(costs)]
     assert max(steps) / min(steps) < 1.1
     assert widths[0] == (74,) * 4
     assert widths[-1] == (20,) * 3
