@@ -78,18 +78,6 @@ class QueryGrid:
         i = torch.div(queries_K, self.size[1], rounding_mode="floor")
         return i, queries_K - i * self.size[1]
 
-    def rows(self, start: int, stop: int) -> QueryGrid:
-        """The same queries, HR rows ``start`` to ``stop`` only; LR rows keep their numbers."""
-        return QueryGrid(
-            self.lr_size,
-            (stop - start, self.size[1]),
-            self.rows_H[start:stop],
-            self.cols_W,
-            self.dy_H[start:stop],
-            self.dx_W,
-            self.cell,
-        )
-
 
 def _nearest(
     n_lr: int, n_hr: int, device: torch.device | str, dtype: torch.dtype

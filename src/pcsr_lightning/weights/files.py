@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError, ModelFileError
@@ -48,7 +49,7 @@ def save(model: PCSR | Original, path: str | Path, facts: Mapping[str, Any] | No
             if target is config:
                 temporary.write_text(text + "\n", encoding="utf-8")
             else:
-                save_file(tensors, temporary)
+                temporary.write_bytes(to_bytes(tensors))
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)

@@ -1,0 +1,328 @@
+"""The fast way through a network must give what the plain way gives, and do no more work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from pcsr_lightning.errors import ConfigError, PCSRError
+from pcsr_lightning.inference import Analysis, Routing, analysis, upscale
+from pcsr_lightning.networks import (
+    PCSR,
+    branch_macs,
+    count_macs,
+    enlarge,
+    hoisted_macs,
+    plain_inputs,
+)
+from pcsr_lightning.routing import assign_adaptive, assign_by_k, class_costs, refine
+
+MakeNetwork = Callable[..., PCSR]
+SCALES = [1, 2.5, 4, (3.7, 2), (4, 2.3)]
+
+
+def plain(
+    model: PCSR, lr: Tensor, size: tuple[int, int], routing: Routing
+) -> tuple[Tensor, Tensor]:
+    """Every class at every pixel by concatenated inputs, as LIIF does; then one is picked."""
+    M, (h, w), (H, W) = model.num_classes, lr.shape[-2:], size
+    with torch.no_grad():
+        grid = model.grid((h, w), size)
+        x = plain_inputs(model.features(lr), grid)
+        out = torch.stack([model.upsampler(j)(x) for j in range(M)])
+        logits = (
+            torch.zeros(len(lr), 1, H, W)
+            if model.classifier is None
+            else model.classifier(x).transpose(1, 2).reshape(len(lr), M, H, W)
+        )
+        if routing.single is not None:
+            assignment = torch.full((len(lr), H, W), routing.single, dtype=torch.uint8)
+        elif routing.mode == "adaptive":
+            assignment = assign_adaptive(logits) if M > 1 else torch.zeros(len(lr), H, W).byte()
+        else:
+            branches = branch_macs(model).branches((H / h, W / w))
+            assignment = assign_by_k(logits, class_costs(branches, routing.cost), routing.k)
+        image = enlarge(lr, size)
+        for j in range(M):
+            residual = out[j].transpose(1, 2).reshape(len(lr), 3, H, W)
+            image = torch.where(assignment[:, None] == j, enlarge(lr, size) + residual, image)
+        if routing.refine:
+            image = refine(image, assignment, M)
+    return image.clamp(0, 1), assignment
+
+
+def check(model: PCSR, lr: Tensor, scale: Any, routing: Routing) -> None:
+    found = Analysis.of(model, lr, scale)
+    result = found.run(routing)
+    image, assignment = plain(model, lr, found.size, routing)
+    # A verdict on the very edge may fall either way by rounding.
+    assert (result.assignment == assignment).float().mean() > 0.999
+    same = (result.assignment == assignment).all(dim=0)
+    assert (result.image - image).abs()[..., same].max() <= 1e-5
+    assert result.image.shape == (len(lr), 3, *found.size)
+    assert result.assignment.dtype == torch.uint8
+    assert result.image.dtype == torch.float32
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=str)
+@pytest.mark.parametrize("num_classes", [1, 2, 3, 4])
+def test_equals_the_plain_way(
+    make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch, num_classes: int, scale: Any
+) -> None:
+    model = make_network(num_classes=num_classes)
+    lr = torch.rand(2, 3, 10, 9)
+    modes = [Routing(k=0.4, cost="proportional"), Routing("adaptive"), Routing("0", refine=False)]
+    if num_classes > 1:
+        modes += [Routing(k=-3.0), Routing("k", refine=False), Routing(str(num_classes - 1))]
+    for queries in (2**13, 150):
+        monkeypatch.setattr(analysis, "QUERIES_CPU", queries)
+        for routing in modes:
+            check(model, lr, scale, routing)
+
+
+def test_all_classes_are_used(make_network: MakeNetwork) -> None:
+    """Otherwise the comparison above would compare little."""
+    for num_classes in (2, 3, 4):
+        shares = upscale(make_network(num_classes=num_classes), torch.rand(1, 3, 13, 11)).shares
+        assert min(shares) > 0.02, shares
+
+
+@pytest.mark.parametrize("backbone", ["carn", "srresnet", "bsrn"])
+def test_other_backbones(make_network: MakeNetwork, backbone: str) -> None:
+    check(make_network(backbone, 2), torch.rand(1, 3, 16, 17), (3.7, 4), Routing())
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    h=st.integers(1, 7),
+    w=st.integers(1, 7),
+    sy=st.floats(1, 8),
+    sx=st.floats(1, 8),
+    queries=st.integers(1, 400),
+    mode=st.sampled_from(["k", "adaptive", "2"]),
+)
+def test_any_size_scale_and_block(
+    make_network: MakeNetwork,
+    monkeypatch: pytest.MonkeyPatch,
+    h: int,
+    w: int,
+    sy: float,
+    sx: float,
+    queries: int,
+    mode: str,
+) -> None:
+    monkeypatch.setattr(analysis, "QUERIES_CPU", queries)
+    check(make_network(num_classes=3), torch.rand(1, 3, h, w), (sy, sx), Routing(mode))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (3, 5), (2, 2)], ids=str)
+@pytest.mark.parametrize("scale", [1, 2.5, 4, 8])
+def test_tiny_pictures(make_network: MakeNetwork, size: tuple[int, int], scale: float) -> None:
+    for mode in ("k", "adaptive", "1"):
+        check(make_network(), torch.rand(1, 3, *size), scale, Routing(mode))
+
+
+def count_rows(model: PCSR) -> tuple[dict[str, int], dict[str, int]]:
+    """Rows that pass through each MLP's first and last part, and the most at once, from now on."""
+    upscale(model, torch.rand(1, 3, 2, 2))  # counts its parts' cost now and not later
+    rows: dict[str, int] = {}
+    most: dict[str, int] = {}
+    parts = {f"U{j}": model.upsampler(j) for j in range(model.num_classes)}
+    if model.classifier is not None:
+        parts["C"] = model.classifier
+    for name, mlp in parts.items():
+        rows[name], rows[f"{name} project"], most[name] = 0, 0, 0
+
+        def count(_: nn.Module, args: tuple[Tensor, ...], out: Tensor, name: str = name) -> None:
+            rows[name] += out[..., 0].numel()
+            most[name] = max(most[name], out[..., 0].numel())
+
+        mlp.tail.register_forward_hook(count)
+        original = mlp.project_features
+
+        def project(feat: Tensor, name: str = name, original: Any = original) -> Tensor:
+            rows[f"{name} project"] += feat[:, 0].numel()
+            return original(feat)
+
+        mlp.project_features = project  # type: ignore[method-assign]
+    return rows, most
+
+
+@pytest.mark.parametrize("scale", [4, 2.5, (1, 3.2)], ids=str)
+def test_each_pixel_meets_its_own_upsampler_only(
+    make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch, scale: Any
+) -> None:
+    monkeypatch.setattr(analysis, "QUERIES_CPU", 200)
+    model = make_network(num_classes=3)
+    rows, most = count_rows(model)
+    lr = torch.rand(2, 3, 12, 10)
+    result = Analysis.of(model, lr, scale).run(Routing(k=0.2))
+    counts = torch.bincount(result.assignment.flatten(), minlength=3).tolist()
+    assert [rows[f"U{j}"] for j in range(3)] == counts
+    assert rows["C"] == result.assignment.numel()
+    # No LR pixel is projected twice, whatever the scale.
+    assert rows["C project"] == 240
+    assert all(rows[f"U{j} project"] <= 240 for j in range(3))
+    assert max(most.values()) <= 250
+
+
+def test_a_block_without_a_class_does_not_prepare_it(
+    make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analysis, "QUERIES_CPU", 160)  # one LR row of the picture below
+    by_hand = torch.ones(1, 48, 40, dtype=torch.uint8)
+    by_hand[:, :8] = 0
+    by_hand[:, 20, 7] = 0
+    model = make_network()
+    rows, _ = count_rows(model)
+    monkeypatch.setattr(Analysis, "assign", lambda *_: by_hand)
+    result = Analysis.of(model, torch.rand(1, 3, 12, 10), 4).run(Routing(refine=False))
+    assert (rows["U0 project"], rows["U1 project"]) == (30, 100)
+    tail = [hoisted_macs(model.upsampler(j), 0, 1) for j in range(2)]
+    macs = 120 * branch_macs(model).backbone + 321 * tail[0] + 1599 * tail[1]
+    macs += 30 * 48 * 58 + 100 * 48 * 10 + 120 * 48 * 2
+    assert result.flops.gmacs * 1e9 == pytest.approx(macs, rel=1e-9)
+
+
+def test_working_memory_does_not_grow_with_the_picture(
+    make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a single LR row asks for more than a block holds."""
+    monkeypatch.setattr(analysis, "QUERIES_CPU", 1000)
+    model = make_network()
+    _, most = count_rows(model)
+    upscale(model, torch.rand(1, 3, 3, 700), scale=4)
+    upscale(model, torch.rand(1, 3, 700, 3), scale=4)
+    assert 0 < max(most.values()) <= 1200
+
+
+def test_one_analysis_serves_all_routings(make_network: MakeNetwork) -> None:
+    model = make_network()
+    rows, _ = count_rows(model)
+    calls: list[int] = []
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    found = Analysis.of(model, torch.rand(1, 3, 8, 8), 3)
+    found.run(Routing("1"))
+    assert rows["C"] == 0, "a single class asks for no verdict"
+    shares = [found.run(Routing(k=k)).shares[0] for k in (-50.0, -1.0, 0.0, 1.0, 50.0)]
+    found.run(Routing("adaptive"))
+    assert len(calls) == 1
+    assert rows["C"] == 24 * 24
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] == 1
+    assert shares[-1] == 0
+
+
+class Whole(nn.Module):
+    """The fast path as a module, so that fvcore can trace it."""
+
+    def __init__(self, model: PCSR, routing: Routing) -> None:
+        super().__init__()
+        self.model, self.routing = model, routing
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return upscale(
+            self.model,
+            lr,
+            adaptive=self.routing.mode == "adaptive",
+            k=self.routing.k,
+            only=self.routing.single,
+            refine=False,
+        ).image
+
+
+@pytest.mark.parametrize("routing", [Routing(), Routing(k=1.5), Routing("adaptive"), Routing("1")])
+@pytest.mark.parametrize("backbone", ["fsrcnn", "carn"])
+def test_flops_are_those_that_fvcore_counts(
+    make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch, backbone: str, routing: Routing
+) -> None:
+    monkeypatch.setattr(analysis, "QUERIES_CPU", 2000)
+    model = make_network(backbone, 2)
+    lr = torch.rand(1, 3, 16, 24)
+    flops = Analysis.of(model, lr, 4).run(routing).flops
+    # The line above has counted the parts already, so the trace below holds the picture alone.
+    assert flops.gmacs == pytest.approx(count_macs(Whole(model, routing), lr) / 1e9, rel=1e-3)
+
+
+def test_batch_equals_singles(make_network: MakeNetwork) -> None:
+    model, lr = make_network(num_classes=3), torch.rand(3, 3, 9, 7)
+    lr[1] = 0.5
+    for routing in (Routing(k=0.1), Routing("adaptive")):
+        together = Analysis.of(model, lr, 2.5).run(routing)
+        singles = [Analysis.of(model, one[None], 2.5).run(routing) for one in lr]
+        torch.testing.assert_close(
+            together.image, torch.cat([s.image for s in singles]), atol=1e-6, rtol=0
+        )
+        assert torch.equal(together.assignment, torch.cat([s.assignment for s in singles]))
+        gmacs = sum(s.flops.gmacs for s in singles)
+        assert together.flops.gmacs == pytest.approx(gmacs, rel=0.05)
+
+
+def test_training_mode_is_neither_used_nor_changed(make_network: MakeNetwork) -> None:
+    model = make_network("carn", 2)
+    expected = upscale(model, lr := torch.rand(1, 3, 8, 8)).image
+    model.train()
+    model.upsamplers.eval()
+    before = [part.training for part in model.modules()]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    assert torch.equal(upscale(model, lr).image, expected)
+    assert [part.training for part in model.modules()] == before
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+
+
+def test_results_are_ordinary_tensors(make_network: MakeNetwork) -> None:
+    result = upscale(make_network(), torch.rand(1, 3, 4, 4))
+    assert not result.image.requires_grad
+    result.image.mul_(255)
+    result.assignment.add_(1)
+
+
+def test_lower_precision_network(make_network: MakeNetwork) -> None:
+    lr = torch.rand(1, 3, 8, 8)
+    exact = upscale(make_network(), lr, scale=2.5, only=0).image
+    for dtype, tolerance in ((torch.bfloat16, 0.05), (torch.float64, 1e-5)):
+        model = make_network().to(dtype)
+        result = upscale(model, lr, scale=2.5, only=0)
+        assert result.image.dtype == torch.float32
+        assert (result.image - exact).abs().max() < tolerance
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("backbone", "backbone's features: .* NaN"),
+        ("classifier", "classifier's output: .* NaN"),
+        ("upsamplers", "enlarged picture: .* NaN"),
+    ],
+)
+def test_nonsense_from_the_network_is_reported(
+    make_network: MakeNetwork, part: str, said: str
+) -> None:
+    model = make_network(seed=3)
+    with torch.no_grad():
+        next(iter(getattr(model, part).parameters())).view(-1)[0] = float("nan")
+    with pytest.raises(PCSRError, match=said):
+        upscale(model, torch.rand(1, 3, 6, 6))
+
+
+def test_class_that_is_not_there(make_network: MakeNetwork) -> None:
+    with pytest.raises(ConfigError, match=r"no class 2.* 0 \(heaviest\) to 1"):
+        upscale(make_network(), torch.rand(1, 3, 4, 4), only=2)
+    with pytest.raises(ConfigError, match="one upsampler"):
+        _ = Analysis.of(make_network(num_classes=1), torch.rand(1, 3, 4, 4)).logits
+
+
+def test_single_class_network(make_network: MakeNetwork) -> None:
+    model = make_network(num_classes=1)
+    for routing in (Routing(), Routing("adaptive"), Routing("0")):
+        result = Analysis.of(model, torch.rand(1, 3, 5, 4), 3).run(routing)
+        assert result.shares == (1.0,)
+        assert int(result.assignment.max()) == 0

@@ -1,0 +1,87 @@
+"""``pcsr_lightning.upscale`` is a function and a door; both must work, in any order of imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import pcsr_lightning
+
+_USE = """
+import torch, warnings
+from pcsr_lightning.networks import build_network, default_config
+model = build_network(default_config("fsrcnn", 2))
+picture = torch.rand(1, 3, 4, 5)
+def use(upscale):
+    assert upscale(model, picture, 2, k=0.1).image.shape == (1, 3, 8, 10)
+"""
+
+_ORDERS = {
+    "door first": """
+import pcsr_lightning.upscale
+use(pcsr_lightning.upscale)
+from pcsr_lightning import upscale
+use(upscale)
+from pcsr_lightning.upscale import main, parser
+""",
+    "function first": """
+from pcsr_lightning import upscale
+use(upscale)
+before = upscale
+import pcsr_lightning.upscale
+use(before)
+use(pcsr_lightning.upscale)
+from pcsr_lightning import upscale
+use(upscale)
+assert callable(pcsr_lightning.upscale.main)
+""",
+    "attribute first": """
+import pcsr_lightning
+use(pcsr_lightning.upscale)
+import importlib
+door = importlib.import_module("pcsr_lightning.upscale")
+use(pcsr_lightning.upscale)
+use(door)
+from pcsr_lightning import *
+use(upscale)
+assert callable(load) and list_models() == pcsr_lightning.list_models()
+""",
+}
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", code], capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("order", list(_ORDERS))
+def test_any_order_of_imports(order: str) -> None:
+    done = python(_USE + _ORDERS[order])
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_is_cheap() -> None:
+    done = python(
+        "import sys, pcsr_lightning, pcsr_lightning.upscale; pcsr_lightning.__version__;"
+        "print([m for m in ('torch', 'numpy', 'lightning', 'hydra', 'pyvips') if m in sys.modules])"
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_door_as_a_module_prints_no_warning() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pcsr_lightning.upscale", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "examples:" in done.stdout
+
+
+def test_names() -> None:
+    assert set(pcsr_lightning.__all__) <= set(dir(pcsr_lightning))
+    assert pcsr_lightning.__version__
+    with pytest.raises(AttributeError, match="no attribute 'downscale'"):
+        _ = pcsr_lightning.downscale

@@ -1,0 +1,285 @@
+"""``python -m pcsr_lightning.upscale``: what users type, what they get, what they are told."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+from pcsr_lightning import pictures, weights
+from pcsr_lightning.inference import upscale
+from pcsr_lightning.networks import PCSR, build_network, default_config
+from pcsr_lightning.pictures import Picture, picture_files
+from pcsr_lightning.upscale import main
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = build_network(default_config("fsrcnn", 2))
+    assert isinstance(model, PCSR)
+    assert model.classifier is not None
+    with torch.no_grad():
+        # About half of the pixels to each class.
+        model.classifier.project.weight.mul_(10)
+        lr = torch.rand(1, 3, 16, 16)
+        feat = model.features(lr)
+        logits = model.logits(feat, model.grid((16, 16), (32, 32)))
+        model.classifier.project.bias.sub_(logits.mean(dim=(0, 2, 3)))
+    return weights.save(model, tmp_path_factory.mktemp("model") / "small")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    torch.manual_seed(1)
+    path = tmp_path / "in.png"
+    pictures.write(Picture(torch.rand(3, 12, 10)), path)
+    return path
+
+
+def run(*args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pcsr_lightning.upscale", *map(str, args)],
+        capture_output=True,
+        text=True,
+    )
+
+
+def call(*args: object) -> int:
+    """The same without a process of its own."""
+    return main([str(a) for a in args])
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_from_the_command_line(model_file: Path, picture: Path, tmp_path: Path) -> None:
+    target, classes = tmp_path / "out.png", tmp_path / "classes.png"
+    done = run(
+        picture,
+        target,
+        "--model",
+        model_file,
+        "--k",
+        "-0.1",
+        "--class-map",
+        classes,
+        "--threads",
+        1,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    line = re.fullmatch(
+        r"10x12 -> 40x48 in \d+\.\d\d s, classes heavy to light (\S+)% / (\S+)%, "
+        r"(\S+) GMACs, (\d+)% of all-heavy\n",
+        done.stdout,
+    )
+    assert line, done.stdout
+    assert float(line[1]) + float(line[2]) == pytest.approx(100, abs=0.11)
+    model = weights.load(model_file)
+    lr = pictures.read(picture).rgb[None]
+    expected = upscale(model, lr, 4, k=-0.1)
+    assert float(line[1]) == pytest.approx(100 * expected.shares[0], abs=0.06)
+    assert 0.02 < expected.shares[0] < 0.98
+    assert (pictures.read(target).rgb - expected.image[0]).abs().max() <= 0.5 / 255 + 1e-5
+    colours = pictures.read(classes).rgb
+    heavy = expected.assignment[0] == 0
+    warmth = colours[0] - colours[2]
+    assert warmth[heavy].min() > 0 > warmth[~heavy].max()
+    assert left_in(tmp_path) == ["classes.png", "in.png", "out.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "keywords"),
+    [
+        (["--scale", "2.5"], {"scale": 2.5}),
+        (["--adaptive"], {"adaptive": True}),
+        (["--only-class", "1"], {"only": 1}),
+        (["--k", "0.3", "--cost", "proportional"], {"k": 0.3, "cost": "proportional"}),
+        (["--no-refine"], {"refine": False}),
+    ],
+)
+def test_options_reach_the_network(
+    model_file: Path, picture: Path, tmp_path: Path, options: list[str], keywords: dict[str, object]
+) -> None:
+    target = tmp_path / "out.tif"
+    assert call(picture, target, "--model", model_file, *options) == 0
+    lr = pictures.read(picture).rgb[None]
+    expected = upscale(weights.load(model_file), lr, **keywords)  # type: ignore[arg-type]
+    assert (pictures.read(target).rgb - expected.image[0]).abs().max() <= 0.5 / 255 + 1e-5
+
+
+def test_original_model_takes_its_own_scale(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_network(default_config("fsrcnn", original=True) | {"scale": 3})
+    file = weights.save(model, tmp_path / "original")
+    assert call(picture, tmp_path / "out.png", "--model", file) == 0
+    assert "10x12 -> 30x36" in capsys.readouterr().out
+    assert call(picture, tmp_path / "out.png", "--model", file, "--scale", 2) == 1
+    assert "made for scale 3 only" in capsys.readouterr().err
+
+
+def test_depth_alpha_and_grey_are_kept(model_file: Path, tmp_path: Path) -> None:
+    alpha = torch.rand(1, 6, 7)
+    source = Picture(torch.rand(1, 6, 7).repeat(3, 1, 1), alpha, 16, grey=True)
+    pictures.write(source, tmp_path / "in.png")
+    assert call(tmp_path / "in.png", tmp_path / "out.png", "--model", model_file, "--scale", 2) == 0
+    out = pictures.read(tmp_path / "out.png")
+    assert (out.bits, out.grey) == (16, True)
+    expected = pictures.bicubic(alpha, (12, 14)).clamp(0, 1)
+    assert out.alpha is not None
+    assert (out.alpha - expected).abs().max() < 2 / 65535
+    # Not 8 bit in disguise.
+    assert ((out.rgb * 65535).round() % 257 != 0).float().mean() > 0.5
+
+
+def test_colour_profile_is_kept(model_file: Path, tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pictures.write(Picture(torch.rand(3, 6, 7), icc=profile), tmp_path / "in.png")
+    assert call(tmp_path / "in.png", tmp_path / "out.jpg", "--model", model_file, "--scale", 2) == 0
+    assert pictures.read(tmp_path / "out.jpg").icc == profile
+
+
+def test_8_bit_rgb_stays_so(model_file: Path, picture: Path, tmp_path: Path) -> None:
+    assert call(picture, tmp_path / "out.png", "--model", model_file) == 0
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.mode == "RGB"
+        assert np.asarray(image).shape == (48, 40, 3)
+
+
+def refused(args: Sequence[object], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*args) == 1
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("error: ")
+    assert re.search(said, err), err
+
+
+def test_refusals(
+    model_file: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.png"
+    (tmp_path / "broken.png").write_bytes(picture.read_bytes()[:60])
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "link.png").symlink_to(picture)
+    before = picture.read_bytes()
+    for source, said in [
+        ("missing.png", "missing.png: no such file"),
+        (".", "is a folder"),
+        ("broken.png", "broken.png: cannot read"),
+        ("text.png", "text.png: cannot read"),
+        ("empty.png", "empty"),
+    ]:
+        refused([tmp_path / source, out, "--model", model_file], said, capsys)
+    for target, said in [
+        ("in.png", "is the input itself"),
+        ("link.png", "is the input itself"),
+        ("new/deep/out.png", r"does not exist; make it with: mkdir -p \S+new/deep"),
+        ("out.xyz", "suffix chooses the format; use one of .png"),
+        ("out", "suffix"),
+    ]:
+        refused([picture, tmp_path / target, "--model", model_file], said, capsys)
+    for options, said in [
+        (["--scale", "0.5"], "between 1 and 16, not 0.5"),
+        (["--scale", "nan"], "finite"),
+        (["--scale", "100"], "between 1 and 16"),
+        (["--k", "inf"], "finite"),
+        (["--only-class", "2"], "no class 2"),
+        (["--threads", "0"], "threads"),
+        (["--class-map", out], "overwrite"),
+        (["--class-map", picture], "is the input itself"),
+        (["--model", "no-such-model"], "no-such-model"),
+        (["--model", picture], "expected a .safetensors"),
+    ]:
+        refused([picture, out, "--model", model_file, *options], said, capsys)
+    if not torch.cuda.is_available():
+        refused([picture, out, "--device", "cuda"], "no CUDA device", capsys)
+    assert not out.exists()
+    assert picture.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        ["in.png"],
+        ["in.png", "out.png", "--scale", "big"],
+        ["in.png", "out.png", "--k", "1", "--adaptive"],
+        ["in.png", "out.png", "--adaptive", "--only-class", "0"],
+        ["in.png", "out.png", "--cost", "cheap"],
+        ["in.png", "out.png", "--sharpen"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(wrong)
+    assert stop.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_debug_shows_the_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(tmp_path / "missing.png", tmp_path / "out.png", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_surprises_are_one_line_too(
+    model_file: Path,
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("not enough memory:\n you tried to allocate much")
+
+    monkeypatch.setattr(pictures, "write", fail)
+    said = r"RuntimeError: not enough memory: you tried to allocate much \(--debug"
+    refused([picture, tmp_path / "out.png", "--model", model_file], said, capsys)
+
+
+def test_interrupt_leaves_no_half_file(
+    model_file: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the worst moment: the file is written, but not yet under its name."""
+    (tmp_path / "out.png").write_text("older")
+
+    def interrupt(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    monkeypatch.setattr(picture_files.os, "replace", interrupt)
+    assert call(picture, tmp_path / "out.png", "--model", model_file) == 130
+    assert left_in(tmp_path) == ["in.png", "out.png"]
+    assert (tmp_path / "out.png").read_text() == "older"
+
+
+def test_interrupt_from_outside(model_file: Path, tmp_path: Path) -> None:
+    pictures.write(Picture(torch.rand(3, 900, 900)), tmp_path / "in.png")
+    command = [sys.executable, "-m", "pcsr_lightning.upscale", tmp_path / "in.png"]
+    command += [tmp_path / "out.png", "--model", model_file, "--scale", "8", "--threads", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # Once torch is loaded, the rest takes many seconds.
+    maps = Path(f"/proc/{process.pid}/maps")
+    for _ in range(300):
+        if not maps.exists() or "libvips" in maps.read_text():
+            break
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (out, err) == ("", "interrupted\n")
+    assert left_in(tmp_path) == ["in.png"]
