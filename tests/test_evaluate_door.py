@@ -7,7 +7,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,6 +108,8 @@ def test_word_for_word_from_another_folder(files: Path, tmp_path: Path) -> None:
     assert [s["name"] for s in content["skipped"]] == ["broken.png"]
     for part in (content, *content["images"]):
         assert {"psnr", "gmacs", "gflops_published", "share", "seconds", "bicubic"} <= set(part)
+        assert {"psnr_y", "ssim"} <= set(part)
+        assert set(part["bicubic"]) == {"psnr", "psnr_y", "ssim"}
         assert len(part["share"]) == 2
         assert sum(part["share"]) == pytest.approx(1)
     assert content["routing"] == {"mode": "k", "k": 0.0, "cost": "softmax", "refine": True}
@@ -185,6 +189,68 @@ def test_scale_for_height_and_width_and_a_folder_with_odd_characters(
     assert [i["size"] for i in content["images"]] == [[68, 48], [48, 78]]
 
 
+def test_a_target(run: Run, files: Path, tmp_path: Path) -> None:
+    sound = (f"model={files}/m2.safetensors", f"data.root={files}/set")
+
+    def go(output: str, *settings: str) -> tuple[str, dict[str, Any]]:
+        out = run(*sound, f"output={output}", *settings)
+        return out, json.loads(only(tmp_path, f"{output}/**/metrics.json").read_text())
+
+    heavy, light = (go(mode, f"routing.mode={mode}")[1]["psnr"] for mode in ("0", "1"))
+    target = (heavy + light) / 2
+    out, found = go("t", f"target_psnr={target}")
+    assert found["target_psnr"] == target
+    assert found["routing"]["k"] == found["k"]
+    assert f"m2 (k = {found['k']:g} " in out
+    ordinary = go("k", f"routing.k={found['k']}")[1]
+    assert ordinary["psnr"] == pytest.approx(found["psnr"], abs=1e-6)
+    assert (ordinary["target_psnr"], ordinary["k"]) == (None, found["k"])
+    out, found = go("far", "target_psnr=90")
+    assert "nearest to 90 dB)" in out
+    assert found["psnr"] == pytest.approx(max(heavy, light), abs=1e-3)
+
+
+def test_patches(run: Run, files: Path, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    Image.new("RGB", (140, 130), (40, 90, 10)).save(tmp_path / "set" / "x.png")
+    sound = (f"model={files}/m2.safetensors", f"data.root={tmp_path}/set", "scale=1", "output=o")
+    assert "protocol patches of 64, one every 64" in run(
+        *sound, "protocol=patches", "patch_size=64"
+    )
+    content = json.loads(only(tmp_path, "o/**/metrics.json").read_text())
+    assert (content["protocol"], content["patch_size"]) == ("patches", 64)
+    assert content["images"][0]["size"] == [128, 128]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (("protocol=patches", "patch_size=48"), "patch_size=48: must be 16, 32, 64 or 128"),
+        (("protocol=overlapped", "scale=2.5"), "protocol=overlapped: .*whole scales"),
+        (("target_psnr=26", "routing.mode=adaptive"), "routing.mode must be k, not adaptive"),
+        (("target_psnr=26", "routing.k=1"), "target_psnr=26 and routing.k=1 exclude each other"),
+        (("target_psnr=26", "model=ORIGINAL"), "target_psnr=26: this model has one class only"),
+    ],
+)
+def test_settings_that_do_not_go_together(
+    run: Run, files: Path, settings: tuple[str, ...], says: str
+) -> None:
+    original = str(files / "original.safetensors")
+    sound = [f"model={files}/m2.safetensors", f"data.root={files}/set"]
+    error = run(*sound, *(s.replace("ORIGINAL", original) for s in settings), code=1)
+    assert len(error.splitlines()) == 1
+    assert re.search(says, error), error
+
+
+def test_lpips_that_is_not_installed(
+    run: Run, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("pcsr_lightning.evaluation.metrics")
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    error = run(f"model={files}/m2.safetensors", f"data.root={files}/set", "lpips=true", code=1)
+    assert re.search(r"^error: lpips=true: .*pip install 'pcsr_lightning\[lpips\]'", error)
+
+
 def test_defaults_of_the_config(run: Run) -> None:
     """``--cfg job`` shows what the command line would run with."""
     out = run("--cfg", "job")
@@ -217,7 +283,11 @@ def test_defaults_of_the_config(run: Run) -> None:
         ("routing.mode=fast", "'k', 'adaptive' or a class number.*'fast'"),
         ("routing.mode=2", "routing.mode=2: .*classes 0 .* to 1"),
         ("routing.cost=free", "softmax or proportional, not 'free'"),
-        ("protocol=paper", "protocol=paper: must be whole or published"),
+        ("protocol=paper", "protocol=paper: must be whole, published, patches or overlapped"),
+        ("patch_size=64", "patch_size=64: .*protocol=patches, not protocol=whole"),
+        ("patch_size=many", "patch_size: .*'many'"),
+        ("target_psnr=0", "target_psnr=0: must be a positive"),
+        ("target_psnr=inf", "target_psnr=inf: must be a positive"),
         ("protocol=published", "none of its 3 pictures"),
         ("save_images=perhaps", "save_images: .*'perhaps'.*bool"),
         ("device=tpu", "device=tpu: must be auto, cpu, cuda"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from rich.console import Console
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.benchmark import PictureScore, benchmark, check_fits
-from pcsr_lightning.evaluation.pairs import Protocol, scale_pair
+from pcsr_lightning.evaluation.metrics import check_lpips
+from pcsr_lightning.evaluation.pairs import Protocol, check_whole_scale, scale_pair
+from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.report import (
     build_table,
     metrics,
@@ -22,6 +24,7 @@ from pcsr_lightning.evaluation.report import (
     routing_words,
     write_metrics,
 )
+from pcsr_lightning.evaluation.target import Found, check_target, find_k
 from pcsr_lightning.hydra_door import run_hydra_door
 from pcsr_lightning.inference import Routing, UpscaleResult, class_map
 from pcsr_lightning.networks import PCSR, Original
@@ -56,6 +59,9 @@ class EvaluateSettings:
     scale: Any  # a number or two
     routing: RoutingSettings
     protocol: str
+    patch_size: int | None
+    target_psnr: float | None
+    lpips: bool
     per_image: bool
     save_images: bool
     device: str
@@ -69,11 +75,16 @@ class EvaluateSettings:
         Raises:
             ConfigError: names the first setting that cannot be used.
         """
-        scale_pair(self.scale)
+        scale = scale_pair(self.scale)
         self.chosen_routing()
         if self.protocol not in list(Protocol):
-            names = " or ".join(Protocol)
-            raise ConfigError(f"protocol={self.protocol}: must be {names}")
+            *names, last = Protocol
+            raise ConfigError(f"protocol={self.protocol}: must be {', '.join(names)} or {last}")
+        check_whole_scale(Protocol(self.protocol), scale)
+        Layout.of(Protocol(self.protocol), self.patch_size)
+        check_target(None, self.chosen_routing(), self.target_psnr)
+        if self.lpips:
+            check_lpips()
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads={self.threads}: must be at least 1, or null")
         root = Path(self.data.root).expanduser()
@@ -118,7 +129,8 @@ def evaluate(cfg: DictConfig, run_dir: Path, console: Console | None = None) -> 
         console: where the table goes; stdout if not given.
 
     Returns:
-        What ``metrics.json`` holds, see :func:`pcsr_lightning.evaluation.metrics`.
+        What ``metrics.json`` holds, see :func:`pcsr_lightning.evaluation.metrics`; among the facts
+        ``k`` (null where the routing has none) and ``target_psnr`` (null where none was asked for).
 
     Raises:
         PCSRError: a setting, the model or the pictures cannot be used.
@@ -130,23 +142,42 @@ def evaluate(cfg: DictConfig, run_dir: Path, console: Console | None = None) -> 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     scale, routing = scale_pair(settings.scale), settings.chosen_routing()
-    device = settings.chosen_device()
+    device, protocol = settings.chosen_device(), Protocol(settings.protocol)
     model = load(settings.model, device)
-    check_fits(model, scale, routing)
+    check_fits(model, scale, routing, protocol)
+    check_target(model, routing, settings.target_psnr)
+    folder = Path(settings.data.root).expanduser()
+    console = console or Console()
+    found: Found | None = None
+    if settings.target_psnr is not None and isinstance(model, PCSR):
+        found = find_k(
+            model,
+            folder,
+            settings.target_psnr,
+            scale,
+            routing,
+            protocol,
+            settings.patch_size,
+            progress=True,
+        )
+        routing = replace(routing, k=found.k)
 
     def keep(score: PictureScore, result: UpscaleResult) -> None:
         save_pictures(score.name, result, run_dir / "pictures")
 
     result = benchmark(
         model,
-        Path(settings.data.root).expanduser(),
+        folder,
         scale,
         routing,
-        settings.protocol,
+        protocol,
         on_picture=keep if settings.save_images else None,
         progress=True,
+        patch_size=settings.patch_size,
+        lpips=settings.lpips,
     )
     original = isinstance(model, Original)
+    layout = Layout.of(protocol, settings.patch_size)
     facts = {
         "model": settings.model,
         "backbone": model.backbone.name,
@@ -154,18 +185,26 @@ def evaluate(cfg: DictConfig, run_dir: Path, console: Console | None = None) -> 
         "routing": None if original else asdict(routing),
         "scale": list(scale) if scale[0] != scale[1] else scale[0],
         "protocol": settings.protocol,
+        "patch_size": None if layout is None else layout.side,
+        "target_psnr": settings.target_psnr,
+        "k": routing.k if not original and routing.mode == "k" else None,
         "data_root": settings.data.root,
         "device": str(device),
         "threads": torch.get_num_threads(),
     }
     content = metrics(result, facts)
     path = write_metrics(content, run_dir)
-    label = f"{model_name(settings.model)} ({'original' if original else routing_words(routing)})"
-    console = console or Console()
+    words = "original" if original else routing_words(routing)
+    if found is not None:
+        words += (
+            f" for {found.target:g} dB" if found.reached else f", nearest to {found.target:g} dB"
+        )
+    label = f"{model_name(settings.model)} ({words})"
     count = f"{len(result.images)} picture{'s' * (len(result.images) != 1)}"
     left_out = f", {len(result.skipped)} left out" if result.skipped else ""
     title = (
         f"{settings.data.root}: {count}{left_out}, x{settings.scale}, protocol {settings.protocol}"
+        + (f" of {layout.side}, one every {layout.step}" if layout else "")
     )
     print_table(build_table(result, label, settings.per_image, title), console)
     console.print(f"{path}", soft_wrap=True, highlight=False, markup=False)

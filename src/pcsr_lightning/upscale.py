@@ -63,8 +63,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--model",
         metavar="NAME_OR_FILE",
-        help="a released model's name, a .safetensors or .ckpt file, or a training's run folder "
-        "(default: the released model)",
+        help="a released model's name, a .safetensors, .ckpt or published .pth file, or a "
+        "training's run folder (default: the released model)",
     )
     p.add_argument(
         "--scale",

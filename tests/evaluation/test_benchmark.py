@@ -46,7 +46,16 @@ def test_every_number_by_hand(pcsr: PCSR, folder: Path) -> None:
         assert 0.3 * published < score.gmacs < 0.5 * published  # hoisting saves a fifth or more
         assert 0 < score.seconds < 10
     mean, images = result.mean, result.images
-    for name in ("psnr", "bicubic_psnr", "gmacs", "gflops_published", "seconds"):
+    for name in (
+        "psnr",
+        "psnr_y",
+        "ssim",
+        "bicubic_psnr",
+        "bicubic_ssim",
+        "gmacs",
+        "gflops_published",
+        "seconds",
+    ):
         both = [getattr(s, name) for s in images]
         assert both[0] != both[1]
         assert getattr(mean, name) == pytest.approx(sum(both) / 2)
@@ -90,6 +99,8 @@ def test_an_original_model(original: Original, folder: Path) -> None:
     assert score.gmacs == pytest.approx(1e-9 * 12 * 20 * (24336 + 68), rel=1e-6)
     with pytest.raises(ConfigError, match=r"scale=2: .*original fsrcnn.*scale 4"):
         benchmark(original, folder, 2)
+    with pytest.raises(ConfigError, match=r"protocol=patches: .*whole scales"):
+        benchmark(original, folder, 2.5, protocol="patches")
     with pytest.raises(ConfigError, match=r"routing.mode=1"):
         benchmark(original, folder, routing=Routing("1"))
 

@@ -35,6 +35,9 @@ def noise(h: int, w: int) -> torch.Tensor:
         ((240, 239), (4, 4), "published", (60, 32), (240, 128)),
         ((128, 128), (4, 4), "published", (32, 32), (128, 128)),
         ((130, 67), (2, 2), "published", (60, 32), (120, 64)),
+        ((130, 67), (2, 2), "overlapped", (60, 32), (120, 64)),
+        # multiples of 128: 330 / 1 and 260 / 2
+        ((330, 260), (1, 2), "patches", (256, 128), (256, 256)),
     ],
 )
 def test_sizes_by_hand(hr, scale, protocol, lr_size, hr_size) -> None:
@@ -55,7 +58,7 @@ def test_lr_is_the_bicubic_of_the_cut_picture_neither_rounded_nor_clamped() -> N
 
 
 def test_hr_is_the_top_left_of_the_file() -> None:
-    hr = noise(150, 141)
+    hr = noise(514, 530)
     for protocol in Protocol:
         pair = make_pair(hr, (4, 4), protocol)
         H, W = pair.hr_13HW.shape[-2:]
@@ -65,7 +68,7 @@ def test_hr_is_the_top_left_of_the_file() -> None:
 def test_the_tables_cut_after_shrinking() -> None:
     """So the LR pixels at the cut still know what lay beyond it."""
     hr = noise(240, 200)
-    whole, cut = (make_pair(hr, (4, 4), p) for p in Protocol)
+    whole, cut = (make_pair(hr, (4, 4), Protocol(p)) for p in ("whole", "published"))
     assert cut.lr_13hw.shape[-2:] == (60, 32)
     assert torch.equal(cut.lr_13hw, whole.lr_13hw[..., :60, :32])
     alone = bicubic(cut.hr_13HW, (60, 32))
@@ -91,6 +94,7 @@ def test_no_pixel_is_invented_and_few_are_lost(h: int, w: int, scale: float) -> 
         ((3, 40), (4, 4), "whole", r"40 x 3 pixels .* at least 4 x 4"),
         ((8, 40), (4, 4), "whole", r"border of 4"),
         ((127, 400), (4, 4), "published", r"400 x 127 .*'published'.* 128 x 128"),
+        ((255, 400), (2, 2), "patches", r"400 x 255 .*'patches'.* 256 x 256"),
     ],
 )
 def test_too_small(size, scale, protocol, says) -> None:
@@ -99,8 +103,9 @@ def test_too_small(size, scale, protocol, says) -> None:
 
 
 def test_the_tables_know_whole_scales_only() -> None:
-    with pytest.raises(ConfigError, match="whole scales"):
-        make_pair(noise(200, 200), (2.5, 2.5), Protocol.PUBLISHED)
+    for protocol in list(Protocol)[1:]:
+        with pytest.raises(ConfigError, match=f"protocol={protocol}: .*whole scales"):
+            make_pair(noise(320, 320), (2.5, 2.5), protocol)
 
 
 def test_scales() -> None:

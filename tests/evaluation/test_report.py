@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,11 @@ from pcsr_lightning.inference import Routing
 def picture(name: str, psnr: float, heavy: float) -> PictureScore:
     return PictureScore(
         psnr=psnr,
+        psnr_y=psnr + 1,
+        ssim=psnr / 40,
         bicubic_psnr=psnr - 2,
+        bicubic_psnr_y=psnr - 1,
+        bicubic_ssim=psnr / 50,
         gmacs=1.5,
         gflops_published=4.0,
         share=(heavy, 1 - heavy),
@@ -49,8 +54,8 @@ def printed(console_is_terminal: bool, per_image: bool = False) -> str:
 def test_rows() -> None:
     rows = [line.split() for line in printed(False).splitlines()]
     assert rows[0] == ["Set5"]
-    assert rows[2] == ["bicubic", "26.50", "-", "-", "-", "-"]
-    assert " ".join(rows[3]) == "m (k = 0) 28.50 1.500 4.000 30.0 / 70.0 % 0.250"
+    assert rows[2] == ["bicubic", "26.50", "27.50", "0.5700", "-", "-", "-", "-"]
+    assert " ".join(rows[3]) == "m (k = 0) 28.50 29.50 0.7125 1.500 4.000 30.0 / 70.0 % 0.250"
     assert len(rows) == 4
 
 
@@ -89,16 +94,20 @@ def test_metrics(tmp_path: Path) -> None:
     assert content["gflops_published"] == 4.0
     assert content["share"] == pytest.approx([0.3, 0.7])
     assert content["seconds"] == 0.25
-    assert content["bicubic"] == {"psnr": pytest.approx(26.5)}
+    assert content["psnr_y"] == pytest.approx(29.5)
+    assert content["ssim"] == pytest.approx(0.7125)
+    assert content["bicubic"] == pytest.approx({"psnr": 26.5, "psnr_y": 27.5, "ssim": 0.57})
     assert content["images"][1] == {
         "name": "b/c.png",
         "size": [64, 48],
         "psnr": 27.0,
+        "psnr_y": 28.0,
+        "ssim": 0.675,
         "gmacs": 1.5,
         "gflops_published": 4.0,
         "share": pytest.approx([0.4, 0.6]),
         "seconds": 0.25,
-        "bicubic": {"psnr": 25.0},
+        "bicubic": {"psnr": 25.0, "psnr_y": 26.0, "ssim": 0.54},
     }
     assert content["skipped"] == [{"name": "d.png", "reason": "cut off"}]
     assert (content["pictures"], content["scale"], content["model"]) == (2, 4, "m")
@@ -116,6 +125,21 @@ def test_no_infinity_in_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         write_metrics({"psnr": math.nan}, tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text()) == content
+
+
+def test_no_ssim_and_lpips_where_there_is_none() -> None:
+    small = replace(TWO.images[0], ssim=math.nan)
+    result = Benchmark((small, TWO.images[1]))
+    content = metrics(result, {})
+    assert content["ssim"] is None
+    assert "lpips" not in content
+    measured = Benchmark(tuple(replace(s, lpips=0.125, bicubic_lpips=0.5) for s in TWO.images))
+    content = metrics(measured, {})
+    assert (content["lpips"], content["bicubic"]["lpips"]) == (0.125, 0.5)
+    out = io.StringIO()
+    print_table(build_table(measured, "m"), Console(file=out))
+    assert "LPIPS" in out.getvalue()
+    assert "0.7125  0.1250" in out.getvalue()
 
 
 @pytest.mark.parametrize(

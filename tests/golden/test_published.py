@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pcsr_lightning.inference import Analysis, Routing, upscale
 from pcsr_lightning.networks import PCSR, Original, branch_macs
-from pcsr_lightning.routing import class_costs, difficulty
+from pcsr_lightning.routing import assign_adaptive, class_costs, difficulty
 
 Golden = dict[str, Tensor]
 CASES = [(b, c) for b in ("fsrcnn", "carn") for c in ("a", "b")]
@@ -80,8 +80,8 @@ def test_features_and_logits(
     assert (found.feat_BDhw[0] - features).abs().max() < 2e-5 * features.abs().max()
     logits = golden[f"{backbone}/{crop}/x{scale}/logits_light_heavy"].flip(0)
     error = (found.logits[0] - logits).abs()[:, unambiguous(found)]
-    # CARN's logits reach 112 on crop b: there two float32 computations differ by 1e-5 of that.
-    assert error.max() < max(1e-4, 2e-5 * float(logits.abs().max()))
+    # CARN's logits reach 112 on crop b, where float32 itself is 8e-4 from the exact value.
+    assert error.max() < (1e-3 if (backbone, crop) == ("carn", "b") else 1e-4)
 
 
 @pytest.mark.parametrize("scale", ["4", "2"])
@@ -123,14 +123,18 @@ def test_by_k(
     assert compared >= {"4": 6, "2": 1, "2.5": 0}[scale]
 
 
-def lloyd(value_N: Tensor, low: float, high: float, stop: float) -> Tensor:
-    """Two-means of values in plain form, until the centroids move by less than ``stop``."""
+def lloyd(value_N: Tensor, low: float, high: float, stop: float, after: bool = False) -> Tensor:
+    """Two-means of values in plain form, until a step of the centroids is shorter than ``stop``.
+
+    The upper group before that step, as the published code has it, or ``after`` it.
+    """
     old = torch.tensor([low, high], dtype=torch.float64)
     while True:
         upper = value_N >= old.mean()
         new = torch.stack([value_N[~upper].mean(), value_N[upper].mean()])
-        if (new - old).norm() < stop:
-            return upper
+        done = (new - old).abs().max() <= stop if after else (new - old).norm() < stop
+        if done:
+            return value_N >= new.mean() if after else upper
         old = new
 
 
@@ -139,23 +143,22 @@ def lloyd(value_N: Tensor, low: float, high: float, stop: float) -> Tensor:
 def test_adaptive(
     golden: Golden, analysed: Callable[..., Analysis], backbone: str, crop: str, scale: str
 ) -> None:
-    """The published clustering is ours, stopped early.
-
-    It starts at 0 and the mean and ends when a step is shorter than 0.01, which leaves the share of
-    heavy pixels above the fixed point by up to 2.7 points. Ours goes on to the fixed point.
-    """
+    """The published clustering starts at 0 and the mean, ours at 0 and 1/2; both stop at 0.01."""
     found = analysed(backbone, crop, scale)
-    sure = unambiguous(found)
     name = f"{backbone}/{crop}/x{scale}/adm"
     heavy = golden[f"{name}/heavy"].bool()
     logits = golden[f"{backbone}/{crop}/x{scale}/logits_light_heavy"].flip(0)[None]
     value = difficulty(logits.double())[0]
     value = (value - value.min()) / (value.max() - value.min())
-    start = (0.0, float(value.mean()))
-    stopped_early = lloyd(value.flatten(), *start, stop=0.01).view_as(heavy)
-    assert (stopped_early != heavy).float().mean() < 0.0005
+    theirs = lloyd(value.flatten(), 0.0, float(value.mean()), stop=0.01).view_as(heavy)
+    assert (theirs != heavy).float().mean() < 0.0005
+    # On their probabilities.
+    routed = assign_adaptive(logits)[0] == 0
+    direct = lloyd(value.flatten(), 0.0, 0.5, stop=0.01, after=True).view_as(heavy)
+    assert (direct != routed).float().mean() < 0.003
+    assert abs(float(routed.float().mean() - heavy.float().mean())) < 0.013
+    # On ours. Where the published code takes either neighbour by rounding noise (a third of the
+    # queries), the probabilities differ, and with them the groups of all pixels.
     ours = found.run(Routing("adaptive")).assignment[0] == 0
-    if bool(sure.all()):
-        fixed_point = lloyd(value.flatten(), *start, stop=1e-9).view_as(heavy)
-        assert (fixed_point != ours).float().mean() < 0.003
-    assert abs(float(ours.float().mean() - heavy.float().mean())) < 0.03
+    bound = 0.013 if bool(unambiguous(found).all()) else 0.03
+    assert abs(float(ours.float().mean() - heavy.float().mean())) < bound

@@ -9,26 +9,39 @@ from pcsr_lightning.evaluation.benchmark import (
     check_fits,
     score_pair,
 )
-from pcsr_lightning.evaluation.metrics import psnr
+from pcsr_lightning.evaluation.metrics import build_lpips, psnr, psnr_y, ssim
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, make_pair, scale_pair, shaved_border
+from pcsr_lightning.evaluation.patches import Layout, restore
+from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.report import build_table, metrics, print_table, write_metrics
+from pcsr_lightning.evaluation.target import Found, check_target, find_k
 
 __all__ = [
     "Benchmark",
+    "Found",
+    "Layout",
     "Pair",
     "PictureScore",
     "Protocol",
+    "PublishedPoint",
     "Score",
     "Skipped",
     "benchmark",
+    "build_lpips",
     "build_table",
     "check_fits",
+    "check_target",
+    "find_k",
     "make_pair",
     "metrics",
     "print_table",
     "psnr",
+    "psnr_y",
+    "published_points",
+    "restore",
     "scale_pair",
     "score_pair",
     "shaved_border",
+    "ssim",
     "write_metrics",
 ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -15,9 +16,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError, DataError, PictureError
-from pcsr_lightning.evaluation.metrics import psnr
-from pcsr_lightning.evaluation.pairs import Pair, Protocol, make_pair, scale_pair, shaved_border
-from pcsr_lightning.inference import Analysis, Routing, UpscaleResult, upscale
+from pcsr_lightning.evaluation.metrics import build_lpips, psnr, psnr_y, ssim
+from pcsr_lightning.evaluation.pairs import (
+    Pair,
+    Protocol,
+    check_whole_scale,
+    make_pair,
+    scale_pair,
+    shaved_border,
+)
+from pcsr_lightning.evaluation.patches import Layout, restore
+from pcsr_lightning.inference import Routing, UpscaleResult
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.pictures import bicubic, list_pictures, read_rgb8
 
@@ -27,13 +36,19 @@ WARM_UP = 32
 """Side in LR pixels of what is upscaled once, untimed, before the first picture."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Score:
     """One picture's numbers, or the means over several.
 
     Attributes:
         psnr: dB, RGB, 8 bit, shaved; infinite where nothing differs.
-        bicubic_psnr: the same of MATLAB-style bicubic enlargement.
+        psnr_y: dB, on the luma of MATLAB's ``rgb2ycbcr``; likewise.
+        ssim: on RGB; NaN where the picture is smaller than SSIM's window.
+        lpips: with AlexNet, lower is better; ``None`` where it was not asked for.
+        bicubic_psnr: of MATLAB-style bicubic enlargement; so the next three.
+        bicubic_psnr_y: likewise.
+        bicubic_ssim: likewise.
+        bicubic_lpips: likewise.
         gmacs: 10^9 multiply-adds really executed, hoisting included.
         gflops_published: 10^9 operations by the published count of the un-hoisted network.
         share: of the pixels, by class, heaviest first; adds up to 1.
@@ -41,14 +56,20 @@ class Score:
     """
 
     psnr: float
+    psnr_y: float
+    ssim: float
     bicubic_psnr: float
+    bicubic_psnr_y: float
+    bicubic_ssim: float
     gmacs: float
     gflops_published: float
     share: tuple[float, ...]
     seconds: float
+    lpips: float | None = None
+    bicubic_lpips: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PictureScore(Score):
     """A picture's :class:`Score`, its name within the folder and its ``(H, W)`` as compared."""
 
@@ -74,17 +95,19 @@ class Benchmark:
     @property
     def mean(self) -> Score:
         """Means over the pictures, all counting alike whatever their size, as in the tables."""
-        return Score(
-            psnr=fmean(s.psnr for s in self.images),
-            bicubic_psnr=fmean(s.bicubic_psnr for s in self.images),
-            gmacs=fmean(s.gmacs for s in self.images),
-            gflops_published=fmean(s.gflops_published for s in self.images),
-            share=tuple(fmean(c) for c in zip(*(s.share for s in self.images), strict=True)),
-            seconds=fmean(s.seconds for s in self.images),
-        )
+        means: dict[str, Any] = {
+            f.name: _mean([getattr(s, f.name) for s in self.images])
+            for f in fields(Score)
+            if f.name != "share"
+        }
+        share = tuple(fmean(c) for c in zip(*(s.share for s in self.images), strict=True))
+        return Score(share=share, **means)
 
 
 OnPicture = Callable[[PictureScore, UpscaleResult], None]
+
+
+Lpips = Callable[[Tensor, Tensor, int], float]
 
 
 def benchmark(
@@ -95,6 +118,9 @@ def benchmark(
     protocol: Protocol | str = Protocol.WHOLE,
     on_picture: OnPicture | None = None,
     progress: bool = False,
+    *,
+    patch_size: int | None = None,
+    lpips: bool = False,
 ) -> Benchmark:
     """Degrades every picture of a folder, upscales it again and compares.
 
@@ -105,44 +131,81 @@ def benchmark(
         folder: of HR pictures; sub-folders too.
         scale: one number, or (vertical, horizontal). Original models know one.
         routing: how pixels find their class; ``k = 0`` if not given. Original models have none.
-        protocol: which pixels count, see :func:`make_pair`.
+        protocol: which pixels count, see :func:`make_pair`; with ``patches`` and ``overlapped``
+            pictures are enlarged in patches, see :func:`restore`.
         on_picture: gets each score with the picture it was given for.
         progress: shows a progress bar on stderr where that is a terminal.
+        patch_size: for protocol ``patches``: 16, 32 (if not given), 64 or 128 LR pixels.
+        lpips: measures LPIPS too, see :func:`build_lpips`.
 
     Raises:
-        ConfigError: scale, routing or protocol do not fit the model.
+        ConfigError: scale, routing or protocol do not fit the model or each other; or LPIPS
+            cannot be had.
         PictureError: no such folder, or no picture in it.
         DataError: none of its pictures could be used.
     """
     routing, protocol, scales = routing or Routing(), Protocol(protocol), scale_pair(scale)
-    check_fits(model, scales, routing)
-    folder = Path(folder)
-    files = list_pictures(folder)
+    check_fits(model, scales, routing, protocol)
+    layout = Layout.of(protocol, patch_size)
+    perceptual = build_lpips(model.mean.device) if lpips else None
+    reader = Reader(Path(folder), scales, protocol)
     images: list[PictureScore] = []
-    skipped: list[Skipped] = []
-    for path in _tracked(files, progress):
-        name = path.relative_to(folder).as_posix()
-        try:
-            pair = make_pair(read_rgb8(path), scales, protocol)
-        except PictureError as error:
-            reason = str(error).removeprefix(f"{path}: ")
-            skipped.append(Skipped(name, reason))
-            _log.warning("%s is left out: %s", path, reason)
-            continue
+    for name, pair in reader.pairs(progress):
         if not images:
-            _restore(model, pair.lr_13hw[..., :WARM_UP, :WARM_UP], scales, routing)
-        score, result = score_pair(model, pair, scales, routing, name)
+            warm_up = pair.lr_13hw[..., :WARM_UP, :WARM_UP].to(model.mean.device)
+            restore(model, warm_up, scales, routing)
+        score, result = score_pair(model, pair, scales, routing, name, layout, perceptual)
         images.append(score)
         if on_picture is not None:
             on_picture(score, result)
-    if skipped:
-        _log.warning("%d of %d pictures were left out", len(skipped), len(files))
-    if not images:
-        raise DataError(
-            f"{folder}: none of its {len(files)} pictures can be used; the first, "
-            f"{skipped[0].name}: {skipped[0].reason}"
-        )
-    return Benchmark(tuple(images), tuple(skipped))
+    if reader.skipped:
+        _log.warning("%d of %d pictures were left out", len(reader.skipped), len(reader.files))
+    reader.check_any(len(images))
+    return Benchmark(tuple(images), tuple(reader.skipped))
+
+
+class Reader:
+    """The pictures of a folder, degraded as a protocol wants them.
+
+    Attributes:
+        files: all that look like pictures.
+        skipped: those that could not be used, filled by :meth:`pairs`.
+
+    Raises:
+        PictureError: no such folder, or no picture in it.
+    """
+
+    def __init__(self, folder: Path, scale: tuple[float, float], protocol: Protocol) -> None:
+        self.folder, self.scale, self.protocol = folder, scale, protocol
+        self.files = list_pictures(folder)
+        self.skipped: list[Skipped] = []
+
+    def pairs(self, progress: bool, warn: bool = True) -> Iterator[tuple[str, Pair]]:
+        """Name and pair of every picture that can be used, with a warning for those that cannot."""
+        self.skipped.clear()
+        for path in _tracked(self.files, progress):
+            name = path.relative_to(self.folder).as_posix()
+            try:
+                pair = make_pair(read_rgb8(path), self.scale, self.protocol)
+            except PictureError as error:
+                reason = str(error).removeprefix(f"{path}: ")
+                self.skipped.append(Skipped(name, reason))
+                if warn:
+                    _log.warning("%s is left out: %s", path, reason)
+                continue
+            yield name, pair
+
+    def check_any(self, used: int) -> None:
+        """Stops where no picture was of use.
+
+        Raises:
+            DataError: names the first and what is wrong with it.
+        """
+        if not used:
+            raise DataError(
+                f"{self.folder}: none of its {len(self.files)} pictures can be used; the first, "
+                f"{self.skipped[0].name}: {self.skipped[0].reason}"
+            )
 
 
 def score_pair(
@@ -151,18 +214,27 @@ def score_pair(
     scale: tuple[float, float],
     routing: Routing,
     name: str = "",
+    layout: Layout | None = None,
+    lpips: Lpips | None = None,
 ) -> tuple[PictureScore, UpscaleResult]:
     """Upscales one degraded picture, timed, and compares it with the truth."""
     device = model.mean.device
     lr_13hw, hr_13HW = pair.lr_13hw.to(device), pair.hr_13HW.to(device)
     start = _now(device)
-    result = _restore(model, lr_13hw, scale, routing)
+    result = restore(model, lr_13hw, scale, routing, layout)
     seconds = _now(device) - start
     size = (hr_13HW.shape[-2], hr_13HW.shape[-1])
     border = shaved_border(scale)
+    simple = bicubic(lr_13hw, size)
     score = PictureScore(
         psnr=psnr(result.image, hr_13HW, border),
-        bicubic_psnr=psnr(bicubic(lr_13hw, size), hr_13HW, border),
+        psnr_y=psnr_y(result.image, hr_13HW, border),
+        ssim=ssim(result.image, hr_13HW, border),
+        lpips=None if lpips is None else lpips(result.image, hr_13HW, border),
+        bicubic_psnr=psnr(simple, hr_13HW, border),
+        bicubic_psnr_y=psnr_y(simple, hr_13HW, border),
+        bicubic_ssim=ssim(simple, hr_13HW, border),
+        bicubic_lpips=None if lpips is None else lpips(simple, hr_13HW, border),
         gmacs=result.flops.gmacs,
         gflops_published=result.flops.gflops_published,
         share=tuple(float(s) for s in result.shares),
@@ -173,12 +245,19 @@ def score_pair(
     return score, result
 
 
-def check_fits(model: PCSR | Original, scale: tuple[float, float], routing: Routing) -> None:
+def check_fits(
+    model: PCSR | Original,
+    scale: tuple[float, float],
+    routing: Routing,
+    protocol: Protocol = Protocol.WHOLE,
+) -> None:
     """Refuses what the model cannot do, before any picture is read.
 
     Raises:
-        ConfigError: an original model at another scale than its own, or a class there is not.
+        ConfigError: an original model at another scale than its own, a class there is not, or a
+            broken scale with a protocol that knows whole ones only.
     """
+    check_whole_scale(protocol, scale)
     if isinstance(model, Original) and scale != (model.scale, model.scale):
         raise ConfigError(
             f"scale={_words(scale)}: this is an original {model.backbone.name}, made for scale "
@@ -190,14 +269,10 @@ def check_fits(model: PCSR | Original, scale: tuple[float, float], routing: Rout
         raise ConfigError(f"routing.mode={routing.single}: this model has {known}")
 
 
-def _restore(
-    model: PCSR | Original, lr_13hw: Tensor, scale: tuple[float, float], routing: Routing
-) -> UpscaleResult:
-    lr_13hw = lr_13hw.to(model.mean.device)
-    with torch.inference_mode():
-        if isinstance(model, Original):
-            return upscale(model, lr_13hw, scale=scale)
-        return Analysis.of(model, lr_13hw, scale=scale).run(routing)
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean, or ``None`` where a value was not measured."""
+    known = [v for v in values if v is not None]
+    return fmean(known) if len(known) == len(values) else None
 
 
 def _now(device: torch.device) -> float:

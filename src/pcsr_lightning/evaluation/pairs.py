@@ -18,13 +18,30 @@ from pcsr_lightning.pictures import bicubic
 
 PATCH, STEP = 32, 28
 """The patches of ClassSR and ARM: 32 LR pixels wide, one every 28."""
+PATCH_SIZES = (16, 32, 64, 128)
+"""Sides in LR pixels of the patches of Table 3, without overlap."""
+TILE = PATCH_SIZES[-1]
+"""Their pictures are cut to multiples of the largest, so that all sizes see the same pixels."""
 
 
 class Protocol(StrEnum):
-    """Which pixels of a picture are measured."""
+    """Which pixels of a picture are measured, and whether it is enlarged whole or in patches."""
 
     WHOLE = "whole"
     PUBLISHED = "published"
+    PATCHES = "patches"
+    OVERLAPPED = "overlapped"
+
+    @property
+    def least(self) -> int:
+        """LR pixels a side that a picture must have."""
+        return {"published": PATCH, "overlapped": PATCH, "patches": TILE}.get(self.value, 1)
+
+    def cut(self, n: int) -> int:
+        """Of ``n`` rows or columns of the LR picture, how many are compared."""
+        if self is Protocol.WHOLE:
+            return n
+        return n - (n % TILE if self is Protocol.PATCHES else (n - PATCH) % STEP)
 
 
 class Pair(NamedTuple):
@@ -64,21 +81,22 @@ def make_pair(
     and the right to the size that such an LR picture is enlarged to; at a whole scale that is a
     multiple of the scale. ``published``, as in the paper's tables: the LR picture is then cut at
     the bottom and the right to ``28 n + 4`` pixels a side, so that methods working in patches of 32
-    pixels every 28 see the same pixels; the HR picture accordingly.
+    pixels every 28 see the same pixels; the HR picture accordingly. ``overlapped`` compares the
+    same pixels. ``patches``, as in Table 3: likewise, to multiples of 128.
 
     Args:
         hr_3HW: uint8.
         scale: vertical and horizontal.
-        protocol: ``published`` needs whole scales.
+        protocol: all but ``whole`` need whole scales.
 
     Raises:
         PictureError: the picture is too small for the protocol or for the shaved border.
-        ConfigError: ``published`` at a scale that is not whole.
+        ConfigError: another protocol than ``whole`` at a scale that is not whole.
     """
     size = (hr_3HW.shape[-2], hr_3HW.shape[-1])
     # The tiny number: 33 rows are 30 times 1.1, although 33 / 1.1 falls short of 30 in binary.
     h, w = (math.floor(n / s + 1e-9) for n, s in zip(size, scale, strict=True))
-    least = PATCH if protocol is Protocol.PUBLISHED else 1
+    least = protocol.least
     if min(h, w) < least:
         raise PictureError(
             f"{size[1]} x {size[0]} pixels are too few: protocol '{protocol}' needs at least "
@@ -87,13 +105,9 @@ def make_pair(
     H, W = output_size((h, w), scale)
     hr_13HW = hr_3HW[None, :, :H, :W].float() / 255
     lr_13hw = bicubic(hr_13HW, (h, w))
-    if protocol is Protocol.PUBLISHED:
-        if any(s != int(s) for s in scale):
-            raise ConfigError(
-                f"protocol=published: the tables know whole scales only, not {scale[0]} x "
-                f"{scale[1]}; use protocol=whole"
-            )
-        h, w = (n - (n - PATCH) % STEP for n in (h, w))
+    if protocol is not Protocol.WHOLE:
+        check_whole_scale(protocol, scale)
+        h, w = protocol.cut(h), protocol.cut(w)
         H, W = h * int(scale[0]), w * int(scale[1])
         lr_13hw, hr_13HW = lr_13hw[..., :h, :w], hr_13HW[..., :H, :W]
     if min(H, W) <= 2 * shaved_border(scale):
@@ -102,3 +116,16 @@ def make_pair(
             f"{shaved_border(scale)} is shaved off"
         )
     return Pair(lr_13hw.contiguous(), hr_13HW.contiguous())
+
+
+def check_whole_scale(protocol: Protocol, scale: tuple[float, float]) -> None:
+    """Refuses a broken scale where the protocol cuts at LR pixels.
+
+    Raises:
+        ConfigError: as it says.
+    """
+    if protocol is not Protocol.WHOLE and any(s != int(s) for s in scale):
+        raise ConfigError(
+            f"protocol={protocol}: the tables know whole scales only, not {scale[0]} x "
+            f"{scale[1]}; use protocol=whole"
+        )

@@ -43,7 +43,11 @@ def build_table(result: Benchmark, label: str, per_image: bool = False, title: s
     """
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE)
     table.add_column("", no_wrap=True)
-    for heading in ("PSNR, dB", "GMACs", "GFLOPs (published count)", "share, heaviest first", "s"):
+    quality = ["PSNR, dB", "PSNR of Y, dB", "SSIM"]
+    if result.images[0].lpips is not None:
+        quality.append("LPIPS")
+    cost = ["GMACs", "GFLOPs (published count)", "share, heaviest first", "s"]
+    for heading in (*quality, *cost):
         table.add_column(heading, justify="right", no_wrap=True)
     if per_image:
         for score in result.images:
@@ -54,15 +58,25 @@ def build_table(result: Benchmark, label: str, per_image: bool = False, title: s
 
 
 def _add_rows(table: Table, score: Score, bicubic: str, ours: str) -> None:
-    table.add_row(bicubic, decibels(score.bicubic_psnr), "-", "-", "-", "-")
+    simple = _quality(
+        score.bicubic_psnr, score.bicubic_psnr_y, score.bicubic_ssim, score.bicubic_lpips
+    )
+    table.add_row(bicubic, *simple, "-", "-", "-", "-")
     table.add_row(
         ours,
-        decibels(score.psnr),
+        *_quality(score.psnr, score.psnr_y, score.ssim, score.lpips),
         f"{score.gmacs:.3f}",
         f"{score.gflops_published:.3f}",
         shares(score.share),
         f"{score.seconds:.3f}",
     )
+
+
+def _quality(psnr: float, psnr_y: float, ssim: float, lpips: float | None) -> list[str]:
+    # A picture too small for SSIM or LPIPS has none.
+    parts = [ssim] if lpips is None else [ssim, lpips]
+    rest = ["-" if math.isnan(x) else f"{x:.4f}" for x in parts]
+    return [decibels(psnr), decibels(psnr_y), *rest]
 
 
 def decibels(psnr: float) -> str:
@@ -87,12 +101,14 @@ def print_table(table: Table, console: Console | None = None) -> None:
 def metrics(result: Benchmark, facts: Mapping[str, Any]) -> dict[str, Any]:
     """A benchmark in plain values, as ``metrics.json`` holds it.
 
-    At the top level the means over the pictures: ``psnr``, ``gmacs``, ``gflops_published``,
-    ``share`` (a list, heaviest class first), ``seconds`` and ``bicubic: {psnr}``. Under ``images``
+    At the top level the means over the pictures: ``psnr``, ``psnr_y``, ``ssim``, ``gmacs``,
+    ``gflops_published``, ``share`` (a list, heaviest class first), ``seconds`` and ``bicubic:
+    {psnr, psnr_y, ssim}``; ``lpips`` and ``bicubic.lpips`` where it was measured. Under ``images``
     the same of every picture, with its ``name`` and ``size`` (height, width, as compared). Under
     ``skipped`` the ``name`` and ``reason`` of every picture left out. Then ``facts``.
 
-    A PSNR is null where it is infinite: a picture that equals the truth after rounding.
+    A PSNR is null where it is infinite: a picture that equals the truth after rounding. SSIM and
+    LPIPS are null where a picture is too small for them, and then so are their means.
     """
     return {
         **_numbers(result.mean),
@@ -105,23 +121,33 @@ def metrics(result: Benchmark, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(score: Score) -> dict[str, Any]:
-    return {
+    numbers: dict[str, Any] = {
         "psnr": _finite(score.psnr),
+        "psnr_y": _finite(score.psnr_y),
+        "ssim": _finite(score.ssim),
         "gmacs": score.gmacs,
         "gflops_published": score.gflops_published,
         "share": list(score.share),
         "seconds": score.seconds,
-        "bicubic": {"psnr": _finite(score.bicubic_psnr)},
+        "bicubic": {
+            "psnr": _finite(score.bicubic_psnr),
+            "psnr_y": _finite(score.bicubic_psnr_y),
+            "ssim": _finite(score.bicubic_ssim),
+        },
     }
+    if score.lpips is not None and score.bicubic_lpips is not None:
+        numbers["lpips"] = _finite(score.lpips)
+        numbers["bicubic"]["lpips"] = _finite(score.bicubic_lpips)
+    return numbers
 
 
 def _picture(score: PictureScore) -> dict[str, Any]:
     return {"name": score.name, "size": list(score.size), **_numbers(score)}
 
 
-def _finite(psnr: float) -> float | None:
-    # JSON knows no infinity.
-    return None if math.isinf(psnr) else psnr
+def _finite(value: float) -> float | None:
+    # JSON knows neither infinity nor NaN.
+    return value if math.isfinite(value) else None
 
 
 def versions() -> dict[str, str]:

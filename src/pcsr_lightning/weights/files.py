@@ -1,15 +1,13 @@
 """Model files: ``X.safetensors`` with the architecture beside it in ``X.json``, or a checkpoint.
 
-Nothing here ever executes what a file contains: safetensors hold numbers only, and Lightning
-checkpoints are read with ``weights_only=True``.
+Nothing here ever executes what a file contains: safetensors hold numbers only, and checkpoints,
+Lightning's and the published ones, are read with ``weights_only=True``.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,8 @@ from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError, ModelFileError
 from pcsr_lightning.networks import PCSR, Original, build_network
+from pcsr_lightning.weights.plain_pickles import read_plain
+from pcsr_lightning.weights.published import read_published
 
 FORMAT = 1
 
@@ -66,8 +66,12 @@ def load_model_file(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
         return _load_safetensors(path)
     if path.suffix == ".ckpt":
         return _load_checkpoint(path)
+    if path.suffix == ".pth":
+        config, tensors, facts = read_published(path)
+        return _assemble(path, config, tensors), facts
     raise ModelFileError(
-        f"{path}: expected a .safetensors file with its .json beside it, or a Lightning .ckpt"
+        f"{path}: expected a .safetensors file with its .json beside it, a Lightning .ckpt, or a "
+        "published .pth"
     )
 
 
@@ -103,14 +107,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         ModelFileError: it cannot be read, holds more than plain values, or is not of a stage.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelFileError(f"{path}: cannot be read as a checkpoint ({error})") from None
-    except pickle.UnpicklingError:
-        raise ModelFileError(
-            f"{path}: holds objects other than weights and plain values, and was not opened"
-        ) from None
+    content = read_plain(path)
     try:
         facts = dict(content["hyper_parameters"])
         known = {"network", "stage", "backbone", "num_classes"} <= set(facts)

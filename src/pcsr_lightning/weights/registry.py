@@ -22,8 +22,8 @@ def list_models() -> list[str]:
 def find_model(name_or_file: str | Path) -> Path:
     """The model file that a name or a path means.
 
-    A path may be a ``.safetensors`` or ``.ckpt`` file, or the run folder of a training, whose last
-    weights are then taken.
+    A path may be a ``.safetensors`` or ``.ckpt`` file, a published ``.pth`` checkpoint, or the run
+    folder of a training, whose last weights are then taken.
 
     Raises:
         ModelFileError: neither a released model nor an existing file.
@@ -43,8 +43,8 @@ def find_model(name_or_file: str | Path) -> Path:
         return path
     raise ModelFileError(
         f"no model is called {str(name_or_file)!r} and no such file exists; released models: "
-        f"{', '.join(list_models()) or 'none'}; or give a .safetensors file, a .ckpt file or a run "
-        "folder"
+        f"{', '.join(list_models()) or 'none'}; or give a .safetensors file, a .ckpt file, a "
+        "published .pth file or a run folder"
     )
 
 
@@ -53,7 +53,7 @@ def load(name_or_file: str | Path, device: torch.device | str = "cpu") -> PCSR |
 
     Args:
         name_or_file: a released model's name (see :func:`list_models`), a ``.safetensors`` or
-            ``.ckpt`` file, or a run folder.
+            ``.ckpt`` file, a ``.pth`` checkpoint of the published implementation, or a run folder.
         device: where to put it.
 
     Raises:

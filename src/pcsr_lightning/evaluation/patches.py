@@ -1,0 +1,135 @@
+"""Pictures enlarged patch by patch and put together again, as ClassSR and ARM do it (Table 3).
+
+Every patch is a picture of its own: its features, its statistics for ADM, its refinement and the
+enlarged input below it know nothing of its neighbours. Routing by ``k`` is per pixel anyway.
+
+Legend: h w LR size, H W HR size, p P side of a patch in LR and HR pixels, N patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.evaluation.pairs import PATCH, PATCH_SIZES, STEP, Protocol
+from pcsr_lightning.inference import Analysis, Flops, Routing, UpscaleResult, upscale
+from pcsr_lightning.networks import PCSR, Original
+
+BATCH_CPU, BATCH_GPU = 2**14, 2**18
+"""LR pixels of the patches that go through the network at once: one patch of 128 on a CPU."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Square patches of ``side`` LR pixels, one every ``step``. Pictures must be fully covered."""
+
+    side: int
+    step: int
+
+    @classmethod
+    def of(cls, protocol: Protocol, patch_size: int | None = None) -> Layout | None:
+        """The patches of a protocol; ``None`` where pictures are enlarged whole.
+
+        Args:
+            protocol: ``overlapped`` has patches of 32 pixels every 28.
+            patch_size: of ``patches``: 16, 32 (if not given), 64 or 128 LR pixels.
+
+        Raises:
+            ConfigError: another size, or one for a protocol that does not take it.
+        """
+        if protocol is Protocol.PATCHES:
+            side = PATCH if patch_size is None else patch_size
+            if side not in PATCH_SIZES:
+                names = ", ".join(map(str, PATCH_SIZES[:-1]))
+                raise ConfigError(f"patch_size={side}: must be {names} or {PATCH_SIZES[-1]}")
+            return cls(side, side)
+        if patch_size is not None:
+            raise ConfigError(
+                f"patch_size={patch_size}: this is for protocol=patches, not protocol={protocol}"
+            )
+        return cls(PATCH, STEP) if protocol is Protocol.OVERLAPPED else None
+
+    def cut(self, lr_13hw: Tensor) -> Iterator[Tensor]:
+        """Batches of patches ``(N, 3, p, p)``, row by row from the top left."""
+        columns_1KN = F.unfold(lr_13hw, self.side, stride=self.step)
+        patches_N3pp = columns_1KN[0].T.reshape(-1, 3, self.side, self.side)
+        limit = BATCH_CPU if lr_13hw.device.type == "cpu" else BATCH_GPU
+        yield from torch.split(patches_N3pp, max(1, limit // self.side**2))
+
+    def join(self, sr_N3PP: Sequence[Tensor], lr_size: tuple[int, int]) -> Tensor:
+        """Batches of enlarged patches as one picture ``(1, 3, H, W)``, averaged where they overlap.
+
+        Args:
+            sr_N3PP: in :meth:`cut`'s order.
+            lr_size: of the picture that was cut.
+        """
+        P, Q = sr_N3PP[0].shape[-2:]
+        sy, sx = P // self.side, Q // self.side
+        size, step = (lr_size[0] * sy, lr_size[1] * sx), (self.step * sy, self.step * sx)
+        columns_1KN = torch.cat([sr.flatten(1) for sr in sr_N3PP]).T[None]
+        sums_13HW = F.fold(columns_1KN, size, (P, Q), stride=step)
+        if self.step == self.side:
+            return sums_13HW
+        ones_1KN = columns_1KN.new_ones(1, P * Q, columns_1KN.shape[-1])
+        return sums_13HW / F.fold(ones_1KN, size, (P, Q), stride=step)
+
+
+def restore(
+    model: PCSR | Original,
+    lr_13hw: Tensor,
+    scale: tuple[float, float],
+    routing: Routing,
+    layout: Layout | None = None,
+) -> UpscaleResult:
+    """Enlarges a picture, whole or in patches.
+
+    Of patches, costs are summed, and the shares are those of all their pixels, so that those that
+    lie in several patches count as often as they were computed; in the class map such a pixel has
+    the heaviest of its classes. What is averaged is not rounded before.
+
+    Args:
+        model: on the picture's device.
+        lr_13hw: the picture.
+        scale: whole where there are patches.
+        routing: ADM and refinement see one patch at a time.
+        layout: where the patches lie; whole without.
+    """
+    with torch.inference_mode():
+        if layout is None:
+            return _run(model, lr_13hw, scale, routing)
+        results = [_run(model, x_N3pp, scale, routing) for x_N3pp in layout.cut(lr_13hw)]
+        lr_size = (lr_13hw.shape[-2], lr_13hw.shape[-1])
+        image_13HW = layout.join([r.image for r in results], lr_size)
+        classes_NPP = torch.cat([r.assignment for r in results])
+    counts = torch.bincount(classes_NPP.flatten(), minlength=len(results[0].shares)).tolist()
+    return UpscaleResult(
+        image_13HW.clone(),
+        _heaviest(classes_NPP, layout, lr_size)[None],
+        Flops(sum(r.flops.gmacs for r in results), sum(r.flops.gflops_published for r in results)),
+        tuple(count / classes_NPP.numel() for count in counts),
+    )
+
+
+def _run(
+    model: PCSR | Original, lr_B3hw: Tensor, scale: tuple[float, float], routing: Routing
+) -> UpscaleResult:
+    if isinstance(model, Original):
+        return upscale(model, lr_B3hw, scale=scale)
+    return Analysis.of(model, lr_B3hw, scale=scale).run(routing)
+
+
+def _heaviest(classes_NPP: Tensor, layout: Layout, lr_size: tuple[int, int]) -> Tensor:
+    P, Q = classes_NPP.shape[-2:]
+    sy, sx = P // layout.side, Q // layout.side
+    map_HW = classes_NPP.new_full((lr_size[0] * sy, lr_size[1] * sx), 255)
+    across = (lr_size[1] - layout.side) // layout.step + 1
+    for i, classes_PP in enumerate(classes_NPP):
+        top, left = (layout.step * n for n in divmod(i, across))
+        part = map_HW[top * sy : top * sy + P, left * sx : left * sx + Q]
+        torch.minimum(part, classes_PP, out=part)
+    return map_HW

@@ -1,0 +1,131 @@
+"""The k that meets a target: by the search alone, and on pictures, against ordinary evaluation."""
+
+import logging
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import pcsr_lightning
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.evaluation import benchmark, check_target, find_k
+from pcsr_lightning.evaluation.target import search
+from pcsr_lightning.inference import Routing
+from pcsr_lightning.networks import PCSR, Original, build_network, default_config
+
+
+@pytest.fixture(scope="module")
+def released() -> PCSR:
+    model = pcsr_lightning.load("fsrcnn-pcsr-x4")
+    assert isinstance(model, PCSR)
+    return model
+
+
+@pytest.mark.parametrize("target", [24.0, 25.37, 26.9])
+def test_search_on_a_falling_curve(target: float) -> None:
+    asked = []
+
+    def curve(k: float) -> float:
+        asked.append(k)
+        return 25.5 - 1.5 * math.tanh(k)
+
+    found = search(curve, -60, 40, target)
+    assert found.reached
+    assert abs(found.psnr - target) <= 0.0005
+    assert found.psnr == 25.5 - 1.5 * math.tanh(found.k)
+    assert found.k == float(f"{found.k:g}")  # as it is printed
+    assert len(asked) < 25
+
+
+@pytest.mark.parametrize(("target", "psnr"), [(24.9, 25.0), (24.1, 24.0)])
+def test_search_takes_the_closest_of_a_staircase(target: float, psnr: float) -> None:
+    """Few pixels, so few values: the nearest step, not the last one tried."""
+    found = search(lambda k: 24.0 if k > 0.3 else 25.0, -5, 5, target)
+    assert found.psnr == psnr
+    assert not found.reached
+
+
+@pytest.mark.parametrize(("target", "k", "psnr"), [(30.0, -5, 25.0), (20.0, 5, 24.0)])
+def test_out_of_reach_is_the_nearer_end(target: float, k: float, psnr: float) -> None:
+    found = search(lambda k: 24.5 - k / 10, -5, 5, target)
+    assert (found.k, found.psnr, found.reached) == (k, psnr, False)
+    assert "all-light gives 24.000 dB, all-heavy 25.000 dB" in found.words()
+
+
+def test_a_model_whose_light_class_is_better() -> None:
+    found = search(lambda k: 24.5 + k / 10, -5, 5, 24.8)
+    assert found.k == pytest.approx(3, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "scale", "refine"),
+    [("whole", 4, True), ("whole", 2.5, False), ("overlapped", 1, True)],
+)
+def test_ordinary_evaluation_agrees(
+    released: PCSR, folder: Path, protocol: str, scale: float, refine: bool
+) -> None:
+    def mean(routing: Routing) -> float:
+        return benchmark(released, folder, scale, routing, protocol).mean.psnr
+
+    heavy, light = mean(Routing("0")), mean(Routing("1"))
+    target = 0.5 * heavy + 0.5 * light
+    routing = Routing(refine=refine, cost="proportional")
+    found = find_k(released, folder, target, scale, routing, protocol)
+    assert found.all_heavy == pytest.approx(heavy, abs=1e-4)
+    assert found.all_light == pytest.approx(light, abs=1e-4)
+    assert abs(heavy - light) > 0.02
+    assert found.reached
+    again = benchmark(
+        released, folder, scale, Routing(k=found.k, refine=refine, cost="proportional"), protocol
+    ).mean
+    assert 0 < again.share[0] < 1
+    assert again.psnr == pytest.approx(found.psnr, abs=1e-4)
+    assert again.psnr == pytest.approx(target, abs=0.005)
+
+
+def test_every_pixel_is_at_an_end(released: PCSR, folder: Path) -> None:
+    """The ends of the interval are beyond every pixel's own threshold."""
+    (folder / "broken.png").write_bytes(b"nothing")
+    shares = set()
+    for target in (99.0, 1.0):
+        found = find_k(released, folder, target)
+        shares.add(benchmark(released, folder, 4, Routing(k=found.k)).mean.share)
+    assert shares == {(1.0, 0.0), (0.0, 1.0)}
+
+
+def test_three_classes(folder: Path) -> None:
+    torch.manual_seed(0)
+    model = build_network(default_config("fsrcnn", 3))
+    assert isinstance(model, PCSR)
+    ends = find_k(model, folder, 1.0)
+    heavy, light = (benchmark(model, folder, 4, Routing(m)).mean.psnr for m in ("0", "2"))
+    assert (ends.all_heavy, ends.all_light) == pytest.approx((heavy, light), abs=1e-4)
+    found = find_k(model, folder, (heavy + light) / 2)
+    mean = benchmark(model, folder, 4, Routing(k=found.k)).mean
+    assert mean.psnr == pytest.approx(found.psnr, abs=1e-4)
+    assert max(mean.share) < 1
+
+
+def test_what_cannot_be_found(released: PCSR, original: Original) -> None:
+    check_target(released, Routing(), 26.0)
+    check_target(original, Routing("0"), None)
+    for model, routing, target, says in (
+        (released, Routing("adaptive"), 26.0, "routing.mode must be k, not adaptive"),
+        (released, Routing(k=1), 26.0, "target_psnr=26 and routing.k=1 exclude"),
+        (released, Routing(), math.nan, "positive"),
+        (released, Routing(), -3.0, "positive"),
+        (original, Routing(), 26.0, "one class only"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            check_target(model, routing, target)
+
+
+def test_out_of_reach_is_a_warning(
+    released: PCSR, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        find_k(released, folder, 90.0)
+    [record] = [r for r in caplog.records if "target_psnr=90" in r.message]
+    assert record.levelname == "WARNING"
+    assert "out of reach" in record.message
