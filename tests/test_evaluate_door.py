@@ -18,7 +18,7 @@ from PIL import Image
 
 from pcsr_lightning import evaluate
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.evaluate import model_name
+from pcsr_lightning.evaluate import model_name, paper_rows
 from pcsr_lightning.networks import build_network, default_config
 from pcsr_lightning.weights import save
 
@@ -332,3 +332,12 @@ def test_an_original_has_one_scale(run: Run, files: Path) -> None:
 )
 def test_names_for_run_folders(given: str | None, name: str) -> None:
     assert model_name(given) == name
+
+
+def test_the_papers_rows_for_a_folder_of_that_name() -> None:
+    carn = build_network(default_config("carn"))
+    rows = paper_rows(Path("somewhere/set14"), carn, (4.0, 4.0))
+    assert [point.method for point in rows] == ["original", "ClassSR", "ARM", "PCSR"]
+    for folder, scale in (("Set5", (4.0, 4.0)), ("Set14", (3.0, 3.0)), ("Set14", (4.0, 2.0))):
+        with pytest.raises(ConfigError, match="published=true"):
+            paper_rows(Path(folder), carn, scale)

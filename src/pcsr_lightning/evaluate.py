@@ -17,6 +17,7 @@ from pcsr_lightning.evaluation.benchmark import PictureScore, benchmark, check_f
 from pcsr_lightning.evaluation.metrics import check_lpips
 from pcsr_lightning.evaluation.pairs import Protocol, check_whole_scale, scale_pair
 from pcsr_lightning.evaluation.patches import Layout
+from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.report import (
     build_table,
     metrics,
@@ -62,6 +63,7 @@ class EvaluateSettings:
     patch_size: int | None
     target_psnr: float | None
     lpips: bool
+    published: bool
     per_image: bool
     save_images: bool
     device: str
@@ -147,6 +149,7 @@ def evaluate(cfg: DictConfig, run_dir: Path, console: Console | None = None) -> 
     check_fits(model, scale, routing, protocol)
     check_target(model, routing, settings.target_psnr)
     folder = Path(settings.data.root).expanduser()
+    beside = paper_rows(folder, model, scale) if settings.published else []
     console = console or Console()
     found: Found | None = None
     if settings.target_psnr is not None and isinstance(model, PCSR):
@@ -192,6 +195,7 @@ def evaluate(cfg: DictConfig, run_dir: Path, console: Console | None = None) -> 
         "device": str(device),
         "threads": torch.get_num_threads(),
     }
+    facts["published"] = [asdict(point) for point in beside]
     content = metrics(result, facts)
     path = write_metrics(content, run_dir)
     words = "original" if original else routing_words(routing)
@@ -206,9 +210,31 @@ def evaluate(cfg: DictConfig, run_dir: Path, console: Console | None = None) -> 
         f"{settings.data.root}: {count}{left_out}, x{settings.scale}, protocol {settings.protocol}"
         + (f" of {layout.side}, one every {layout.step}" if layout else "")
     )
-    print_table(build_table(result, label, settings.per_image, title), console)
+    print_table(build_table(result, label, settings.per_image, title, beside), console)
     console.print(f"{path}", soft_wrap=True, highlight=False, markup=False)
     return content
+
+
+def paper_rows(
+    folder: Path, model: PCSR | Original, scale: tuple[float, float]
+) -> list[PublishedPoint]:
+    """What the paper's tables say of a data set, known by its folder's name, and a backbone.
+
+    Raises:
+        ConfigError: they say nothing of them at this scale.
+    """
+    found = [
+        point
+        for point in published_points(folder.resolve().name, model.backbone.name, scale=None)
+        if scale == (point.scale, point.scale)
+    ]
+    if not found:
+        sets = sorted({point.dataset for point in published_points(scale=None)})
+        raise ConfigError(
+            f"published=true: the paper has no row for a data set called {folder.resolve().name} "
+            f"with {model.backbone.name} at this scale; it knows {', '.join(sets)}"
+        )
+    return found
 
 
 def save_pictures(name: str, result: UpscaleResult, folder: Path) -> None:
@@ -224,7 +250,7 @@ def save_pictures(name: str, result: UpscaleResult, folder: Path) -> None:
 def model_name(name_or_file: str | None) -> str:
     """A model's name for a folder: a file's stem, with its run's name where that says nothing."""
     path = Path(str(name_or_file)).expanduser()
-    parts = [path.stem if path.suffix in (".safetensors", ".ckpt") else path.name]
+    parts = [path.stem if path.suffix in (".safetensors", ".ckpt", ".pth") else path.name]
     if parts[0] in UNTELLING:
         parts = [p for p in (*path.resolve().parts[-3:-1], parts[0]) if p != "checkpoints"][-2:]
     return re.sub(r"[^\w.=-]+", "_", "-".join(parts)).strip("._") or "model"

@@ -16,6 +16,7 @@ from pcsr_lightning.evaluation import (
     build_table,
     metrics,
     print_table,
+    published_points,
     write_metrics,
 )
 from pcsr_lightning.evaluation.report import routing_words
@@ -152,3 +153,14 @@ def test_no_ssim_and_lpips_where_there_is_none() -> None:
 )
 def test_words(routing: Routing, words: str) -> None:
     assert routing_words(routing) == words
+
+
+def test_the_papers_rows_are_marked_as_published() -> None:
+    out = io.StringIO()
+    beside = published_points("Set14", "carn")
+    print_table(build_table(TWO, "m", published=beside), Console(file=out, width=200))
+    lines = out.getvalue().splitlines()
+    [row] = [line for line in lines if "CARN-PCSR" in line]
+    assert "(published, Appendix Table 1)" in row
+    assert row.split()[-7:] == ["26.48", "-", "-", "-", "8.140", "-", "-"]
+    assert len([line for line in lines if "published, Appendix" in line]) == 4

@@ -134,3 +134,33 @@ def test_refinement_pixel_by_pixel(seed: int, num_classes: int, h: int, w: int) 
     before = sr.clone()
     assert (refine(sr, chosen, num_classes) - expected).abs().max() < 1e-6
     assert torch.equal(sr, before)
+
+
+@given(seed=seeds, num_classes=classes)
+@settings(max_examples=40, deadline=None)
+def test_adaptive_does_not_care_where_pixels_lie(seed: int, num_classes: int) -> None:
+    """Whatever tiles a picture is cut into: only the multiset of difficulties counts."""
+    logits = random_logits(seed, num_classes, 16, 12)[:1]
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(16 * 12, generator=generator)
+    whole = assign_adaptive(logits)
+    moved = assign_adaptive(logits.flatten(2)[:, :, order].reshape(1, num_classes, 12, 16))
+    assert torch.equal(whole.flatten()[order], moved.flatten())
+    assert torch.equal(whole, assign_adaptive(logits))
+
+
+@given(
+    value=st.floats(-(2.0**100), 2.0**100, allow_subnormal=False),
+    spread=st.sampled_from([0.0, 1e-6, 2.0**100]),
+    seed=seeds,
+)
+@settings(max_examples=60, deadline=None)
+def test_extreme_logits_still_give_every_pixel_one_class(
+    value: float, spread: float, seed: int
+) -> None:
+    logits = value + spread * random_logits(seed, 3)
+    costs = class_costs([3.0, 2.0, 1.0])
+    for found in (assign_adaptive(logits), assign_by_k(logits, costs, 0.5)):
+        assert found.dtype == torch.uint8
+        assert found.shape == (2, 9, 11)
+        assert found.max() <= 2

@@ -17,7 +17,7 @@ def test_proportional_shares_are_the_published_ones(backbone: str, light: float)
 
 
 @pytest.mark.parametrize("backbone", ["fsrcnn", "carn", "srresnet", "bsrn"])
-@pytest.mark.parametrize("num_classes", [2, 3, 6])
+@pytest.mark.parametrize("num_classes", [2, 3, 4, 5, 6])
 def test_softmax_is_neither_flat_nor_one_hot(backbone: str, num_classes: int) -> None:
     model = build_network(default_config(backbone, num_classes))
     assert isinstance(model, PCSR)
@@ -25,6 +25,18 @@ def test_softmax_is_neither_flat_nor_one_hot(backbone: str, num_classes: int) ->
     assert costs.sum() == pytest.approx(1)
     assert 0 < costs.min() < costs.max() < 0.8
     assert (costs[:-1] > costs[1:]).all()  # heavier costs more
+
+
+@pytest.mark.parametrize("backbone", ["fsrcnn", "carn", "srresnet", "bsrn"])
+@pytest.mark.parametrize("rule", ["softmax", "proportional"])
+def test_costs_do_not_depend_on_the_resolution(backbone: str, rule: str) -> None:
+    """Footnote 3. BSRN's coarse attention grid does not grow quite with the picture."""
+    model = build_network(default_config(backbone))
+    near = 1e-3 if backbone == "bsrn" else 1e-12
+    first = class_costs(branch_macs(model, 16, 16).branches(4), rule)
+    for h0, w0 in ((20, 31), (48, 17)):
+        other = class_costs(branch_macs(model, h0, w0).branches(4), rule)
+        assert (other - first).abs().max() < near
 
 
 def test_costs_do_not_depend_on_the_unit_of_flops() -> None:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 import pcsr_lightning
 from pcsr_lightning.evaluation.benchmark import Benchmark, PictureScore, Score
+from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.inference import Routing
 
 METRICS = "metrics.json"
@@ -32,7 +33,13 @@ def routing_words(routing: Routing) -> str:
     return "adaptive" if routing.single is None else f"class {routing.single} alone"
 
 
-def build_table(result: Benchmark, label: str, per_image: bool = False, title: str = "") -> Table:
+def build_table(
+    result: Benchmark,
+    label: str,
+    per_image: bool = False,
+    title: str = "",
+    published: Sequence[PublishedPoint] = (),
+) -> Table:
     """Bicubic and the model as rows: means, and with ``per_image`` each picture before them.
 
     Args:
@@ -40,6 +47,7 @@ def build_table(result: Benchmark, label: str, per_image: bool = False, title: s
         label: the model's name and mode.
         per_image: two more rows a picture.
         title: shown above.
+        published: the paper's numbers, set below and marked as published.
     """
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE)
     table.add_column("", no_wrap=True)
@@ -54,6 +62,19 @@ def build_table(result: Benchmark, label: str, per_image: bool = False, title: s
             _add_rows(table, score, f"{score.name}: bicubic", f"{score.name}: {label}")
         table.add_section()
     _add_rows(table, result.mean, "bicubic", label)
+    if published:
+        table.add_section()
+    for point in published:
+        dashes = ["-"] * (len(quality) - 1)
+        table.add_row(
+            f"{point.model} (published, {point.source})",
+            "-" if point.psnr is None else decibels(point.psnr),
+            *dashes,
+            "-",
+            "-" if point.gflops is None else f"{point.gflops:.3f}",
+            "-",
+            "-" if point.milliseconds is None else f"{point.milliseconds / 1000:.3f}",
+        )
     return table
 
 
