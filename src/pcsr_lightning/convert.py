@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcsr_lightning.errors import ModelFileError, PCSRError
-
-FAILED, INTERRUPTED = 1, 130
+from pcsr_lightning.errors import ModelFileError
+from pcsr_lightning.plain_door import run_plain_door
 
 _EXAMPLES = """\
 examples:
@@ -48,21 +46,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     args = parser().parse_args(argv)
-    try:
-        print(_run(args.input, args.output, args.force))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:  # the last stop before the user
-        if args.debug:
-            traceback.print_exc()
-        elif isinstance(error, PCSRError):
-            print(f"error: {error}", file=sys.stderr)
-        else:
-            text = " ".join(str(error).split())[:300]
-            print(f"error: {type(error).__name__}: {text} (--debug shows where)", file=sys.stderr)
-        return FAILED
-    return 0
+    return run_plain_door(lambda: _run(args.input, args.output, args.force), args.debug)
 
 
 def _run(source: Path, target: Path, force: bool) -> str:

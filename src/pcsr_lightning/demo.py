@@ -61,6 +61,25 @@ def shipped_photograph() -> Path:
     return found[0]
 
 
+def prepare(picture: Path, model: PCSR, out: Path) -> Pair:
+    """The photograph and its shrunk self, with the folder ``out`` made where missing.
+
+    Raises:
+        PCSRError: the picture or the folder cannot be used, or the model has one class.
+    """
+    if model.num_classes < 2:
+        raise ConfigError("classes are compared here: that needs a model with two or more")
+    try:
+        pair = make_pair(read_rgb8(picture), (SCALE, SCALE))
+    except PictureError as error:
+        raise PictureError(f"{picture}: {str(error).removeprefix(f'{picture}: ')}") from None
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot make this folder ({error.strerror})") from None
+    return pair
+
+
 def demo(picture: Path, model: PCSR, out: Path, console: Console) -> None:
     """Shrinks a photograph, upscales it again in five ways, prints and writes what comes out.
 
@@ -73,16 +92,7 @@ def demo(picture: Path, model: PCSR, out: Path, console: Console) -> None:
     Raises:
         PCSRError: the picture cannot be used, or the model has one class.
     """
-    if model.num_classes < 2:
-        raise ConfigError("the demo compares classes: it needs a model with two or more")
-    try:
-        pair = make_pair(read_rgb8(picture), (SCALE, SCALE))
-    except PictureError as error:
-        raise PictureError(f"{picture}: {str(error).removeprefix(f'{picture}: ')}") from None
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {out}: cannot make this folder ({error.strerror})") from None
+    pair = prepare(picture, model, out)
     size = (pair.hr_13HW.shape[-2], pair.hr_13HW.shape[-1])
     base_13HW, base_seconds = _timed(lambda: bicubic(pair.lr_13hw, size))
     base_psnr = psnr(base_13HW, pair.hr_13HW, SCALE)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pcsr_lightning.demo import shipped_photograph
-from pcsr_lightning.errors import ConfigError, PictureError
+from pcsr_lightning.demo import SCALE, prepare, shipped_photograph
+from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.figures import Panel, save_figure, side_by_side, telling_boxes
 from pcsr_lightning.evaluation.metrics import psnr
-from pcsr_lightning.evaluation.pairs import make_pair
 from pcsr_lightning.evaluation.plots import (
     OurPoint,
     difficulty_density,
@@ -23,11 +22,10 @@ from pcsr_lightning.evaluation.published import published_points
 from pcsr_lightning.evaluation.report import decibels
 from pcsr_lightning.inference import Analysis, Routing, class_map
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.pictures import bicubic, read_rgb8
+from pcsr_lightning.pictures import bicubic
 from pcsr_lightning.settings import one_line_errors
 from pcsr_lightning.weights import DEFAULT_MODEL, load
 
-SCALE = 4
 SWEEP = (-1.0, -0.5, -0.25, 0.0, 0.5, 1.0, 2.0)
 PUBLISHED_SET = "Test2K"
 """Whose published points stand beside the sweep of a picture."""
@@ -48,17 +46,7 @@ def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
     Raises:
         PCSRError: the picture cannot be used, or the model has one class.
     """
-    if model.num_classes < 2:
-        raise ConfigError("the figures compare classes: they need a model with two or more")
-    try:
-        pair = make_pair(read_rgb8(picture), (SCALE, SCALE))
-    except PictureError as error:
-        raise PictureError(f"{picture}: {str(error).removeprefix(f'{picture}: ')}") from None
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {out}: cannot make this folder ({error.strerror})") from None
-
+    pair = prepare(picture, model, out)
     analysis = Analysis.of(model, pair.lr_13hw, SCALE)
     runs = {k: analysis.run(Routing(k=k)) for k in SWEEP}
     decibel = {k: psnr(run.image, pair.hr_13HW, SCALE) for k, run in runs.items()}

@@ -13,14 +13,14 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pcsr_lightning.errors import ConfigError, PCSRError, PictureError
+from pcsr_lightning.errors import ConfigError, PictureError
+from pcsr_lightning.plain_door import INTERRUPTED, run_plain_door
 
 # Heavy libraries are imported inside functions: --help and wrong usage answer at once, and an
 # interrupt during the imports is met like any other.
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from pcsr_lightning.inference import UpscaleResult
     from pcsr_lightning.networks import PCSR, Original
     from pcsr_lightning.pictures import Picture
-
-FAILED, INTERRUPTED = 1, 130
 
 _EXAMPLES = """\
 examples:
@@ -117,22 +115,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     args = parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    try:
+
+    def task() -> str:
         _load_libraries()
-        print(_run(args))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:  # the last stop before the user
-        if args.debug:
-            traceback.print_exc()
-        elif isinstance(error, PCSRError):
-            print(f"error: {error}", file=sys.stderr)
-        else:
-            text = " ".join(str(error).split())[:300]
-            print(f"error: {type(error).__name__}: {text} (--debug shows where)", file=sys.stderr)
-        return FAILED
-    return 0
+        return _run(args)
+
+    return run_plain_door(task, args.debug)
 
 
 def _load_libraries() -> None:
