@@ -182,22 +182,39 @@ def _table(ways: Sequence[Way], base_psnr: float, base_seconds: float, title: st
     return table
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of ``python -m pcsr_lightning.demo``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pcsr_lightning.demo",
-        description="Shrinks a photograph, upscales it x4 in five ways, and compares them.",
-    )
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default: demo)")
+def command_line(prog: str, description: str, out: str) -> argparse.ArgumentParser:
+    """A command that takes a picture and a model, and fills the folder ``out``."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument("--out", type=Path, default=Path(out), help="folder (default: %(default)s)")
     parser.add_argument("--picture", type=Path, help="a picture file (default: a shipped one)")
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help="a name or a file (default: %(default)s)"
     )
+    return parser
+
+
+def load_with_classes(name: str) -> PCSR:
+    """The model called so on the command line.
+
+    Raises:
+        PCSRError: there is none, or it is an original model.
+    """
+    model = load(name)
+    if not isinstance(model, PCSR):
+        raise ConfigError(f"--model {name}: an original model has no classes to compare")
+    return model
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``python -m pcsr_lightning.demo``."""
+    parser = command_line(
+        "python -m pcsr_lightning.demo",
+        "Shrinks a photograph, upscales it x4 in five ways, and compares them.",
+        "demo",
+    )
     given = parser.parse_args(arguments)
     with one_line_errors():
-        model = load(given.model)
-        if not isinstance(model, PCSR):
-            raise ConfigError(f"--model {given.model}: an original model has no classes to compare")
+        model = load_with_classes(given.model)
         demo(given.picture or shipped_photograph(), model, given.out, Console())
 
 

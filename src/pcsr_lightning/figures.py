@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from pcsr_lightning.demo import SCALE, prepare, shipped_photograph
-from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.demo import (
+    SCALE,
+    command_line,
+    load_with_classes,
+    prepare,
+    shipped_photograph,
+)
 from pcsr_lightning.evaluation.figures import Panel, save_figure, side_by_side, telling_boxes
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.plots import (
@@ -24,7 +28,6 @@ from pcsr_lightning.inference import Analysis, Routing, class_map
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.pictures import bicubic
 from pcsr_lightning.settings import one_line_errors
-from pcsr_lightning.weights import DEFAULT_MODEL, load
 
 SWEEP = (-1.0, -0.5, -0.25, 0.0, 0.5, 1.0, 2.0)
 PUBLISHED_SET = "Test2K"
@@ -99,21 +102,15 @@ def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m pcsr_lightning.figures``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pcsr_lightning.figures",
-        description="Shrinks a photograph, upscales it x4 under many routings, and draws PSNR "
-        "against FLOPs, the spread of difficulties, what refinement does, and the class map.",
-    )
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder (%(default)s)")
-    parser.add_argument("--picture", type=Path, help="a picture file (default: a shipped one)")
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help="a name or a file (default: %(default)s)"
+    parser = command_line(
+        "python -m pcsr_lightning.figures",
+        "Shrinks a photograph, upscales it x4 under many routings, and draws PSNR against FLOPs, "
+        "the spread of difficulties, what refinement does, and the class map.",
+        "figures",
     )
     given = parser.parse_args(arguments)
     with one_line_errors():
-        model = load(given.model)
-        if not isinstance(model, PCSR):
-            raise ConfigError(f"--model {given.model}: an original model has no classes to compare")
+        model = load_with_classes(given.model)
         picture = given.picture or shipped_photograph()
         name = Path(given.model).stem if Path(given.model).exists() else given.model
         console = Console()

@@ -70,7 +70,7 @@ class PixelMLP(nn.Module):
         rows_HC, cols_WC = self.offset_terms(grid)
         if queries_K is not None:
             i, j = grid.split(queries_K)
-            near = proj_BhwC.flatten(1, 2).index_select(1, grid.lr_index(queries_K))
+            near = proj_BhwC.flatten(1, 2).index_select(1, grid.lr_index(i, j))
             return near + (rows_HC[i] + cols_WC[j])
         B, h, w, C = proj_BhwC.shape
         if grid.whole_scale is not None:

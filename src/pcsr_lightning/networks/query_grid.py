@@ -68,13 +68,12 @@ class QueryGrid:
         (h, w), (H, W) = self.lr_size, self.size
         return None if H % h or W % w else (H // h, W // w)
 
-    def lr_index(self, queries_K: Tensor) -> Tensor:
-        """Flat LR index ``row * w + column`` of flat HR indices ``i * W + j``."""
-        i, j = self.split(queries_K)
+    def lr_index(self, i: Tensor, j: Tensor) -> Tensor:
+        """Flat LR index ``row * w + column`` of HR rows and columns."""
         return self.rows_H[i] * self.lr_size[1] + self.cols_W[j]
 
     def split(self, queries_K: Tensor) -> tuple[Tensor, Tensor]:
-        """HR row and column of flat HR indices."""
+        """HR row and column of flat HR indices ``i * W + j``."""
         i = torch.div(queries_K, self.size[1], rounding_mode="floor")
         return i, queries_K - i * self.size[1]
 

@@ -27,11 +27,14 @@ class TrainingProgress(RichProgressBar):
         return f"stage {stage}".ljust(len(self.validation_description))
 
 
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless cloud" not in record.getMessage()
+
+
 def quieten_lightning() -> None:
     """Drops advertisements, and warnings about what is meant here."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip: For seamless cloud" not in record.getMessage()
-    )
+    # By name: a logger takes the same filter once only, however many trainings a process runs.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
     for text in (
         r"Found \d+ module\(s\) in eval mode",  # frozen parts
         r".*treespec, LeafSpec.*",
