@@ -19,8 +19,9 @@ from PIL import Image
 from pcsr_lightning import evaluate
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluate import model_name, paper_rows
-from pcsr_lightning.networks import build_network, default_config
-from pcsr_lightning.weights import save
+from pcsr_lightning.inference import all_heavy_flops
+from pcsr_lightning.networks import PCSR, build_network, default_config
+from pcsr_lightning.weights import load, save
 
 Run = Callable[..., str]
 PACKAGE = Path(evaluate.__file__).resolve().parent.parent
@@ -112,7 +113,13 @@ def test_word_for_word_from_another_folder(files: Path, tmp_path: Path) -> None:
         assert set(part["bicubic"]) == {"psnr", "psnr_y", "ssim"}
         assert len(part["share"]) == 2
         assert sum(part["share"]) == pytest.approx(1)
-    assert content["routing"] == {"mode": "k", "k": 0.0, "cost": "softmax", "refine": True}
+    assert content["routing"] == {
+        "mode": "k",
+        "k": 0.0,
+        "cost": "softmax",
+        "refine": True,
+        "budget": None,
+    }
     assert (content["scale"], content["protocol"], content["threads"]) == (4, "whole", 1)
     bicubic, ours = (line.strip() for line in done.stdout.splitlines()[2:4])
     assert re.split(r"  +", bicubic)[:2] == ["bicubic", f"{content['bicubic']['psnr']:.2f}"]
@@ -280,7 +287,10 @@ def test_defaults_of_the_config(run: Run) -> None:
         ("scale=[4,4,4]", "scale must be one .*number or two, not .4, 4, 4"),
         ("routing.k=much", "routing.k: .*'much'.*Float"),
         ("routing.k=nan", "k must be a finite number, not nan"),
-        ("routing.mode=fast", "'k', 'adaptive' or a class number.*'fast'"),
+        ("routing.mode=budget", "routing: .*'budget' needs a budget: .*such as 0.5"),
+        ("routing.budget=.5", "routing: a budget is for the routing mode 'budget', not for 'k'"),
+        ("routing.budget=much", "routing.budget: .*'much'.*Float"),
+        ("routing.mode=fast", "'k', 'adaptive', 'budget' or a class number.*'fast'"),
         ("routing.mode=2", "routing.mode=2: .*classes 0 .* to 1"),
         ("routing.cost=free", "softmax or proportional, not 'free'"),
         ("protocol=paper", "protocol=paper: must be whole, published, patches or overlapped"),
@@ -341,3 +351,24 @@ def test_the_papers_rows_for_a_folder_of_that_name() -> None:
     for folder, scale in (("Set5", (4.0, 4.0)), ("Set14", (3.0, 3.0)), ("Set14", (4.0, 2.0))):
         with pytest.raises(ConfigError, match="published=true"):
             paper_rows(Path(folder), carn, scale)
+
+
+def test_every_picture_gets_its_own_budget(run: Run, tmp_path: Path) -> None:
+    """The released model on the shipped photographs."""
+    out = run(
+        f"data.root={PACKAGE}/pcsr_lightning/data/sample/valid",
+        "routing.mode=budget",
+        "routing.budget=.5",
+        "output=o",
+    )
+    assert "(budget = 0.5)" in out
+    content = json.loads(only(tmp_path, "o/**/metrics.json").read_text())
+    assert content["routing"]["budget"] == 0.5
+    assert content["k"] is None
+    model = load("fsrcnn-pcsr-x4")
+    assert isinstance(model, PCSR)
+    assert len(content["images"]) == 2
+    for image in content["images"]:
+        H, W = image["size"]
+        heavy = all_heavy_flops(model, (H // 4, W // 4), (H, W)).gmacs
+        assert 0.99 <= image["gmacs"] / (0.5 * heavy) <= 1

@@ -108,6 +108,8 @@ def test_from_the_command_line(model_file: Path, picture: Path, tmp_path: Path) 
         (["--only-class", "1"], {"only": 1}),
         (["--k", "0.3", "--cost", "proportional"], {"k": 0.3, "cost": "proportional"}),
         (["--no-refine"], {"refine": False}),
+        (["--budget", ".5"], {"budget": 0.5}),
+        (["--budget", "62.5%"], {"budget": 0.625}),
     ],
 )
 def test_options_reach_the_network(
@@ -198,6 +200,8 @@ def test_refusals(
         (["--scale", "100"], "between 1 and 16"),
         (["--k", "inf"], "finite"),
         (["--only-class", "2"], "no class 2"),
+        (["--budget", "150%"], "above 0 and up to 1, not 1.5"),
+        (["--budget", "0"], "above 0 and up to 1, not 0.0"),
         (["--threads", "0"], "threads"),
         (["--class-map", out], "overwrite"),
         (["--class-map", picture], "is the input itself"),
@@ -219,6 +223,8 @@ def test_refusals(
         ["in.png", "out.png", "--scale", "big"],
         ["in.png", "out.png", "--k", "1", "--adaptive"],
         ["in.png", "out.png", "--adaptive", "--only-class", "0"],
+        ["in.png", "out.png", "--budget", ".5", "--adaptive"],
+        ["in.png", "out.png", "--budget", "half"],
         ["in.png", "out.png", "--cost", "cheap"],
         ["in.png", "out.png", "--sharpen"],
     ],
@@ -283,3 +289,22 @@ def test_interrupt_from_outside(model_file: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert (out, err) == ("", "interrupted\n")
     assert left_in(tmp_path) == ["in.png"]
+
+
+def test_a_budget_is_kept_or_said_to_be_out_of_reach(
+    model_file: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def line(budget: str) -> str:
+        target = tmp_path / "out.png"
+        assert call(picture, target, "--model", model_file, "--budget", budget) == 0
+        return capsys.readouterr().out.strip()
+
+    assert line("50%").endswith(" GMACs, 50% of all-heavy")
+    assert line("1%").endswith(
+        ", 8% of all-heavy; the budget of 1% is below the floor of this model, 8.05% of all-heavy: "
+        "every pixel went to the lightest class"
+    )
+    assert line("1").endswith(
+        ", 100% of all-heavy; the budget is the ceiling, all-heavy: every pixel went to the "
+        "heaviest class"
+    )

@@ -49,6 +49,7 @@ class RoutingSettings:
     k: float
     cost: str
     refine: bool
+    budget: float | None
 
 
 @dataclass
@@ -99,7 +100,7 @@ class EvaluateSettings:
         """``routing.*`` as the library takes it."""
         r = self.routing
         try:
-            return Routing(r.mode, r.k, r.cost, r.refine)
+            return Routing(r.mode, r.k, r.cost, r.refine, r.budget)
         except ConfigError as error:
             raise ConfigError(f"routing: {error}") from None
 

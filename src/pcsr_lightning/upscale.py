@@ -36,6 +36,7 @@ examples:
   python -m pcsr_lightning.upscale photo.jpg photo_x4.png
   python -m pcsr_lightning.upscale photo.jpg big.png --adaptive --class-map classes.png
   python -m pcsr_lightning.upscale photo.jpg big.png --scale 2.5 --k 1 --threads 2
+  python -m pcsr_lightning.upscale photo.jpg big.png --budget 50%
 
 exit codes: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 interrupted
 """
@@ -86,12 +87,19 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         help="send every pixel to one upsampler; 0 is the heaviest",
     )
+    choice.add_argument(
+        "--budget",
+        metavar="SHARE",
+        type=_share,
+        help="spend at most this share (such as .5 or 50%%) of what the heaviest upsampler would "
+        "take on every pixel, on the hardest pixels first",
+    )
     p.add_argument(
         "--cost",
         choices=["softmax", "proportional"],
         default="softmax",
-        help="how FLOPs weigh in the choice by k; proportional is the published code's way "
-        "(default: softmax)",
+        help="how FLOPs weigh in the choice by k or budget; proportional is the published code's "
+        "way (default: softmax)",
     )
     p.add_argument(
         "--no-refine",
@@ -105,10 +113,45 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="also write a picture of each pixel's class, red (heaviest) to blue (lightest)",
     )
+    p.add_argument(
+        "--precision",
+        choices=["fp32", "bf16"],
+        default="fp32",
+        help="bf16 is about twice as fast where the processor multiplies such numbers, for a few "
+        "thousandths of a dB (default: fp32)",
+    )
+    p.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        type=_bytes,
+        help="what may be in work at a time beside the pictures themselves, such as 200M or 1G "
+        "(default: what is fastest)",
+    )
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
     p.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
     p.add_argument("--debug", action="store_true", help="show the whole trace of an error")
     return p
+
+
+def _share(text: str) -> float:
+    """``.5`` or ``50%``."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share, such as .5 or 50%") from None
+
+
+def _bytes(text: str) -> int:
+    """``200M``, ``1G``, ``500000000``."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
+    try:
+        size = float(number) * unit
+    except ValueError:
+        size = 0.0
+    if not 1 <= size < 2**60:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 200M or 1G")
+    return int(size)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -158,7 +201,7 @@ def _run(args: argparse.Namespace) -> str:
     pictures.write(enlarged, args.output)
     if args.class_map is not None:
         pictures.write(_class_map(result), args.class_map)
-    return _summary(model, picture, enlarged, result, seconds)
+    return _summary(model, picture, enlarged, result, seconds, args.budget)
 
 
 def _check_paths(source: Path, target: Path, class_map: Path | None) -> None:
@@ -218,8 +261,12 @@ def _enlarge(
         args.k,
         args.adaptive,
         only=args.only_class,
+        budget=args.budget,
         cost=args.cost,
         refine=args.refine,
+        precision=args.precision,
+        max_memory=args.max_memory,
+        bits=picture.bits,
     )
     rgb = result.image[0].cpu()
     alpha: Tensor | None = None
@@ -229,11 +276,14 @@ def _enlarge(
 
 
 def _class_map(result: UpscaleResult) -> Picture:
+    import torch
+
     from pcsr_lightning.inference import class_map
     from pcsr_lightning.pictures import Picture
 
-    num_classes = len(result.shares)
-    return Picture(class_map(result.image[0], result.assignment[0], num_classes).cpu())
+    num_classes, image = len(result.shares), result.image[0]
+    image = image.float() / torch.iinfo(image.dtype).max
+    return Picture(class_map(image, result.assignment[0], num_classes).cpu())
 
 
 def _summary(
@@ -242,8 +292,9 @@ def _summary(
     enlarged: Picture,
     result: UpscaleResult,
     seconds: float,
+    budget: float | None,
 ) -> str:
-    from pcsr_lightning.inference import all_heavy_flops
+    from pcsr_lightning.inference import all_heavy_flops, budget_words
     from pcsr_lightning.networks import PCSR
 
     lr_size = (picture.rgb.shape[-2], picture.rgb.shape[-1])
@@ -255,6 +306,8 @@ def _summary(
         heavy = all_heavy_flops(model, lr_size, size)
         line += f", classes heavy to light {shares}"
         cost += f", {100 * result.flops.gmacs / heavy.gmacs:.0f}% of all-heavy"
+        words = None if budget is None else budget_words(model, lr_size, size, budget)
+        cost += f"; {words}" if words else ""
     return f"{line}, {cost}"
 
 

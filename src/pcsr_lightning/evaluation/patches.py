@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.pairs import PATCH, PATCH_SIZES, STEP, Protocol
-from pcsr_lightning.inference import Analysis, Flops, Routing, UpscaleResult, upscale
+from pcsr_lightning.inference import Flops, Routing, UpscaleResult, upscale_by
 from pcsr_lightning.networks import PCSR, Original
 
 BATCH_CPU, BATCH_GPU = 2**14, 2**18
@@ -101,8 +101,10 @@ def restore(
     """
     with torch.inference_mode():
         if layout is None:
-            return _run(model, lr_13hw, scale, routing)
-        results = [_run(model, x_N3pp, scale, routing) for x_N3pp in layout.cut(lr_13hw)]
+            return upscale_by(model, lr_13hw, routing, scale=scale)
+        results = [
+            upscale_by(model, x_N3pp, routing, scale=scale) for x_N3pp in layout.cut(lr_13hw)
+        ]
         lr_size = (lr_13hw.shape[-2], lr_13hw.shape[-1])
         image_13HW = layout.join([r.image for r in results], lr_size)
         classes_NPP = torch.cat([r.assignment for r in results])
@@ -113,14 +115,6 @@ def restore(
         Flops(sum(r.flops.gmacs for r in results), sum(r.flops.gflops_published for r in results)),
         tuple(count / classes_NPP.numel() for count in counts),
     )
-
-
-def _run(
-    model: PCSR | Original, lr_B3hw: Tensor, scale: tuple[float, float], routing: Routing
-) -> UpscaleResult:
-    if isinstance(model, Original):
-        return upscale(model, lr_B3hw, scale=scale)
-    return Analysis.of(model, lr_B3hw, scale=scale).run(routing)
 
 
 def _heaviest(classes_NPP: Tensor, layout: Layout, lr_size: tuple[int, int]) -> Tensor:

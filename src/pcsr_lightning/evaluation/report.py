@@ -27,7 +27,9 @@ PLAIN_WIDTH = 1000
 
 
 def routing_words(routing: Routing) -> str:
-    """A routing in a few words: ``k = 0.5``, ``adaptive``, ``class 1 alone``."""
+    """A routing in a few words: ``k = 0.5``, ``adaptive``, ``budget = 0.5``, ``class 1 alone``."""
+    if routing.budget is not None:
+        return f"budget = {routing.budget:g}"
     if routing.mode == "k":
         return f"k = {routing.k:g}"
     return "adaptive" if routing.single is None else f"class {routing.single} alone"

@@ -21,8 +21,7 @@ from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.inference import Analysis, Routing
-from pcsr_lightning.inference.blocks import HoistedMLP, cut
-from pcsr_lightning.networks import PCSR, Original, enlarge
+from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.routing import assign_by_k, class_costs, refine
 
 _log = logging.getLogger(__name__)
@@ -31,7 +30,6 @@ CLOSE_ENOUGH = 0.0005
 """dB at which the search stops; a ``k`` within 0.005 dB counts as meeting the target."""
 REACHED = 0.005
 MAX_STEPS = 40
-BLOCK_QUERIES = 2**13
 
 
 @dataclass(frozen=True)
@@ -212,7 +210,7 @@ class _Kept:
             for lr_B3hw in [lr_13hw] if layout is None else layout.cut(lr_13hw):
                 analysis = Analysis.of(model, lr_B3hw, scale=scale)
                 logits.append(analysis.logits.cpu())
-                all_sr = [dense(analysis, j).cpu() for j in range(model.num_classes)]
+                all_sr = [analysis.dense(j).cpu() for j in range(model.num_classes)]
                 sr.append(torch.stack(all_sr))
             (h, w), (H, W) = analysis.grid.lr_size, analysis.size
             costs_M = class_costs(analysis.macs.plain.branches((H / h, W / w)), routing.cost)
@@ -268,19 +266,6 @@ class _Kept:
                 out.append(sr_B3HW.clamp(0, 1))
             image = out[0] if self.layout is None else self.layout.join(out, self.lr_size)
             return psnr(image, self.hr_13HW.to(self.device), self.border)
-
-
-def dense(analysis: Analysis, j: int) -> Tensor:
-    """Class ``j``'s enlargement of all pixels, neither refined nor clamped: ``(B, 3, H, W)``."""
-    B = len(analysis.lr_B3hw)
-    out_B3HW = enlarge(analysis.lr_B3hw.float(), analysis.size)
-    branch = HoistedMLP(analysis.model.upsampler(j), analysis.grid)
-    for block in cut(analysis.grid, B, BLOCK_QUERIES):
-        (rows, columns), (lr_rows, lr_columns) = block.hr, block.lr
-        residual_Q3 = branch.dense(analysis.feat_BDhw[:, :, lr_rows, lr_columns], block)
-        residual_B3nm = residual_Q3.view(B, *block.size, 3).permute(0, 3, 1, 2)
-        out_B3HW[:, :, rows, columns] += residual_B3nm
-    return out_B3HW
 
 
 def _short(k: float) -> float:

@@ -1,7 +1,6 @@
 """A picture looked at once and routed in any number of ways.
 
-Legend: B batch, h w LR size, H W HR size, D feature channels, M classes,
-n m HR rows and columns of a block, Q its queries, K those of one class.
+Legend: B batch, h w LR size, H W HR size, D feature channels, M classes, n HR rows.
 """
 
 from __future__ import annotations
@@ -14,20 +13,15 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.inference.blocks import Block, HoistedMLP, cut
-from pcsr_lightning.inference.checks import (
-    check_finite,
-    check_picture,
-    check_size,
-    output_size,
-)
+from pcsr_lightning.inference.branches import Branches
+from pcsr_lightning.inference.checks import check_finite, check_picture, check_size, output_size
+from pcsr_lightning.inference.decision import Decision
+from pcsr_lightning.inference.engine import Engine
+from pcsr_lightning.inference.execution import Execution
+from pcsr_lightning.inference.feature_rows import KeptRows, feature_rows, strip_rows
 from pcsr_lightning.inference.flops import Flops, ModelMacs, model_macs
 from pcsr_lightning.inference.routing_choice import Routing
-from pcsr_lightning.networks import PCSR, QueryGrid, enlarge, evaluating
-from pcsr_lightning.routing import assign_adaptive, assign_by_k, class_costs, refine
-
-QUERIES_CPU = 2**13
-QUERIES_GPU = 2**20
+from pcsr_lightning.networks import PCSR, QueryGrid
 
 
 @dataclass(frozen=True)
@@ -35,7 +29,7 @@ class UpscaleResult:
     """An enlarged picture and what it took.
 
     Attributes:
-        image: ``(B, 3, H, W)``, float32 in [0, 1].
+        image: ``(B, 3, H, W)``, float32 in [0, 1]; or whole numbers, where those were asked for.
         assignment: ``(B, H, W)``, uint8: the class of each pixel, 0 the heaviest.
         flops: the cost of the whole batch.
         shares: the part of the pixels in each class, heaviest first.
@@ -51,11 +45,12 @@ class Analysis:
     """Features of a picture, and the classifier's verdict on every pixel of its enlargement.
 
     The backbone and the classifier run once; :meth:`run` may then be called with any number of
-    routings. Built by :meth:`of`.
+    routings. The features are kept, ``4 * D`` bytes an LR pixel (208 for CARN): for a single
+    routing :func:`upscale` does with less. Built by :meth:`of`.
 
     Attributes:
         model: the network.
-        lr_B3hw: the picture, in the network's precision.
+        lr_B3hw: the picture, float32.
         size: ``(H, W)`` of the result.
         grid: which LR pixel each HR pixel asks.
         feat_BDhw: the backbone's features.
@@ -68,10 +63,19 @@ class Analysis:
     """
 
     def __init__(
-        self, model: PCSR, lr_B3hw: Tensor, grid: QueryGrid, feat_BDhw: Tensor, macs: ModelMacs
+        self,
+        model: PCSR,
+        lr_B3hw: Tensor,
+        grid: QueryGrid,
+        feat_BhwD: Tensor,
+        macs: ModelMacs,
+        rows: int,
     ) -> None:
         self.model, self.lr_B3hw, self.grid = model, lr_B3hw, grid
-        self.size, self.feat_BDhw, self.macs = grid.size, feat_BDhw, macs
+        self.size, self.macs = grid.size, macs
+        self.feat_BDhw = feat_BhwD.permute(0, 3, 1, 2)
+        branches = Branches.of(model, grid, feat_BhwD.dtype)
+        self._engine = Engine(lr_B3hw, grid, KeptRows(feat_BhwD), branches, rows)
 
     @classmethod
     def of(
@@ -80,6 +84,7 @@ class Analysis:
         image_B3hw: Tensor,
         scale: float | Sequence[float] = 4,
         size: tuple[int, int] | None = None,
+        execution: Execution | None = None,
     ) -> Analysis:
         """Runs the backbone.
 
@@ -89,21 +94,27 @@ class Analysis:
             image_B3hw: pictures in [0, 1], floating point.
             scale: one number, or one for height and one for width.
             size: ``(H, W)`` of the result, instead of a scale.
+            execution: precision and strips.
 
         Raises:
             ConfigError: a picture, scale or size that cannot be used.
             PCSRError: the backbone gave NaN or infinite features.
         """
+        execution = execution or Execution()
         check_picture(image_B3hw, model.mean.device)
-        # int(): while torch traces, sizes are tensors.
-        lr_size = (int(image_B3hw.shape[-2]), int(image_B3hw.shape[-1]))
-        size = output_size(lr_size, scale) if size is None else check_size(lr_size, size)
-        macs = model_macs(model)
-        with torch.inference_mode(), evaluating(model):
-            lr_B3hw = image_B3hw.to(model.upsampler(0).project.weight.dtype)
-            feat_BDhw = model.features(lr_B3hw)
-            check_finite(feat_BDhw, "the backbone's features")
-            return cls(model, lr_B3hw, model.grid(lr_size, size), feat_BDhw, macs)
+        B, _, h, w = image_B3hw.shape
+        size = output_size((h, w), scale) if size is None else check_size((h, w), size)
+        dtype, macs = execution.dtype(model), model_macs(model)
+        with torch.inference_mode():
+            lr_B3hw = image_B3hw.float()
+            x = lr_B3hw - model.mean.float()[:, None, None]
+            source = feature_rows(model.backbone, model.backbone.halo, x, dtype)
+            rows = strip_rows(execution, x, source.reach)
+            feat_BhwD = x.new_empty(B, h, w, model.backbone.out_channels, dtype=dtype)
+            for top, feat_BrwD in source.strips(rows):
+                feat_BhwD[:, top : top + feat_BrwD.shape[1]] = feat_BrwD
+            check_finite(feat_BhwD, "the backbone's features")
+            return cls(model, lr_B3hw, model.grid((h, w), size), feat_BhwD, macs, rows)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -115,15 +126,13 @@ class Analysis:
         """
         if self.model.classifier is None:
             raise ConfigError("this network has one upsampler and no classifier: nothing to route")
-        B, M = len(self.lr_B3hw), self.model.num_classes
+        out_BMHW = self.lr_B3hw.new_empty(len(self.lr_B3hw), self.model.num_classes, *self.size)
+
+        def keep(top: int, rows_BMnW: Tensor) -> None:
+            out_BMHW[:, :, top : top + rows_BMnW.shape[2]] = rows_BMnW
+
         with torch.inference_mode():
-            out_BMHW = self.feat_BDhw.new_empty(B, M, *self.size)
-            classifier = HoistedMLP(self.model.classifier, self.grid)
-            for block in cut(self.grid, B, self._block_queries):
-                rows, columns = block.hr
-                out_QM = classifier.dense(self._features(block), block)
-                out_BMHW[:, :, rows, columns] = out_QM.view(B, *block.size, M).permute(0, 3, 1, 2)
-            check_finite(out_BMHW, "the classifier's output")
+            self._engine.logits(keep)
         return out_BMHW
 
     def assign(self, routing: Routing) -> Tensor:
@@ -132,20 +141,12 @@ class Analysis:
         Raises:
             ConfigError: the routing names a class that the network does not have.
         """
-        M, single = self.model.num_classes, routing.single
-        if single is not None and single >= M:
-            raise ConfigError(
-                f"there is no class {single}: this network has {M}, from 0 (heaviest) to {M - 1}"
-            )
-        if single is not None or M == 1:
+        decision = Decision(routing, self.macs, self.grid.lr_size, self.size)
+        if decision.single is not None:
             shape = (len(self.lr_B3hw), *self.size)
-            return torch.full(shape, single or 0, dtype=torch.uint8, device=self.feat_BDhw.device)
-        logits_BMHW = self.logits
-        if routing.mode == "adaptive":
-            return assign_adaptive(logits_BMHW)
-        (h, w), (H, W) = self.grid.lr_size, self.size
-        costs_M = class_costs(self.macs.plain.branches((H / h, W / w)), routing.cost)
-        return assign_by_k(logits_BMHW, costs_M, routing.k)
+            return decision.constant(shape, self.lr_B3hw.device)
+        with torch.inference_mode():
+            return decision.whole(self.logits)
 
     def run(self, routing: Routing) -> UpscaleResult:
         """The enlarged picture under a routing. Each pixel meets the upsampler of its class only.
@@ -154,54 +155,83 @@ class Analysis:
             ConfigError: as :meth:`assign`.
             PCSRError: the result would hold NaN or infinite values.
         """
-        M = self.model.num_classes
-        with torch.inference_mode():
-            assignment_BHW = self.assign(routing)
-            counts = torch.bincount(assignment_BHW.flatten(), minlength=M).tolist()
-            sr_B3HW, projected = self._upsample(assignment_BHW, counts)
-            check_finite(sr_B3HW, "the enlarged picture")
-            if routing.refine:
-                sr_B3HW = refine(sr_B3HW, assignment_BHW, M)
-        flops = self.macs.flops(
-            len(self.lr_B3hw) * self.grid.lr_size[0] * self.grid.lr_size[1],
-            counts,
-            projected,
-            classified=routing.single is None and M > 1,
-        )
-        shares = tuple(count / sum(counts) for count in counts)
+        decision = Decision(routing, self.macs, self.grid.lr_size, self.size)
+        assignment_BHW = self.assign(routing)
+        return collect(self._engine, decision, assignment_BHW)
+
+    def dense(self, j: int) -> Tensor:
+        """Class ``j``'s enlargement of all pixels, neither refined nor clamped: ``(B, 3, H, W)``.
+
+        Raises:
+            ConfigError: there is no such class.
+        """
+        routing = Routing(mode=str(j), refine=False)
+        decision = Decision(routing, self.macs, self.grid.lr_size, self.size)
+        return collect(self._engine, decision, clamp=False).image
+
+
+class Output:
+    """A result that is filled row by row.
+
+    Args:
+        batch: ``B``.
+        size: ``(H, W)``.
+        device: where it is kept.
+        bits: 8 or 16 for whole numbers, as in a file; float32 if ``None``.
+        clamp: to [0, 1].
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        size: tuple[int, int],
+        device: torch.device,
+        bits: int | None = None,
+        clamp: bool = True,
+    ) -> None:
+        self._top = None if bits is None else 2**bits - 1
+        self._clamp = clamp or bits is not None
+        dtype = torch.float32 if bits is None else {8: torch.uint8, 16: torch.uint16}[bits]
         # Outside of inference mode, so that callers get ordinary tensors.
-        return UpscaleResult(sr_B3HW.clamp(0, 1), assignment_BHW.clone(), flops, shares)
+        with torch.inference_mode(False):
+            self.image_B3HW = torch.empty(batch, 3, *size, dtype=dtype, device=device)
 
-    def _upsample(self, assignment_BHW: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """The base plus each pixel's residual, and how many LR pixels each class projected."""
-        B = len(self.lr_B3hw)
-        out_B3HW = enlarge(self.lr_B3hw.float(), self.size)
-        branches = {
-            j: HoistedMLP(self.model.upsampler(j), self.grid) for j, c in enumerate(counts) if c
-        }
-        projected = [0] * self.model.num_classes
-        for block in cut(self.grid, B, self._block_queries):
-            feat_BDhw, (rows, columns) = self._features(block), block.hr
-            class_Q = assignment_BHW[:, rows, columns].flatten()
-            residual_Q3 = feat_BDhw.new_empty(block.queries, 3)
-            for j, branch in branches.items():
-                queries_K = (class_Q == j).nonzero().squeeze(1)
-                if not len(queries_K):
-                    continue
-                projected[j] += block.lr_pixels
-                if len(queries_K) == block.queries:
-                    residual_Q3 = branch.dense(feat_BDhw, block)
-                else:
-                    residual_K3 = branch.sparse(feat_BDhw, block, queries_K)
-                    residual_Q3.index_copy_(0, queries_K, residual_K3)
-            residual_B3nm = residual_Q3.view(B, *block.size, 3).permute(0, 3, 1, 2)
-            out_B3HW[:, :, rows, columns] += residual_B3nm
-        return out_B3HW, projected
+    def put(self, top: int, rows_B3nW: Tensor) -> None:
+        """Rows from ``top`` on, float32."""
+        into = self.image_B3HW[:, :, top : top + rows_B3nW.shape[2]]
+        if self._clamp:
+            rows_B3nW = rows_B3nW.clamp(0, 1)
+        if self._top is not None:
+            rows_B3nW = rows_B3nW.mul_(self._top).round_()
+        into.copy_(rows_B3nW)
 
-    def _features(self, block: Block) -> Tensor:
-        rows, columns = block.lr
-        return self.feat_BDhw[:, :, rows, columns]
 
-    @property
-    def _block_queries(self) -> int:
-        return QUERIES_CPU if self.feat_BDhw.device.type == "cpu" else QUERIES_GPU
+def collect(
+    engine: Engine,
+    decision: Decision,
+    assignment_BHW: Tensor | None = None,
+    clamp: bool = True,
+    bits: int | None = None,
+) -> UpscaleResult:
+    """Runs an engine and puts its rows together.
+
+    Args:
+        engine: ready to run.
+        decision: which class each pixel takes.
+        assignment_BHW: the classes, if they are known already.
+        clamp: to [0, 1].
+        bits: see :class:`Output`.
+    """
+    B, (h, w), (H, W) = len(engine.lr_B3hw), engine.grid.lr_size, engine.grid.size
+    device = engine.lr_B3hw.device
+    output = Output(B, (H, W), device, bits, clamp)
+    class_BHW = torch.empty(B, H, W, dtype=torch.uint8, device=device)
+
+    def keep_classes(top: int, rows_BnW: Tensor) -> None:
+        class_BHW[:, top : top + rows_BnW.shape[1]] = rows_BnW
+
+    with torch.inference_mode():
+        done = engine.run(decision, output.put, keep_classes, assignment_BHW)
+    flops = done.flops(decision.macs, B * h * w, classified=decision.single is None)
+    shares = tuple(count / sum(done.counts_M) for count in done.counts_M)
+    return UpscaleResult(output.image_B3HW, class_BHW, flops, shares)

@@ -14,12 +14,16 @@ class Routing:
     """Which upsampler each pixel takes, and what is done about the seams.
 
     Attributes:
-        mode: ``"k"`` (Eq. 10), ``"adaptive"`` (ADM), or a class number: ``"0"`` sends every pixel
-            to the heaviest upsampler.
+        mode: ``"k"`` (Eq. 10), ``"adaptive"`` (ADM), ``"budget"`` (Eq. 10 with the smallest ``k``
+            that a budget can pay for), or a class number: ``"0"`` sends every pixel to the heaviest
+            upsampler.
         k: for mode ``"k"``: lower is heavier, 0 takes the most probable class.
-        cost: for mode ``"k"``: how FLOPs become the costs of Eq. 9;
-            ``"softmax"`` or ``"proportional"``.
+        cost: for modes ``"k"`` and ``"budget"``: how FLOPs become the costs of Eq. 9;
+            ``"softmax"`` or ``"proportional"``. Under a budget it matters for three classes or
+            more.
         refine: whether light pixels beside heavy ones are smoothed (Sec. 3.4).
+        budget: for mode ``"budget"``, and only for it: which share of the all-heavy cost each
+            picture may take, above 0 and up to 1.
 
     Raises:
         ConfigError: a value that is none of these.
@@ -29,14 +33,15 @@ class Routing:
     k: float = 0.0
     cost: CostRule | str = CostRule.SOFTMAX
     refine: bool = True
+    budget: float | None = None
 
     def __post_init__(self) -> None:
         # Settings read from YAML or a command line bring numbers and plain strings.
         mode = str(self.mode).strip().lower()
-        if mode not in ("k", "adaptive") and not (mode.isascii() and mode.isdigit()):
+        if mode not in ("k", "adaptive", "budget") and not (mode.isascii() and mode.isdigit()):
             raise ConfigError(
-                f"the routing mode must be 'k', 'adaptive' or a class number (0 is the heaviest), "
-                f"not {self.mode!r}"
+                f"the routing mode must be 'k', 'adaptive', 'budget' or a class number (0 is the "
+                f"heaviest), not {self.mode!r}"
             )
         try:
             cost = CostRule(self.cost)
@@ -47,11 +52,38 @@ class Routing:
             raise ConfigError(f"k must be a finite number, not {self.k!r}")
         if not isinstance(self.refine, bool):
             raise ConfigError(f"refine must be true or false, not {self.refine!r}")
+        _check_budget(mode, self.budget)
         object.__setattr__(self, "mode", mode)
         object.__setattr__(self, "k", float(self.k))
         object.__setattr__(self, "cost", cost)
+        if self.budget is not None:
+            object.__setattr__(self, "budget", float(self.budget))
 
     @property
     def single(self) -> int | None:
-        """The one class that every pixel takes, or ``None`` where each pixel has a choice."""
+        """The one class that every pixel takes, or ``None`` where each pixel has a choice.
+
+        A budget of 1 buys the heaviest everywhere, and there is nothing left to pay a classifier.
+        """
+        if self.mode == "budget" and self.budget == 1:
+            return 0
         return int(self.mode) if self.mode.isdigit() else None
+
+
+def _check_budget(mode: str, budget: object) -> None:
+    if mode != "budget":
+        if budget is not None:
+            raise ConfigError(
+                f"a budget is for the routing mode 'budget', not for {mode!r}: set that mode, or "
+                f"leave budget={budget} out"
+            )
+        return
+    if budget is None:
+        raise ConfigError(
+            "the routing mode 'budget' needs a budget: a share of the all-heavy cost, such as 0.5"
+        )
+    if not is_number(budget) or not 0 < budget <= 1:
+        raise ConfigError(
+            "the budget must be a share of the all-heavy cost, a number above 0 and up to 1, "
+            f"not {budget!r}"
+        )

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.inference.analysis import Analysis, UpscaleResult
-from pcsr_lightning.inference.checks import (
-    check_finite,
-    check_picture,
-    check_size,
-    output_size,
-)
-from pcsr_lightning.inference.flops import original_flops
+from pcsr_lightning.inference.analysis import Output, UpscaleResult, collect
+from pcsr_lightning.inference.branches import Branches
+from pcsr_lightning.inference.checks import check_finite, check_picture, check_size, output_size
+from pcsr_lightning.inference.decision import Decision
+from pcsr_lightning.inference.engine import Engine
+from pcsr_lightning.inference.execution import Execution, Precision
+from pcsr_lightning.inference.feature_rows import STRIP_PIXELS, feature_rows, strip_rows
+from pcsr_lightning.inference.flops import Flops, model_macs, original_flops
+from pcsr_lightning.inference.original_rows import original_rows
 from pcsr_lightning.inference.routing_choice import Routing
-from pcsr_lightning.networks import PCSR, Original, evaluating
+from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.routing import CostRule
+
+KEEP_BYTES = 2**28
+"""Features up to this size are kept between the two passes of adaptive and budget; larger ones are
+computed again."""
 
 
 def upscale(
@@ -30,8 +36,13 @@ def upscale(
     *,
     size: tuple[int, int] | None = None,
     only: int | None = None,
+    budget: float | None = None,
     cost: CostRule | str = CostRule.SOFTMAX,
     refine: bool = True,
+    precision: Precision | str = Precision.FP32,
+    max_memory: int | None = None,
+    tile_rows: int | None = None,
+    bits: int | None = None,
 ) -> UpscaleResult:
     """Enlarges pictures, paying for each pixel according to its difficulty.
 
@@ -44,8 +55,16 @@ def upscale(
         adaptive: decide by the picture's own statistics instead of ``k`` (ADM).
         size: ``(H, W)`` of the result, instead of ``scale``.
         only: send every pixel to this class, 0 being the heaviest, instead of ``k``.
+        budget: what each picture may cost, as a share of sending every pixel to the heaviest
+            upsampler, above 0 and up to 1, instead of ``k``. The hardest pixels are paid for first;
+            where it is less than all pixels in the lightest class cost, they go there.
         cost: ``softmax`` (Eq. 9), or ``proportional`` as the published code has it.
         refine: smooth light pixels beside heavy ones (Sec. 3.4).
+        precision: ``fp32``, or ``bf16`` where the machine multiplies bfloat16 numbers.
+        max_memory: bytes that may be in work at a time, beside picture, result and model.
+        tile_rows: LR rows in work at a time, instead of ``max_memory``.
+        bits: 8 or 16 gives the picture as whole numbers of so many bits, rounded as in a file, in
+            a quarter or half of the memory.
 
     Returns:
         The picture, the class of each pixel, and the cost.
@@ -60,55 +79,139 @@ def upscale(
         >>> result.image.shape
         torch.Size([1, 3, 240, 320])
     """
-    routing = _routing(k, adaptive, only, cost, refine)
-    if isinstance(model, Original):
-        return _upscale_original(model, image, scale, size, routing)
-    if not isinstance(model, PCSR):
+    routing = _routing(k, adaptive, only, budget, cost, refine)
+    return upscale_by(
+        model, image, routing, Execution(precision, max_memory, tile_rows), scale, size, bits
+    )
+
+
+def upscale_by(
+    model: PCSR | Original,
+    image_B3hw: Tensor,
+    routing: Routing,
+    execution: Execution | None = None,
+    scale: float | Sequence[float] = 4,
+    size: tuple[int, int] | None = None,
+    bits: int | None = None,
+) -> UpscaleResult:
+    """:func:`upscale` with its choices as values; see there."""
+    execution = execution or Execution()
+    if not isinstance(model, PCSR | Original):
         raise ConfigError(
             f"the model must be a PCSR or an Original network, not {type(model).__name__}; "
             "pcsr_lightning.load gives one"
         )
-    return Analysis.of(model, image, scale, size).run(routing)
+    if bits not in (None, 8, 16):
+        raise ConfigError(f"bits must be 8 or 16, or None for numbers in [0, 1], not {bits!r}")
+    check_picture(image_B3hw, model.mean.device)
+    # int(): while torch traces, sizes are tensors.
+    lr_size = (int(image_B3hw.shape[-2]), int(image_B3hw.shape[-1]))
+    wanted = output_size(lr_size, scale) if size is None else check_size(lr_size, size)
+    if isinstance(model, Original):
+        return _upscale_original(model, image_B3hw, wanted, routing, execution, bits)
+    decision = Decision(routing, model_macs(model), lr_size, wanted)
+    # Large pictures fill the machine one by one, in strips.
+    at_once = len(image_B3hw) if lr_size[0] * lr_size[1] <= STRIP_PIXELS else 1
+    results = [
+        collect(make_engine(model, part, wanted, execution), decision, bits=bits)
+        for part in torch.split(image_B3hw, at_once)
+    ]
+    return results[0] if len(results) == 1 else _joined(results)
+
+
+def make_engine(
+    model: PCSR, image_B3hw: Tensor, size: tuple[int, int], execution: Execution
+) -> Engine:
+    """Everything ready for one run over pictures.
+
+    Args:
+        model: on the pictures' device.
+        image_B3hw: in [0, 1], floating point.
+        size: ``(H, W)`` of the result.
+        execution: precision and strips.
+    """
+    lr_size = (int(image_B3hw.shape[-2]), int(image_B3hw.shape[-1]))
+    dtype = execution.dtype(model)
+    with torch.inference_mode():
+        lr_B3hw = image_B3hw.float()
+        x_B3hw = lr_B3hw - model.mean.float()[:, None, None]
+        features = feature_rows(model.backbone, model.backbone.halo, x_B3hw, dtype)
+        rows = strip_rows(execution, x_B3hw, features.reach, size[0] / lr_size[0])
+        grid = model.grid(lr_size, size)
+        keep = KEEP_BYTES if execution.max_memory is None else execution.max_memory // 2
+        return Engine(
+            lr_B3hw, grid, features, Branches.of(model, grid, dtype), rows, keep_bytes=keep
+        )
+
+
+def _joined(results: Sequence[UpscaleResult]) -> UpscaleResult:
+    """Pictures that were done one by one, as a batch."""
+    images, classes = zip(*((r.image, r.assignment) for r in results), strict=True)
+    gmacs = sum(r.flops.gmacs for r in results)
+    published = sum(r.flops.gflops_published for r in results)
+    shares = [fmean(share) for share in zip(*(r.shares for r in results), strict=True)]
+    return UpscaleResult(
+        torch.cat(images), torch.cat(classes), Flops(gmacs, published), tuple(shares)
+    )
 
 
 def _routing(
-    k: float, adaptive: bool, only: int | None, cost: CostRule | str, refine: bool
+    k: float,
+    adaptive: bool,
+    only: int | None,
+    budget: float | None,
+    cost: CostRule | str,
+    refine: bool,
 ) -> Routing:
-    chosen = [name for name, is_set in _choices(k, adaptive, only) if is_set]
+    chosen = [name for name, is_set in _choices(k, adaptive, only, budget) if is_set]
     if len(chosen) > 1:
         raise ConfigError(f"{' and '.join(chosen)} exclude each other: give one of them")
-    mode = "adaptive" if adaptive else "k" if only is None else str(only)
-    return Routing(mode, k, cost, refine)
+    if budget is not None:
+        mode = "budget"
+    else:
+        mode = "adaptive" if adaptive else "k" if only is None else str(only)
+    return Routing(mode, k, cost, refine, budget)
 
 
-def _choices(k: float, adaptive: bool, only: int | None) -> list[tuple[str, bool]]:
-    return [(f"k={k}", k != 0), ("adaptive", adaptive), (f"only={only}", only is not None)]
+def _choices(
+    k: float, adaptive: bool, only: int | None, budget: float | None
+) -> list[tuple[str, bool]]:
+    return [
+        (f"k={k}", k != 0),
+        ("adaptive", adaptive),
+        (f"only={only}", only is not None),
+        (f"budget={budget}", budget is not None),
+    ]
 
 
 def _upscale_original(
     model: Original,
     image_B3hw: Tensor,
-    scale: float | Sequence[float],
-    size: tuple[int, int] | None,
+    size: tuple[int, int],
     routing: Routing,
+    execution: Execution,
+    bits: int | None,
 ) -> UpscaleResult:
-    check_picture(image_B3hw, model.mean.device)
-    lr_size = (image_B3hw.shape[-2], image_B3hw.shape[-1])
-    wanted = output_size(lr_size, scale) if size is None else check_size(lr_size, size)
+    lr_size = (int(image_B3hw.shape[-2]), int(image_B3hw.shape[-1]))
     made = (lr_size[0] * model.scale, lr_size[1] * model.scale)
-    if wanted != made:
+    if size != made:
         raise ConfigError(
             f"this is an original {model.backbone.name} model, made for scale {model.scale} only: "
-            f"it cannot make {wanted[0]} x {wanted[1]} pixels of {lr_size[0]} x {lr_size[1]} "
+            f"it cannot make {size[0]} x {size[1]} pixels of {lr_size[0]} x {lr_size[1]} "
             "(height x width). Take a PCSR model for other scales"
         )
     if routing.single:
         raise ConfigError(f"there is no class {routing.single}: an original model has class 0 only")
-    with torch.inference_mode(), evaluating(model):
-        x = image_B3hw.to(model.mean.dtype).contiguous(memory_format=torch.channels_last)
-        sr_B3HW = model(x).float()
-        check_finite(sr_B3HW, "the enlarged picture")
+    if routing.mode == "budget" and routing.single is None:
+        raise ConfigError(
+            f"budget={routing.budget}: an original model has one class and one cost; take a PCSR "
+            "model for a budget"
+        )
+    picture = Output(len(image_B3hw), made, image_B3hw.device, bits)
+    with torch.inference_mode():
+        for top, sr_B3nW in original_rows(model, image_B3hw, execution):
+            check_finite(sr_B3nW, "the enlarged picture")
+            picture.put(top, sr_B3nW)
     flops = original_flops(model, image_B3hw[:, 0].numel())
-    image = sr_B3HW.clamp(0, 1).contiguous()
-    assignment = torch.zeros(len(image), *made, dtype=torch.uint8, device=image.device)
-    return UpscaleResult(image, assignment, flops, (1.0,))
+    assignment = torch.zeros(len(image_B3hw), *made, dtype=torch.uint8, device=image_B3hw.device)
+    return UpscaleResult(picture.image_B3HW, assignment, flops, (1.0,))

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import addmm_flop_jit
 from torch import Tensor, nn
 
 from pcsr_lightning.networks.modes import evaluating
@@ -58,6 +59,7 @@ def count_macs(module: nn.Module, *inputs: Tensor) -> float:
             "aten::prelu": _per_element(0.5),
             "aten::_prelu_kernel": _per_element(0.5),
             "aten::batch_norm": _per_element(1.0),
+            "aten::addmm_": addmm_flop_jit,
             # Fixed interpolation of the three input channels; the paper counts it as free.
             "aten::upsample_bilinear2d": _per_element(0.0),
         }

@@ -35,6 +35,7 @@ _WRITE_OPTIONS: dict[str, dict[str, object]] = {
 SUFFIXES = tuple(_WRITE_OPTIONS)
 _NO_ALPHA = {".jpg", ".jpeg", ".bmp"}
 _SIXTEEN_BIT = {".png", ".tif", ".tiff"}
+_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Picture:
     """A picture file's content, upright.
 
     Attributes:
-        rgb: float32 (3, h, w) in [0, 1]; three equal channels for a grey file.
+        rgb: float32 (3, h, w) in [0, 1]; three equal channels for a grey file. To be written it may
+            also hold whole numbers, uint8 or uint16 over their whole range.
         alpha: float32 (1, h, w) in [0, 1], not premultiplied; None when the file has none.
         bits: 8 or 16 bits a channel, in the file.
         grey: the file holds one colour channel, and `write` will write one.
@@ -203,21 +205,40 @@ def _decode_vips(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], by
 
 def _to_pixels(picture: Picture, path: Path, suffix: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """(h, w, bands) in what the format can hold."""
-    rgb = picture.rgb.detach().float().cpu()
+    rgb = picture.rgb
     if rgb.ndim != 3 or len(rgb) != 3:
         raise PictureError(f"{path}: a picture is (3, h, w), got {tuple(rgb.shape)}.")
-    # Channels that started equal can part by rounding on their way through a network.
-    bands = [rgb.mean(0, keepdim=True) if picture.grey else rgb]
-    if picture.alpha is not None and suffix in _NO_ALPHA:
-        _log.warning("%s: %s cannot hold transparency; written without it.", path, suffix)
-    elif picture.alpha is not None:
-        bands.append(picture.alpha.detach().float().cpu())
     bits = picture.bits
     if bits == 16 and suffix not in _SIXTEEN_BIT:
         _log.warning("%s: %s holds 8 bits a channel; 16 bit was rounded to it.", path, suffix)
         bits = 8
-    values = torch.cat(bands).clamp(0, 1).mul(2**bits - 1).round().permute(1, 2, 0).numpy()
-    return np.ascontiguousarray(values.astype(np.uint16 if bits == 16 else np.uint8))
+    alpha = picture.alpha
+    if alpha is not None and suffix in _NO_ALPHA:
+        _log.warning("%s: %s cannot hold transparency; written without it.", path, suffix)
+        alpha = None
+    _, h, w = rgb.shape
+    bands = (1 if picture.grey else 3) + (alpha is not None)
+    pixels = np.empty((h, w, bands), np.uint16 if bits == 16 else np.uint8)
+    # A few rows at a time: a large picture in floating point takes more than all else.
+    for top in range(0, h, _ROWS):
+        rows = slice(top, top + _ROWS)
+        parts = [_floats(rgb[:, rows])]
+        if picture.grey:
+            # Channels that started equal can part by rounding on their way through a network.
+            parts = [parts[0].mean(0, keepdim=True)]
+        if alpha is not None:
+            parts.append(_floats(alpha[:, rows]))
+        values = torch.cat(parts).clamp_(0, 1).mul_(2**bits - 1).round_()
+        pixels[rows] = values.permute(1, 2, 0).numpy()
+    return pixels
+
+
+def _floats(values: Tensor) -> Tensor:
+    """In [0, 1], on the CPU."""
+    values = values.detach().cpu()
+    if values.dtype in (torch.uint8, torch.uint16):
+        return values.float() / torch.iinfo(values.dtype).max
+    return values.float()
 
 
 def _to_vips(pixels: NDArray[np.uint8] | NDArray[np.uint16], icc: bytes | None) -> pyvips.Image:

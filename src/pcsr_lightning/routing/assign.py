@@ -43,8 +43,17 @@ def assign_by_k(logits_BMHW: Tensor, costs_M: Tensor, k: float) -> Tensor:
     """
     if not math.isfinite(k):
         raise ConfigError(f"k must be a finite number, not {k}")
-    bias_M = (-k * costs_M.log()).to(device=logits_BMHW.device, dtype=logits_BMHW.dtype)
-    return (logits_BMHW + bias_M[:, None, None]).argmax(dim=1).to(torch.uint8)
+    bias_M = (-k * costs_M.log()).tolist()
+    first, *others = logits_BMHW.unbind(dim=1)
+    best_BHW = first + bias_M[0]
+    class_BHW = torch.zeros_like(first, dtype=torch.uint8)
+    # Class by class: several times as fast as argmax over a dimension that is not the last.
+    for j, (logit_BHW, bias) in enumerate(zip(others, bias_M[1:], strict=True), start=1):
+        score_BHW = logit_BHW + bias
+        class_BHW.masked_fill_(score_BHW > best_BHW, j)
+        if j < len(others):
+            torch.maximum(best_BHW, score_BHW, out=best_BHW)
+    return class_BHW
 
 
 def difficulty(logits_BMHW: Tensor) -> Tensor:
@@ -68,9 +77,12 @@ def assign_adaptive(logits_BMHW: Tensor) -> Tensor:
     Returns:
         Classes ``(B, H, W)``, uint8.
     """
-    M = logits_BMHW.shape[1]
-    out = [_cluster(d_HW, M) for d_HW in difficulty(logits_BMHW)]
-    return torch.stack(out)
+    return assign_by_difficulty(difficulty(logits_BMHW), logits_BMHW.shape[1])
+
+
+def assign_by_difficulty(difficulty_BHW: Tensor, num_classes: int) -> Tensor:
+    """:func:`assign_adaptive` from what :func:`difficulty` gives, which takes less to keep."""
+    return torch.stack([_cluster(d_HW, num_classes) for d_HW in difficulty_BHW])
 
 
 def _cluster(d_HW: Tensor, num_classes: int) -> Tensor:

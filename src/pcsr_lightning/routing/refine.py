@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pcsr_lightning.routing.assign import heavy_classes
 
@@ -26,9 +27,18 @@ def refine(sr_B3HW: Tensor, assignment_BHW: Tensor, num_classes: int) -> Tensor:
     if H < 3 or W < 3:
         return sr_B3HW.clone()
     heavy_B1HW = (assignment_BHW < heavy_classes(num_classes))[:, None]
-    beside_heavy = F.max_pool2d(heavy_B1HW.to(sr_B3HW.dtype), 3, stride=1) > 0
     inner = (slice(None), slice(None), slice(1, -1), slice(1, -1))
-    touch = beside_heavy & ~heavy_B1HW[inner]
+    touch = _three_by_three(heavy_B1HW, torch.logical_or) & ~heavy_B1HW[inner]
+    mean = _three_by_three(sr_B3HW, torch.add).mul_(1 / 9)
     out = sr_B3HW.clone()
-    out[inner] = torch.where(touch, F.avg_pool2d(sr_B3HW, 3, stride=1), sr_B3HW[inner])
+    out[inner] = torch.where(touch, mean, sr_B3HW[inner])
     return out
+
+
+def _three_by_three(x: Tensor, join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Joins each inner pixel with its eight neighbours; rows first, then columns.
+
+    Sums of slices: several times as fast as pooling.
+    """
+    rows = join(join(x[..., :-2, :], x[..., 1:-1, :]), x[..., 2:, :])
+    return join(join(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:])

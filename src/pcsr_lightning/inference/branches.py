@@ -1,0 +1,291 @@
+"""Gather - run - scatter: each pixel-level MLP on the queries that want it, a strip at a time.
+
+At whole scales the enlargement is taken apart into its ``S = sy * sx`` sub-positions: those HR
+pixels that lie alike within their LR pixel. Each sub-position is a picture of the LR size in which
+every query asks its own pixel, so there are no coordinates, and the offset's part of the first
+layer is one constant vector. This *native* order is kept until the result is put together.
+
+Legend: B batch, r w LR rows and columns of a strip, P = B * r * w its LR pixels, n W its HR rows
+and columns, D feature channels, M classes, S sub-positions, K queries of one class, C width of a
+layer, Q queries of a strip in native order, O outputs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.inference.checks import check_finite
+from pcsr_lightning.inference.fused import linear_relu
+from pcsr_lightning.networks import PCSR, PixelMLP, QueryGrid
+
+BLOCK_VALUES = {"cpu": 2**18, "cuda": 2**27}
+"""Values of a layer that are in work together: on a CPU they stay in its cache."""
+QUANTUM = 512
+"""The last block of queries is filled up to a multiple of this: processors and libraries prepare
+themselves anew for every new shape, which takes longer than a few more rows."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """LR rows ``[top, bottom)`` of a picture and the HR rows that ask them."""
+
+    top: int
+    bottom: int
+    hr_top: int
+    hr_bottom: int
+
+
+class FastMLP:
+    """An upsampler's or the classifier's weights, made ready for many queries.
+
+    Args:
+        mlp: its weights are copied.
+        grid: the whole picture's queries.
+        dtype: of the arithmetic.
+        name: what to call it in an error.
+
+    Raises:
+        PCSRError: a weight is NaN or infinite.
+    """
+
+    def __init__(self, mlp: PixelMLP, grid: QueryGrid, dtype: torch.dtype, name: str) -> None:
+        self.outputs, self.dtype = mlp.out_channels, dtype
+        rows_HC, cols_WC = mlp.offset_terms(grid)
+        bias_C = mlp.project.bias.detach()
+        self.project_CD = mlp.project.weight.detach().to(dtype)
+        layers = [layer for layer in mlp.tail if isinstance(layer, torch.nn.Linear)]
+        self.layers = [(x.weight.detach().to(dtype), x.bias.detach().to(dtype)) for x in layers]
+        if grid.whole_scale is not None:
+            sy, sx = grid.whole_scale
+            table_SC = (rows_HC[:sy, None] + cols_WC[:sx]).flatten(0, 1) + bias_C
+            self.table_SC = table_SC.detach().to(dtype)
+        else:
+            self.rows_HC = (rows_HC + bias_C).detach().to(dtype)
+            self.cols_WC = cols_WC.detach().to(dtype)
+        # A fused ReLU turns NaN into 0, so that it would not be seen in the result.
+        for part in mlp.parameters():
+            check_finite(part.detach(), f"the weights of {name}")
+
+    def project(self, feat_PD: Tensor) -> Tensor:
+        """The first layer's share of the LR pixels, ``(P, C)``, without bias."""
+        return F.linear(feat_PD, self.project_CD)
+
+    def project_planar(self, feat_PD: Tensor) -> Tensor:
+        """The same as ``(C, P)``."""
+        return torch.mm(self.project_CD, feat_PD.t())
+
+    def finish(self, first_KC: Tensor) -> Tensor:
+        """All that follows the first layer, ``(O, K)``; overwrites its input."""
+        if not self.layers:
+            return first_KC.t()
+        x = first_KC.clamp_min_(0)
+        for weight, bias in self.layers[:-1]:
+            x = linear_relu(x, weight, bias)
+        weight, bias = self.layers[-1]
+        # So few outputs are made several times as fast as rows of a planar result.
+        return torch.addmm(bias[:, None], weight, x.t())
+
+    def finish_planar(self, first_CK: Tensor) -> Tensor:
+        """The same from ``(C, K)``: faster for the narrow layers of a classifier."""
+        x = first_CK
+        for weight, bias in self.layers:
+            x = torch.addmm(bias[:, None], weight, x.clamp_min_(0))
+        return x
+
+
+class Branches(ABC):
+    """A model's upsamplers and classifier at work on one picture size.
+
+    Args:
+        model: its weights are copied; later changes to them are not seen.
+        grid: the picture's queries.
+        dtype: of the arithmetic.
+    """
+
+    def __init__(self, model: PCSR, grid: QueryGrid, dtype: torch.dtype) -> None:
+        self.grid, self.dtype, self.num_classes = grid, dtype, model.num_classes
+        self._upsamplers = [model.upsampler(j) for j in range(self.num_classes)]
+        self._ready: dict[int, FastMLP] = {}
+        self._classifier = model.classifier
+        self._fast_classifier: FastMLP | None = None
+
+    @staticmethod
+    def of(model: PCSR, grid: QueryGrid, dtype: torch.dtype) -> Branches:
+        """Those that fit the scale."""
+        kind = AnyScale if grid.whole_scale is None else WholeScale
+        return kind(model, grid, dtype)
+
+    def upsampler(self, j: int) -> FastMLP:
+        """``U_j``; made ready when first asked for."""
+        if j not in self._ready:
+            self._ready[j] = FastMLP(self._upsamplers[j], self.grid, self.dtype, f"upsampler {j}")
+        return self._ready[j]
+
+    @property
+    def classifier(self) -> FastMLP:
+        """``C``.
+
+        Raises:
+            ConfigError: the network has none.
+        """
+        if self._classifier is None:
+            raise ConfigError("this network has one upsampler and no classifier: nothing to route")
+        if self._fast_classifier is None:
+            self._fast_classifier = FastMLP(
+                self._classifier, self.grid, self.dtype, "the classifier"
+            )
+        return self._fast_classifier
+
+    @abstractmethod
+    def logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
+        """The classifier's output at every query of a strip, native order: ``(B, M, Q)``."""
+
+    @abstractmethod
+    def residual(
+        self, feat_BrwD: Tensor, strip: Strip, class_BQ: Tensor, every_class: bool = False
+    ) -> Tensor:
+        """Each query's residual from its own class's upsampler, native order: ``(B, 3, Q)``.
+
+        Args:
+            feat_BrwD: the strip's features.
+            strip: which rows they are.
+            class_BQ: uint8.
+            every_class: runs the first layer of classes without a pixel here, too, so that a
+                picture's cost does not depend on how it is cut.
+        """
+
+    @abstractmethod
+    def to_rows(self, values_BcQ: Tensor, strip: Strip) -> Tensor:
+        """From native order to the picture's: ``(B, c, n, W)``."""
+
+    @abstractmethod
+    def to_native(self, rows_BcnW: Tensor, strip: Strip) -> Tensor:
+        """From the picture's order to native: ``(B, c, Q)``."""
+
+
+class WholeScale(Branches):
+    """At whole scales: sub-position by sub-position."""
+
+    @property
+    def _scale(self) -> tuple[int, int]:
+        assert self.grid.whole_scale is not None
+        return self.grid.whole_scale
+
+    def logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
+        B, r, w, D = feat_BrwD.shape
+        mlp = self.classifier
+        proj_CP = mlp.project_planar(feat_BrwD.reshape(-1, D))
+        out_MSP = proj_CP.new_empty(
+            self.num_classes, len(mlp.table_SC), B * r * w, dtype=torch.float32
+        )
+        for s, term_C in enumerate(mlp.table_SC):
+            out_MSP[:, s] = mlp.finish_planar(proj_CP + term_C[:, None])
+        M, S, _ = out_MSP.shape
+        return out_MSP.view(M, S, B, r * w).permute(2, 0, 1, 3).reshape(B, M, S * r * w)
+
+    def residual(
+        self, feat_BrwD: Tensor, strip: Strip, class_BQ: Tensor, every_class: bool = False
+    ) -> Tensor:
+        B, r, w, D = feat_BrwD.shape
+        sy, sx = self._scale
+        S, P = sy * sx, B * r * w
+        class_SP = class_BQ.view(B, S, r * w).transpose(0, 1).reshape(S, P)
+        feat_PD = feat_BrwD.reshape(P, D)
+        out_3Q = feat_PD.new_empty(3, S * P, dtype=torch.float32)
+        for j in range(self.num_classes):
+            place, pixel = (class_SP == j).nonzero().unbind(dim=1)
+            if len(place) or every_class:
+                mlp = self.upsampler(j)
+                proj_PC = mlp.project(feat_PD)
+                for part in _blocks(len(place), proj_PC):
+                    s, p = place[part], pixel[part]
+                    first_KC = proj_PC.index_select(0, p)
+                    first_KC += mlp.table_SC.index_select(0, s)
+                    out_3Q.index_copy_(1, s * P + p, _finish(mlp, first_KC))
+        return out_3Q.view(3, S, B, r * w).permute(2, 0, 1, 3).reshape(B, 3, S * r * w)
+
+    def to_rows(self, values_BcQ: Tensor, strip: Strip) -> Tensor:
+        (sy, sx), r = self._scale, strip.bottom - strip.top
+        B, c, _ = values_BcQ.shape
+        w = self.grid.lr_size[1]
+        x = values_BcQ.view(B, c, sy, sx, r, w).permute(0, 1, 4, 2, 5, 3)
+        return x.reshape(B, c, r * sy, w * sx)
+
+    def to_native(self, rows_BcnW: Tensor, strip: Strip) -> Tensor:
+        (sy, sx), r = self._scale, strip.bottom - strip.top
+        B, c = rows_BcnW.shape[:2]
+        w = self.grid.lr_size[1]
+        return rows_BcnW.reshape(B, c, r, sy, w, sx).permute(0, 1, 3, 5, 2, 4).reshape(B, c, -1)
+
+
+class AnyScale(Branches):
+    """At any scale: every query looks up its LR pixel. Native order is the picture's."""
+
+    def logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
+        B, r, w, D = feat_BrwD.shape
+        mlp, M, W = self.classifier, self.num_classes, self.grid.size[1]
+        proj_CBrw = mlp.project_planar(feat_BrwD.reshape(-1, D)).view(-1, B, r, w)
+        wide_CBrW = proj_CBrw.index_select(3, self.grid.cols_W) + mlp.cols_WC.t()[:, None, None]
+        near = self.grid.rows_H[strip.hr_top : strip.hr_bottom] - strip.top
+        term_CBn1 = mlp.rows_HC[strip.hr_top : strip.hr_bottom].t()[:, None, :, None]
+        out_MBnW = proj_CBrw.new_empty(M, B, len(near), W, dtype=torch.float32)
+        for rows in _blocks(len(near), proj_CBrw.new_empty(0, B * W * len(proj_CBrw))):
+            first_CBnW = wide_CBrW.index_select(2, near[rows]) + term_CBn1[:, :, rows]
+            out_MQ = mlp.finish_planar(first_CBnW.flatten(1))
+            out_MBnW[:, :, rows] = out_MQ.view(M, B, -1, W)
+        return out_MBnW.transpose(0, 1).reshape(B, M, len(near) * W)
+
+    def residual(
+        self, feat_BrwD: Tensor, strip: Strip, class_BQ: Tensor, every_class: bool = False
+    ) -> Tensor:
+        B, r, w, D = feat_BrwD.shape
+        n, W = strip.hr_bottom - strip.hr_top, self.grid.size[1]
+        feat_PD = feat_BrwD.reshape(-1, D)
+        out_3Q = feat_PD.new_empty(3, B * n * W, dtype=torch.float32)
+        class_BnW = class_BQ.view(B, n, W)
+        for j in range(self.num_classes):
+            picture, row, column = (class_BnW == j).nonzero().unbind(dim=1)
+            if len(row) or every_class:
+                mlp = self.upsampler(j)
+                proj_PC = mlp.project(feat_PD)
+                for part in _blocks(len(row), proj_PC):
+                    b, i, c = picture[part], row[part], column[part]
+                    near = self.grid.rows_H[i + strip.hr_top] - strip.top
+                    pixel = (b * r + near) * w + self.grid.cols_W[c]
+                    first_KC = proj_PC.index_select(0, pixel)
+                    first_KC += mlp.rows_HC.index_select(0, i + strip.hr_top)
+                    first_KC += mlp.cols_WC.index_select(0, c)
+                    out_3Q.index_copy_(1, (b * n + i) * W + c, _finish(mlp, first_KC))
+        return out_3Q.view(3, B, n * W).transpose(0, 1)
+
+    def to_rows(self, values_BcQ: Tensor, strip: Strip) -> Tensor:
+        return values_BcQ.view(*values_BcQ.shape[:2], -1, self.grid.size[1])
+
+    def to_native(self, rows_BcnW: Tensor, strip: Strip) -> Tensor:
+        return rows_BcnW.flatten(2)
+
+
+def _blocks(n: int, rows_NC: Tensor) -> Iterator[slice]:
+    """``n`` rows as wide as those, in blocks that suit the device; single rows at least."""
+    values = BLOCK_VALUES.get(rows_NC.device.type, BLOCK_VALUES["cuda"])
+    step = max(1, values // max(1, rows_NC.shape[1]))
+    step = step if step < QUANTUM else step // QUANTUM * QUANTUM
+    for start in range(0, n, step):
+        yield slice(start, min(n, start + step))
+
+
+def _finish(mlp: FastMLP, first_KC: Tensor) -> Tensor:
+    """The rest of the network at ``K`` queries: ``(3, K)``, float32."""
+    K = len(first_KC)
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    filled = 0 if tracing else -K % QUANTUM
+    if filled:
+        first_KC = F.pad(first_KC, (0, 0, 0, filled))
+    return mlp.finish(first_KC)[:, :K].float()

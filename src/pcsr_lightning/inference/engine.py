@@ -1,0 +1,230 @@
+"""The fast way through a trained PCSR: strips of rows from the picture to the result.
+
+Strips of LR rows come out of the backbone, the classifier looks at their queries, each query meets
+the upsampler of its class, and finished HR rows go to whoever wants them. Nothing but the picture,
+the result and one strip is in memory; where classes depend on the whole picture (adaptive, budget),
+one number a pixel is kept besides, and the features too as far as memory allows.
+
+Legend: B batch, h w LR size, H W HR size, D feature channels, M classes, r LR rows and n HR rows of
+a strip, Q its queries in native order, c values kept of a pixel.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pcsr_lightning.errors import PCSRError
+from pcsr_lightning.inference.branches import Branches, Strip
+from pcsr_lightning.inference.checks import check_finite
+from pcsr_lightning.inference.decision import Decision
+from pcsr_lightning.inference.feature_rows import FeatureRows, KeptRows
+from pcsr_lightning.inference.flops import Flops, ModelMacs
+from pcsr_lightning.inference.output_rows import EnlargedRows, RefinedRows
+from pcsr_lightning.networks import QueryGrid
+
+_log = logging.getLogger(__name__)
+
+RowSink = Callable[[int, Tensor], None]
+"""Takes the first row and rows that follow, in order."""
+
+
+@dataclass
+class Executed:
+    """What a run did.
+
+    Attributes:
+        counts_M: HR pixels of each class.
+        projected_M: LR pixels on which each class's first layer ran: those of the strips in which
+            it has a pixel.
+    """
+
+    counts_M: list[int]
+    projected_M: list[int]
+
+    def add(self, counts_M: Sequence[int], lr_pixels: int, every_class: bool) -> None:
+        """A strip of so many LR pixels is done."""
+        for j, count in enumerate(counts_M):
+            self.counts_M[j] += count
+            self.projected_M[j] += lr_pixels if count or every_class else 0
+
+    def flops(self, macs: ModelMacs, lr_pixels: int, classified: bool) -> Flops:
+        """Its cost."""
+        return macs.flops(lr_pixels, self.counts_M, self.projected_M, classified)
+
+
+class Engine:
+    """One batch of pictures on its way through a model.
+
+    Args:
+        lr_B3hw: the pictures, float32.
+        grid: which LR pixel each HR pixel asks.
+        features: the backbone's features of them, strip by strip.
+        branches: upsamplers and classifier.
+        rows: LR rows of a strip.
+        keep_bytes: how much memory features may take between two passes.
+    """
+
+    def __init__(
+        self,
+        lr_B3hw: Tensor,
+        grid: QueryGrid,
+        features: FeatureRows,
+        branches: Branches,
+        rows: int,
+        keep_bytes: int = 0,
+    ) -> None:
+        self.lr_B3hw, self.grid, self.branches = lr_B3hw, grid, branches
+        self.rows = rows
+        self._features, self._keep_bytes = features, keep_bytes
+        h = grid.lr_size[0]
+        # Nearest never falls, and at scales of 1 and more it misses no LR row.
+        first_rows = torch.searchsorted(grid.rows_H.cpu(), torch.arange(h + 1))
+        self._hr_rows: list[int] = first_rows.tolist()
+
+    def logits(self, sink: RowSink) -> None:
+        """The classifier's output at every query; ``sink`` takes rows ``(B, M, n, W)``."""
+
+        def look(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
+            rows = self.branches.to_rows(self._logits(feat_BrwD, strip), strip)
+            return lambda: sink(strip.hr_top, rows)
+
+        self._each_strip(look)
+
+    def run(
+        self,
+        decision: Decision,
+        image: RowSink,
+        classes: RowSink,
+        class_BHW: Tensor | None = None,
+    ) -> Executed:
+        """Enlarges the pictures.
+
+        Args:
+            decision: which class each pixel takes.
+            image: takes rows ``(B, 3, n, W)``, float32, not clamped.
+            classes: takes rows ``(B, n, W)``, uint8; some time before their pixels.
+            class_BHW: every pixel's class, where that is known already.
+
+        Raises:
+            PCSRError: NaN or infinite values, or not enough memory for a single row.
+        """
+        if class_BHW is None and decision.needs_whole:
+            class_BHW = self._settle(decision)
+        M, H = decision.num_classes, self.grid.size[0]
+        refined = RefinedRows(H, M, decision.routing.refine)
+        enlarged = EnlargedRows(self.lr_B3hw, self.grid.size)
+        done = Executed([0] * M, [0] * M)
+        every_class = class_BHW is not None and decision.counts_every_class(class_BHW)
+
+        def enlarge(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
+            class_BQ = self._classes(decision, class_BHW, strip, feat_BrwD)
+            counts_M = torch.bincount(class_BQ.flatten(), minlength=M).tolist()
+            residual_B3Q = self.branches.residual(feat_BrwD, strip, class_BQ, every_class)
+            sr_B3nW = enlarged.rows(strip.hr_top, strip.hr_bottom)
+            sr_B3nW += self.branches.to_rows(residual_B3Q, strip)
+            check_finite(sr_B3nW, "the enlarged picture")
+            class_BnW = self.branches.to_rows(class_BQ[:, None], strip)[:, 0]
+            top, finished = refined.push(sr_B3nW, class_BnW)
+
+            def deliver() -> None:
+                done.add(counts_M, feat_BrwD[..., 0].numel(), every_class)
+                classes(strip.hr_top, class_BnW)
+                image(top, finished)
+
+            return deliver
+
+        self._each_strip(enlarge)
+        return done
+
+    def _classes(
+        self, decision: Decision, class_BHW: Tensor | None, strip: Strip, feat_BrwD: Tensor
+    ) -> Tensor:
+        """The class of each query of a strip, ``(B, Q)``."""
+        if class_BHW is not None:
+            class_B1nW = class_BHW[:, None, strip.hr_top : strip.hr_bottom]
+            return self.branches.to_native(class_B1nW, strip)[:, 0]
+        if decision.single is not None:
+            shape = (len(feat_BrwD), (strip.hr_bottom - strip.hr_top) * self.grid.size[1])
+            return decision.constant(shape, feat_BrwD.device)
+        return decision.at_once(self._logits(feat_BrwD, strip)[..., None])[..., 0]
+
+    def _logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
+        logits_BMQ = self.branches.logits(feat_BrwD, strip)
+        check_finite(logits_BMQ, "the classifier's output")
+        return logits_BMQ
+
+    def _settle(self, decision: Decision) -> Tensor:
+        """A first pass that ends with every pixel's class, ``(B, H, W)``."""
+        B, (h, w) = len(self.lr_B3hw), self.grid.lr_size
+        evidence_BcHW = self.lr_B3hw.new_empty(B, decision.kept, *self.grid.size)
+        kept_BhwD: Tensor | None = None
+
+        def look(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
+            nonlocal kept_BhwD
+            evidence_BcQ = decision.evidence(self._logits(feat_BrwD, strip)[..., None])[..., 0]
+            rows = self.branches.to_rows(evidence_BcQ, strip)
+            D = feat_BrwD.shape[3]
+            if kept_BhwD is None and B * h * w * D * feat_BrwD.element_size() <= keep:
+                kept_BhwD = feat_BrwD.new_empty(B, h, w, D)
+
+            def keep_it() -> None:
+                evidence_BcHW[:, :, strip.hr_top : strip.hr_bottom] = rows
+                if kept_BhwD is not None:
+                    kept_BhwD[:, strip.top : strip.bottom] = feat_BrwD
+
+            return keep_it
+
+        keep = 0 if isinstance(self._features, KeptRows) else self._keep_bytes
+        self._each_strip(look)
+        if kept_BhwD is not None:
+            self._features = KeptRows(kept_BhwD)
+        return decision.settle(evidence_BcHW)
+
+    def _each_strip(self, work: Callable[[Strip, Tensor], Callable[[], None]]) -> None:
+        """``work`` on every strip in order; what it returns makes its result count.
+
+        Out of memory, the same rows come again in smaller strips.
+        """
+        h, done = self.grid.lr_size[0], 0
+        while done < h:
+            strips = self._features.strips(self.rows, done)
+            try:
+                while done < h:
+                    top, feat_BrwD = next(strips)
+                    check_finite(feat_BrwD, "the backbone's features")
+                    bottom = top + feat_BrwD.shape[1]
+                    strip = Strip(top, bottom, self._hr_rows[top], self._hr_rows[bottom])
+                    deliver = work(strip, feat_BrwD)
+                    deliver()
+                    done = bottom
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._shrink(error)
+
+    def _shrink(self, error: Exception) -> None:
+        if self.rows == 1:
+            raise PCSRError(
+                "not enough memory even for one row of the picture at a time"
+            ) from error
+        self.rows = max(1, self.rows // 2)
+        _log.warning("out of memory: going on with %d rows at a time", self.rows)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in words or "not enough memory" in words
+    )

@@ -1,0 +1,85 @@
+"""How an upscaling is carried out: precision, and how much of the picture is in work at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+
+import torch
+from torch import nn
+
+from pcsr_lightning.errors import ConfigError
+
+
+class Precision(StrEnum):
+    """The arithmetic of the network; pictures stay float32."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Nothing here changes the result by more than rounding.
+
+    Attributes:
+        precision: ``"fp32"``, or ``"bf16"`` where the processor or GPU multiplies bfloat16: about
+            twice as fast, for a few thousandths of a dB.
+        max_memory: bytes that may be in work at a time, beside the picture, the result and the
+            model; ``None`` chooses for speed.
+        tile_rows: LR rows in work at a time, instead of a choice by ``max_memory``.
+        compile: hands the backbone to ``torch.compile``; on a GPU, where launches dominate.
+
+    Raises:
+        ConfigError: a value that is none of these.
+    """
+
+    precision: Precision | str = Precision.FP32
+    max_memory: int | None = None
+    tile_rows: int | None = None
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            precision = Precision(self.precision)
+        except ValueError:
+            names = " or ".join(p.value for p in Precision)
+            raise ConfigError(f"the precision must be {names}, not {self.precision!r}") from None
+        object.__setattr__(self, "precision", precision)
+        for name in ("max_memory", "tile_rows"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
+                raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
+        if self.max_memory is not None and self.tile_rows is not None:
+            raise ConfigError("max_memory and tile_rows exclude each other: give one of them")
+
+    def dtype(self, model: nn.Module) -> torch.dtype:
+        """The arithmetic's type: a model in another precision than float32 keeps its own.
+
+        Raises:
+            ConfigError: this device has no fast bfloat16.
+        """
+        weight = next(model.parameters())
+        device = weight.device
+        if self.precision is Precision.FP32:
+            return weight.dtype
+        if not has_bf16(device.type):
+            raise ConfigError(
+                f"precision=bf16: this {device.type} does not multiply bfloat16 numbers, it would "
+                "be slower than fp32; leave precision out"
+            )
+        return torch.bfloat16
+
+
+@cache
+def has_bf16(device_type: str) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if device_type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device_type == "cpu":
+        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        probes = [getattr(torch.cpu, name) for name in names if hasattr(torch.cpu, name)]
+        # oneDNN also runs bfloat16 where it has to emulate it, slower than float32.
+        return any(bool(probe()) for probe in probes)
+    return False

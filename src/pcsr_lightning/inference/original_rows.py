@@ -1,0 +1,49 @@
+"""An original model the fast way, strip by strip, as PCSR models run.
+
+Legend: B batch, h w LR size, n HR rows of a strip, W HR columns.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from pcsr_lightning.inference.execution import Execution
+from pcsr_lightning.inference.feature_rows import feature_rows, strip_rows
+from pcsr_lightning.inference.output_rows import EnlargedRows
+from pcsr_lightning.networks import Original
+
+TAIL_REACH = 8
+"""LR rows that the tails' own convolutions look at, at most, where the model cannot be streamed."""
+
+# One object for each model, so that what is known of it is found again.
+_BODIES: weakref.WeakKeyDictionary[Original, nn.Module] = weakref.WeakKeyDictionary()
+
+
+def original_rows(
+    model: Original, image_B3hw: Tensor, execution: Execution
+) -> Iterator[tuple[int, Tensor]]:
+    """The enlarged pictures' rows, in order: first HR row and rows ``(B, 3, n, W)``, float32.
+
+    Args:
+        model: on the pictures' device.
+        image_B3hw: in [0, 1], floating point.
+        execution: precision and strips.
+    """
+    dtype = execution.dtype(model)
+    body = _BODIES.get(model)
+    if body is None:
+        body = _BODIES[model] = nn.Sequential(model.backbone, model.tail)
+    mean = model.mean.float()[:, None, None]
+    x_B3hw = image_B3hw.float() - mean
+    halo = None if model.backbone.halo is None else model.backbone.halo + TAIL_REACH
+    s, (h, w) = model.scale, x_B3hw.shape[-2:]
+    enlarged = EnlargedRows(x_B3hw, (h * s, w * s)) if model.backbone.adds_enlarged_input else None
+    features = feature_rows(body, halo, x_B3hw, dtype)
+    for top, sr_BnW3 in features.strips(strip_rows(execution, x_B3hw, features.reach)):
+        sr_B3nW = sr_BnW3.permute(0, 3, 1, 2).float() + mean
+        if enlarged is not None:
+            sr_B3nW += enlarged.rows(top, top + sr_B3nW.shape[2])
+        yield top, sr_B3nW

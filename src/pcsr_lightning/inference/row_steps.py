@@ -1,0 +1,181 @@
+"""What a row stream can do with rows: convolve, mix channels, work pixel by pixel, shuffle.
+
+Legend: r rows, w columns, C channels in, N channels out; rows are ``(r, w, C)``, channels last.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Rows = Callable[[int, int, int], Tensor]
+"""``(value, start, stop)`` gives the rows of a value."""
+
+
+def as_picture(rows_rwC: Tensor) -> Tensor:
+    """``(1, C, r, w)`` in channels-last memory: a view."""
+    return rows_rwC.permute(2, 0, 1)[None]
+
+
+def as_rows(picture_1Crw: Tensor) -> Tensor:
+    """``(r, w, C)``, a view where the picture is channels last."""
+    return picture_1Crw[0].permute(1, 2, 0)
+
+
+@dataclass
+class Step(ABC):
+    """One operation: rows ``[start, stop)`` of ``out`` from rows of ``inputs``.
+
+    Attributes:
+        inputs: the values it reads.
+        out: the value it makes.
+        channels: of what it makes.
+        halo: input rows above and below that a row depends on.
+        growth: output rows (and columns) for each of the input.
+    """
+
+    inputs: tuple[int, ...]
+    out: int
+    channels: int
+    halo: int = 0
+    growth: int = 1
+
+    @property
+    def margin(self) -> int:
+        """Rows of zeros that it wants to find above the first row and below the last."""
+        return 0
+
+    @abstractmethod
+    def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
+        """Computes output rows ``[start, stop)``.
+
+        Args:
+            rows: where to read from.
+            start: first output row.
+            stop: the one after the last.
+            into: where to write them; a tensor of its own if ``None``.
+            height: of the input, if it is known by now, else a number no row reaches.
+        """
+
+
+@dataclass
+class Activation:
+    """What is done to each value at the end of a step."""
+
+    module: Callable[[Tensor], Tensor]
+    is_relu: bool = False
+
+    def apply(self, fresh_rwN: Tensor, into: Tensor | None) -> Tensor:
+        """On a tensor that nobody else reads; into another one if there is one."""
+        if self.is_relu:
+            return torch.clamp_min(fresh_rwN, 0, out=fresh_rwN if into is None else into)
+        out = as_rows(self.module(as_picture(fresh_rwN)))
+        return out if into is None else into.copy_(out)
+
+
+def _finish(fresh_rwN: Tensor, activation: Activation | None, into: Tensor | None) -> Tensor:
+    if activation is not None:
+        return activation.apply(fresh_rwN, into)
+    return fresh_rwN if into is None else into.copy_(fresh_rwN)
+
+
+@dataclass
+class Convolve(Step):
+    """A convolution that keeps the size, and an activation."""
+
+    weight: Tensor = field(default_factory=lambda: torch.empty(0))
+    bias: Tensor | None = None
+    groups: int = 1
+    activation: Activation | None = None
+
+    @property
+    def margin(self) -> int:
+        return self.halo
+
+    def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
+        x = as_picture(rows(self.inputs[0], start - self.halo, stop + self.halo))
+        columns = self.weight.shape[3] // 2
+        y = F.conv2d(x, self.weight, self.bias, padding=(0, columns), groups=self.groups)
+        return _finish(as_rows(y), self.activation, into)
+
+
+@dataclass
+class Mix(Step):
+    """1x1 convolutions of several values, added up, and an activation.
+
+    A 1x1 convolution of a concatenation is the sum of one for each part: the concatenation is
+    never made.
+    """
+
+    weights_CN: Sequence[Tensor] = ()
+    bias_N: Tensor | None = None
+    added: int | None = None
+    activation: Activation | None = None
+
+    def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
+        parts = [rows(value, start, stop) for value in self.inputs[: len(self.weights_CN)]]
+        shape = (*parts[0].shape[:2], self.channels)
+        out_rwN = parts[0].new_empty(shape) if into is None else into
+        out = out_rwN.view(-1, self.channels)
+        first, *others = [part.reshape(-1, part.shape[2]) for part in parts]
+        if self.bias_N is None:
+            torch.mm(first, self.weights_CN[0], out=out)
+        else:
+            torch.addmm(self.bias_N, first, self.weights_CN[0], out=out)
+        for part, weight_CN in zip(others, self.weights_CN[1:], strict=True):
+            out.addmm_(part, weight_CN)
+        if self.added is not None:
+            out_rwN += rows(self.added, start, stop)
+        if self.activation is None:
+            return out_rwN
+        return self.activation.apply(out_rwN, out_rwN)
+
+
+@dataclass
+class Pointwise(Step):
+    """Anything that treats every pixel alike: sums, activations, concatenations."""
+
+    function: Callable[..., Tensor] = torch.add
+    activation: Activation | None = None
+
+    def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
+        # Clones: a function in place must not change what other steps still read.
+        x = [as_picture(rows(value, start, stop).clone()) for value in self.inputs]
+        return _finish(as_rows(self.function(*x)), self.activation, into)
+
+
+@dataclass
+class Shuffle(Step):
+    """Pixel shuffle: ``growth ** 2`` channels become a square of pixels."""
+
+    def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
+        s = self.growth
+        x = rows(self.inputs[0], start // s, stop // s)
+        r, w, _ = x.shape
+        y = x.view(r, w, self.channels, s, s).permute(0, 3, 1, 4, 2)
+        if into is None:
+            return y.reshape(r * s, w * s, self.channels)
+        into.view(r, s, w, s, self.channels).copy_(y)
+        return into
+
+
+@dataclass
+class Windowed(Step):
+    """A module of its own on a window with its surroundings, which are cut off again."""
+
+    module: nn.Module | None = None
+    activation: Activation | None = None
+
+    def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
+        assert self.module is not None
+        s = self.growth
+        first, last = start // s, stop // s
+        above, below = min(self.halo, first), min(self.halo, height - last)
+        x = as_picture(rows(self.inputs[0], first - above, last + below))
+        y = as_rows(self.module(x))
+        return _finish(y[above * s : above * s + stop - start], self.activation, into)

@@ -1,0 +1,198 @@
+"""Which class each pixel goes to under a budget: Eq. 10 with the smallest ``k`` that can be paid.
+
+Legend: B batch, M classes, T = M - 1 thresholds, H W HR size, n HR rows of a chunk.
+Class 0 is the heaviest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from pcsr_lightning.errors import ConfigError
+
+CHUNK = 2**20
+"""Pixels looked at together: what is worked out on the way takes no more memory than they need."""
+HALF = 16
+"""A threshold's 32 bits are found in two halves, each by one histogram."""
+SMALLEST = 1e-12
+"""Two classes whose costs are closer than this part of the range count as this far apart."""
+
+
+def assign_by_budget(
+    logits_BMHW: Tensor, costs_M: Tensor, macs_M: Sequence[float], limit: float
+) -> Tensor:
+    """Eq. 10 with the smallest ``k`` whose cost fits a limit, found on each picture by itself.
+
+    The hardest pixels are paid for first. Pixels that become heavier at the very same ``k`` (in a
+    constant picture all of them do) are upgraded in raster order until the next would cost too
+    much, so that less than one pixel's upgrade is left over. A larger limit never makes a pixel
+    lighter.
+
+    Whole pictures are decided: their logits are read three times, in chunks of rows, and besides
+    the result no memory grows with the picture. Logits are compared in single precision.
+
+    Args:
+        logits_BMHW: the classifier's output before the softmax; finite.
+        costs_M: from :func:`class_costs`.
+        macs_M: what one pixel of each class costs, in any unit, never rising.
+        limit: what the pixels of one picture may cost together, in that unit. Below the cost of
+            all pixels in the lightest class, that is what comes out.
+
+    Returns:
+        Classes ``(B, H, W)``, uint8.
+
+    Raises:
+        ConfigError: ``limit`` is NaN, or the costs do not fit the logits or rise.
+    """
+    _check(logits_BMHW.shape[1], costs_M, macs_M, limit)
+    keys_of = partial(upgrade_keys, costs_M=costs_M)
+    return torch.stack([_assign(x_MHW, keys_of, macs_M, limit) for x_MHW in logits_BMHW])
+
+
+def assign_by_keys(keys_BTHW: Tensor, macs_M: Sequence[float], limit: float) -> Tensor:
+    """:func:`assign_by_budget` from what :func:`upgrade_keys` made, which takes less to keep."""
+    _check(keys_BTHW.shape[1] + 1, None, macs_M, limit)
+    return torch.stack([_assign(x_THW, lambda x: x, macs_M, limit) for x_THW in keys_BTHW])
+
+
+def upgrade_keys(logits_BMHW: Tensor, costs_M: Tensor) -> Tensor:
+    """Up to which ``k`` a pixel takes class ``j`` or a heavier one, ``j = 0 .. M - 2``.
+
+    By Eq. 10 it does where some class ``i <= j`` beats every ``m > j``, that is up to
+    ``max_i min_m (logit_i - logit_m) / (log cost_i - log cost_m)``; it takes the class whose
+    number is how many of these are below ``k``. They never fall as ``j`` rises. Here they are in
+    units of ``1 / (log cost_0 - log cost_(M-1))``: for ``M = 2``, the difference of the logits.
+
+    Returns:
+        ``(B, M - 1, H, W)``, float32; for a single picture without ``B`` likewise.
+    """
+    logits = logits_BMHW.float()
+    scale_M = costs_M.double().log().tolist()
+    span = scale_M[0] - scale_M[-1]
+    M, parts = len(scale_M), logits.unbind(-3)
+    out: list[Tensor] = []
+    for j in range(M - 1):
+        best: Tensor | None = None
+        for i in range(j + 1):
+            worst: Tensor | None = None
+            for m in range(j + 1, M):
+                gap = (scale_M[i] - scale_M[m]) / span if span > 0 else 0.0
+                ratio = (parts[i] - parts[m]) / max(gap, SMALLEST)
+                worst = ratio if worst is None else torch.minimum(worst, ratio)
+            assert worst is not None
+            best = worst if best is None else torch.maximum(best, worst)
+        assert best is not None
+        # Rounding must not let a later threshold fall below an earlier one.
+        out.append(torch.maximum(best, out[-1]) if out else best)
+    return torch.stack(out, dim=-3)
+
+
+Keys = Callable[[Tensor], Tensor]
+
+
+def _check(num_classes: int, costs_M: Tensor | None, macs_M: Sequence[float], limit: float) -> None:
+    lengths = {num_classes, len(macs_M), num_classes if costs_M is None else len(costs_M)}
+    if num_classes < 2 or len(lengths) > 1:
+        raise ConfigError(
+            f"a budget needs the logits, the costs and the multiply-adds of the same two or more "
+            f"classes, not of {sorted(lengths)}"
+        )
+    if any(b > a for a, b in pairwise(macs_M)):
+        raise ConfigError(f"classes must be sorted heaviest first; their costs are {list(macs_M)}")
+    if math.isnan(limit):
+        raise ConfigError("the limit of a budget must be a number, not nan")
+
+
+def _assign(x_CHW: Tensor, keys_of: Keys, macs_M: Sequence[float], limit: float) -> Tensor:
+    """One picture: the threshold, the class map on its light side, then the ties."""
+    H, W = x_CHW.shape[-2:]
+    out_HW = torch.empty(H, W, dtype=torch.uint8, device=x_CHW.device)
+    left = limit - H * W * macs_M[-1]
+    if left < 0:
+        return out_HW.fill_(len(macs_M) - 1)
+    found = _threshold(x_CHW, keys_of, macs_M, left)
+    if found is None:
+        return out_HW.zero_()
+    threshold, left = found
+    prices_M = torch.tensor(list(macs_M), dtype=torch.float64, device=x_CHW.device)
+    for rows in _chunks(H, W):
+        order_TnW = _ordered(keys_of(x_CHW[:, rows]))
+        light_nW = (order_TnW <= threshold).sum(dim=0, dtype=torch.uint8)
+        out_HW[rows] = light_nW
+        if left > 0:
+            heavy_nW = (order_TnW < threshold).sum(dim=0, dtype=torch.uint8)
+            left = _upgrade(out_HW[rows].view(-1), heavy_nW.view(-1), prices_M, left)
+    return out_HW
+
+
+def _upgrade(out_N: Tensor, heavy_N: Tensor, prices_M: Tensor, left: float) -> float:
+    """Upgrades pixels in their order while they can be paid; what is then left, or -1 for done."""
+    tied_K = (heavy_N != out_N).nonzero().squeeze(1)
+    if not len(tied_K):
+        return left
+    before, after = out_N[tied_K].int(), heavy_N[tied_K].int()
+    paid_K = (prices_M[after] - prices_M[before]).cumsum(0)
+    count = int((paid_K <= left).sum())
+    out_N[tied_K[:count]] = heavy_N[tied_K[:count]]
+    if count < len(tied_K):
+        return -1.0
+    return left - float(paid_K[-1])
+
+
+def _threshold(
+    x_CHW: Tensor, keys_of: Keys, macs_M: Sequence[float], left: float
+) -> tuple[int, float] | None:
+    """The ordered key at and below which not all can be paid, and what is left once those above
+    are; ``None`` where everything can be paid."""
+    steps_T = torch.tensor([a - b for a, b in pairwise(macs_M)], dtype=torch.float64)
+    high = _first_too_dear(_histogram(x_CHW, keys_of, None), steps_T, left)
+    if high is None:
+        return None
+    low = _first_too_dear(_histogram(x_CHW, keys_of, high[0]), steps_T, high[1])
+    assert low is not None  # the same pixels, and their sum is exact
+    return ((high[0] - 2 ** (HALF - 1)) << HALF) + low[0], low[1]
+
+
+def _histogram(x_CHW: Tensor, keys_of: Keys, high: int | None) -> Tensor:
+    """How many keys of each threshold have each upper half, or each lower half given an upper."""
+    H, W = x_CHW.shape[-2:]
+    counts: Tensor | None = None
+    for rows in _chunks(H, W):
+        chunk = []
+        for order_nW in _ordered(keys_of(x_CHW[:, rows])):
+            bins = (order_nW >> HALF) + 2 ** (HALF - 1)
+            if high is not None:
+                bins = order_nW[bins == high] & (2**HALF - 1)
+            chunk.append(torch.bincount(bins.flatten(), minlength=2**HALF))
+        part = torch.stack(chunk)
+        counts = part if counts is None else counts + part
+    assert counts is not None
+    return counts.cpu()
+
+
+def _first_too_dear(counts_TN: Tensor, steps_T: Tensor, left: float) -> tuple[int, float] | None:
+    """The highest bin that cannot be paid whole, and what is left after those above it."""
+    # From the top. Multiply-adds are multiples of a half: sums below 2^52 are exact.
+    paid_N = (counts_TN.double() * steps_T[:, None]).sum(0).flip(0).cumsum(0)
+    above = int((paid_N <= left).sum())
+    if above == len(paid_N):
+        return None
+    return len(paid_N) - 1 - above, left - (float(paid_N[above - 1]) if above else 0.0)
+
+
+def _ordered(keys: Tensor) -> Tensor:
+    """Whole numbers (int32) that are ordered as the floats are."""
+    bits = (keys + 0.0).view(torch.int32)  # -0.0 becomes 0.0
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def _chunks(height: int, width: int) -> Iterator[slice]:
+    rows = max(1, CHUNK // width)
+    for top in range(0, height, rows):
+        yield slice(top, min(height, top + rows))

@@ -1,0 +1,159 @@
+"""The inference benchmark: its measuring means what it says, and the command runs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def measure() -> Iterator[ModuleType]:
+    """``benchmarks/_measure.py``; the scripts there import each other by their plain names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield importlib.import_module("_measure")
+
+
+@pytest.fixture(scope="module")
+def inputs(measure: ModuleType) -> ModuleType:
+    """``benchmarks/_inputs.py``."""
+    return importlib.import_module("_inputs")
+
+
+@pytest.fixture(scope="module")
+def growth(measure: ModuleType) -> ModuleType:
+    """``benchmarks/_growth.py``."""
+    return importlib.import_module("_growth")
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", code]
+
+
+def test_peak_is_the_commands_own(measure: ModuleType) -> None:
+    # A process made straight from this one would count these 300 MiB as its own peak.
+    held = bytearray(300 * MIB)
+    held[:: 4 * 1024] = b"x" * len(held[:: 4 * 1024])
+    assert measure.peak_bytes() > 300 * MIB
+    idle = measure.run(python("pass"), threads=1).peak
+    assert 2 * MIB < idle < 60 * MIB
+    busy = measure.run(python("x = b'x' * (200 << 20)"), threads=1).peak
+    assert 195 * MIB < busy - idle < 210 * MIB
+
+
+def test_seconds_and_output_of_a_command(measure: ModuleType) -> None:
+    code = "import os, time; time.sleep(.3); print('a'); print(os.environ['OMP_NUM_THREADS'])"
+    ran = measure.run(python(code), threads=3)
+    assert ran.seconds > 0.3
+    assert ran.output == "a\n3"
+
+
+def test_a_command_that_fails_is_an_error(measure: ModuleType) -> None:
+    from pcsr_lightning.errors import PCSRError
+
+    with pytest.raises(PCSRError, match="ended with 3 and said: because"):
+        measure.run(python("import sys; print('because', file=sys.stderr); sys.exit(3)"), 1)
+
+
+def test_rows_take_turns(measure: ModuleType) -> None:
+    order: list[str] = []
+    seen: list[tuple[str, int]] = []
+
+    def call(name: str, value: int) -> int:
+        order.append(name)
+        return value
+
+    calls = {"a": lambda: call("a", 1), "b": lambda: call("b", 2)}
+    timings = measure.interleaved(calls, 3, lambda name, result: seen.append((name, result)))
+    assert order == ["a", "b"] * 3
+    assert seen == [("a", 1), ("b", 2)]
+    assert all(len(timing.seconds) == 3 for timing in timings.values())
+
+
+def test_median_and_spread(measure: ModuleType) -> None:
+    timing = measure.Timing((3.0, 1.0, 9.0, 2.0, 4.0))
+    assert timing.median == 3
+    assert timing.text() == "3 (1 to 9)"
+
+
+def test_matrix_rate_counts_multiply_adds(measure: ModuleType) -> None:
+    one_second = measure.Timing((1.0,))
+    assert measure.matrix_rate(one_second) == pytest.approx(4 * 2048**3 / 1e9)
+
+
+def test_straight_line(growth: ModuleType) -> None:
+    line = growth.fit([1.0, 2.0, 4.0], [3.0, 5.0, 9.0])
+    assert line == pytest.approx((2.0, 1.0, 1.0))
+    # Mean 1, least squares flat: nothing is explained.
+    assert growth.fit([1.0, 2.0, 3.0], [0.0, 3.0, 0.0]).r2 == pytest.approx(0.0)
+
+
+def test_sizes_of_growth(growth: ModuleType) -> None:
+    assert growth.lr_size(33.1776) == (1080, 1920)
+    for megapixels in growth.MEGAPIXELS:
+        h, w = growth.lr_size(megapixels)
+        assert 16 * h * w / 1e6 == pytest.approx(megapixels, rel=0.01)
+
+
+def test_middle(inputs: ModuleType) -> None:
+    row = torch.tensor([0.0, 1.0, 2.0, 3.0]).expand(1, 1, 2, 4)
+    assert inputs.middle(row, (2, 2))[0, 0].tolist() == [[1, 2], [1, 2]]
+    assert inputs.middle(row, (1, 10))[0, 0, 0].tolist() == [0, 1, 2, 3, 3, 2, 1, 0, 0, 1]
+
+
+def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The benchmark as a command, with no reference data but an empty folder for it."""
+    (folder / "shared").mkdir()
+    environment = {**os.environ, "PCSR_SHARED": str(folder / "shared"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(BENCHMARKS / "inference.py"), *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=folder,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_quick_run(tmp_path: Path) -> None:
+    done = command(tmp_path, "--quick", "--only", "1,2", "--threads", "1", "--out", "found")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "found/inference.md").read_text() == done.stdout
+    assert "## Table 1" in done.stdout
+    assert "## Table 2" in done.stdout
+    facts = json.loads((tmp_path / "found/inference.json").read_text())
+    rows = {(r["kind"], r["precision"], r["mode"]): r for r in facts["ways"][0]["rows"]}
+    for mode in ("k = 0", "adaptive", "budget .5"):
+        plain, ours = rows["plain way", "fp32", mode], rows["ours", "fp32", mode]
+        assert ours["same"] >= 0.9995
+        assert ours["psnr"] == pytest.approx(plain["psnr"], abs=0.005)
+        # Hoisting saves work, and nothing else differs.
+        assert 0.5 < ours["gmacs"] / plain["gmacs"] < 1
+        assert ours["after"] >= ours["before"] > 50 * MIB
+
+
+def test_wrong_table(tmp_path: Path) -> None:
+    done = command(tmp_path, "--only", "7")
+    assert done.returncode == 2
+    assert "must be some of 1,2,3,4,5, not '7'" in done.stderr
+
+
+def test_unknown_model(tmp_path: Path) -> None:
+    done = command(tmp_path, "--quick", "--only", "2", "--model", "nothing")
+    assert done.returncode == 1
+    assert "no model is called 'nothing'" in done.stderr
+    assert "Traceback" not in done.stderr

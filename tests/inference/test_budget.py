@@ -1,0 +1,152 @@
+"""A budget is kept by what is really executed, on pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import pcsr_lightning
+from pcsr_lightning.data import SAMPLE_FOLDER
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.inference import (
+    Analysis,
+    Routing,
+    all_heavy_flops,
+    budget_words,
+    upscale,
+)
+from pcsr_lightning.networks import PCSR, build_network, default_config
+from pcsr_lightning.pictures import bicubic, read
+
+MakeNetwork = Callable[..., PCSR]
+BUDGETS = (0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 0.9, 0.97, 0.999, 1.0)
+
+
+@pytest.fixture(scope="module")
+def photo() -> Tensor:
+    """A real picture, a quarter as wide and high as shipped."""
+    hr = read(SAMPLE_FOLDER / "valid" / "coffee.png").rgb[None]
+    return bicubic(hr, (hr.shape[-2] // 4, hr.shape[-1] // 4))
+
+
+@pytest.fixture(scope="module")
+def released() -> PCSR:
+    model = pcsr_lightning.load("fsrcnn-pcsr-x4")
+    assert isinstance(model, PCSR)
+    return model
+
+
+def shares_of_budget(found: Analysis, budgets: tuple[float, ...]) -> list[float]:
+    """The cost of each, as a part of what it was allowed."""
+    lr_size = (int(found.lr_B3hw.shape[-2]), int(found.lr_B3hw.shape[-1]))
+    heavy = all_heavy_flops(found.model, lr_size, found.size, len(found.lr_B3hw)).gmacs
+    runs = (found.run(Routing("budget", budget=b, refine=False)) for b in budgets)
+    return [run.flops.gmacs / (b * heavy) for run, b in zip(runs, budgets, strict=True)]
+
+
+@pytest.mark.parametrize("scale", [2.5, 4])
+def test_released_model_on_a_photograph(photo: Tensor, released: PCSR, scale: float) -> None:
+    parts = shares_of_budget(Analysis.of(released, photo, scale), BUDGETS)
+    assert all(0.99 <= part <= 1 for part in parts), parts
+    assert parts[-1] == 1
+
+
+@pytest.mark.parametrize("num_classes", [3, 4])
+def test_more_classes(photo: Tensor, make_network: MakeNetwork, num_classes: int) -> None:
+    found = Analysis.of(make_network(num_classes=num_classes), photo, 4)
+    parts = shares_of_budget(found, BUDGETS)
+    assert all(0.99 <= part <= 1 for part in parts), parts
+    assert len(found.run(Routing("budget", budget=0.5)).assignment.unique()) == num_classes
+
+
+def test_a_class_that_is_missing_from_half_the_picture(released: PCSR, photo: Tensor) -> None:
+    half_flat = photo.clamp(0, 1).clone()
+    half_flat[:, :, half_flat.shape[-2] // 2 :] = 0.5
+    parts = shares_of_budget(Analysis.of(released, half_flat, 4), (0.1, 0.12, 0.15, 0.2))
+    assert all(0.99 <= part <= 1 for part in parts), parts
+
+
+def test_floor_and_ceiling(released: PCSR, make_network: MakeNetwork) -> None:
+    lr = torch.rand(1, 3, 12, 10)
+    sizes = ((12, 10), (48, 40))
+    low = upscale(released, lr, budget=0.05)
+    assert low.shares == (0.0, 1.0)
+    said = budget_words(released, *sizes, 0.05)
+    assert said is not None
+    heavy = all_heavy_flops(released, *sizes)
+    floor = upscale(released, lr, budget=1e-9).flops.gmacs / heavy.gmacs
+    assert f"budget of 5% is below the floor of this model, {100 * floor:.3g}% of all-heavy" in said
+    assert budget_words(released, *sizes, 0.5) is None
+    assert "so close to the floor of this model" in str(budget_words(released, *sizes, 0.085))
+    top = upscale(released, lr, budget=1)
+    assert (top.shares, top.flops) == ((1.0, 0.0), heavy)
+    assert "ceiling" in str(budget_words(released, *sizes, 1.0))
+    single = make_network(num_classes=1)
+    assert upscale(single, lr, budget=0.5).shares == (1.0,)
+    assert "one class only" in str(budget_words(single, *sizes, 0.5))
+
+
+def test_what_it_buys_does_not_depend_on_the_tiles(make_network: MakeNetwork) -> None:
+    lr = torch.rand(1, 3, 20, 18)
+    lr[:, :, 10:] = 0.6  # ties
+    for num_classes in (2, 3):
+        model = make_network(num_classes=num_classes)
+        whole = upscale(model, lr, budget=0.55, tile_rows=20)
+        for tile_rows in (1, 3, 7):
+            tiled = upscale(model, lr, budget=0.55, tile_rows=tile_rows)
+            assert torch.equal(tiled.assignment, whole.assignment)
+            assert tiled.flops == whole.flops
+
+
+def test_each_picture_of_a_batch_has_its_own_budget(make_network: MakeNetwork) -> None:
+    lr = torch.rand(2, 3, 24, 20)
+    lr[0] = 0.5 + 0.01 * lr[0]
+    assignment = upscale(make_network(), lr, budget=0.6).assignment
+    heavy = (assignment == 0).flatten(1).sum(1)
+    assert heavy[0] == heavy[1] > 0
+
+
+def test_hardest_first(released: PCSR, photo: Tensor) -> None:
+    found = Analysis.of(released, photo, 4)
+    [heavy] = found.assign(Routing("budget", budget=0.4)) == 0
+    hardness = found.logits[0, 0] - found.logits[0, 1]
+    assert hardness[heavy].min() >= hardness[~heavy].max()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"budget": 0}, "above 0 and up to 1, not 0"),
+        ({"budget": 1.5}, "up to 1, not 1.5"),
+        ({"budget": float("nan")}, "not nan"),
+        ({"budget": True}, "not True"),
+        ({"budget": "half"}, "not 'half'"),
+        ({"budget": 0.5, "k": 1.0}, "k=1.0 and budget=0.5 exclude each other"),
+        ({"budget": 0.5, "adaptive": True}, "adaptive and budget=0.5 exclude"),
+        ({"budget": 0.5, "only": 0}, "only=0 and budget=0.5 exclude"),
+    ],
+)
+def test_refused(make_network: MakeNetwork, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        upscale(make_network(), torch.rand(1, 3, 4, 4), **options)
+
+
+def test_routing_with_a_budget() -> None:
+    assert Routing(" Budget ", budget=1).single == 0
+    assert Routing("budget", budget=0.5).single is None
+    with pytest.raises(ConfigError, match=r"needs a budget: .* such as 0\.5"):
+        Routing("budget")
+    for mode in ("k", "adaptive", "1"):
+        with pytest.raises(ConfigError, match=f"not for '{mode}'.*leave budget=0.5 out"):
+            Routing(mode, budget=0.5)
+
+
+def test_an_original_model_has_one_cost() -> None:
+    original = build_network(default_config("fsrcnn", original=True))
+    with pytest.raises(ConfigError, match=r"budget=0\.5: an original model has one class"):
+        upscale(original, torch.rand(1, 3, 6, 6), budget=0.5)
+    assert upscale(original, torch.rand(1, 3, 6, 6), budget=1).shares == (1.0,)
