@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import _counts
 import _files
 import _growth
 import _tables
@@ -134,21 +135,11 @@ def _tables_of(
         facts["files"] = _files.measure(*common, rounds, threads, args.quick)
         yield _table(4, "from file to file", _files.table_4(facts["files"]))
     if 5 in only:
-        counted = table_5(*common)
-        if counted is not None:
-            yield _table(5, "multiply-adds, counted and predicted", counted)
+        yield _table(5, "multiply-adds, counted and predicted", _counts.table_5(*common))
 
 
 def _table(number: int, title: str, text: str) -> str:
     return f"## Table {number}: {title}\n\n{text}"
-
-
-def table_5(models: Models, photograph: Photograph) -> str | None:  # noqa: ARG001
-    """The multiply-adds that fvcore counts on the fast path, beside those predicted.
-
-    Not filled in yet: ``None`` leaves the table out.
-    """
-    return None
 
 
 def _heading(facts: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from PIL import Image, ImageCms
 
 from pcsr_lightning import pictures, weights
 from pcsr_lightning.inference import upscale
+from pcsr_lightning.inference.execution import has_bf16
 from pcsr_lightning.networks import PCSR, build_network, default_config
 from pcsr_lightning.pictures import Picture, picture_files
 from pcsr_lightning.upscale import main
@@ -225,6 +226,10 @@ def test_refusals(
         ["in.png", "out.png", "--adaptive", "--only-class", "0"],
         ["in.png", "out.png", "--budget", ".5", "--adaptive"],
         ["in.png", "out.png", "--budget", "half"],
+        ["in.png", "out.png", "--max-memory", "much"],
+        ["in.png", "out.png", "--max-memory", "-1G"],
+        ["in.png", "out.png", "--max-memory", ""],
+        ["in.png", "out.png", "--precision", "fp8"],
         ["in.png", "out.png", "--cost", "cheap"],
         ["in.png", "out.png", "--sharpen"],
     ],
@@ -308,3 +313,35 @@ def test_a_budget_is_kept_or_said_to_be_out_of_reach(
         ", 100% of all-heavy; the budget is the ceiling, all-heavy: every pixel went to the "
         "heaviest class"
     )
+
+
+def test_little_memory_gives_the_same_file(
+    model_file: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = []
+    for options in ([], ["--max-memory", "1G"], ["--max-memory", "300k"]):
+        out = tmp_path / f"{len(files)}.png"
+        assert call(picture, out, "--model", model_file, *options) == 0
+        files.append(out.read_bytes())
+    assert files[0] == files[1] == files[2]
+    assert "error" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not has_bf16("cpu"), reason="this processor does not multiply bfloat16")
+def test_half_precision_changes_little(model_file: Path, picture: Path, tmp_path: Path) -> None:
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / f"{precision}.png"
+        assert call(picture, out, "--model", model_file, "--precision", precision) == 0
+    full, half = (pictures.read(tmp_path / f"{p}.png").rgb for p in ("fp32", "bf16"))
+    assert 0 < (full - half).abs().max() < 0.05
+
+
+def test_large_pictures_are_kept_as_whole_numbers(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Picture] = []
+    monkeypatch.setattr(pictures, "write", lambda picture, _: written.append(picture))
+    for bits, dtype in ((8, torch.uint8), (16, torch.uint16)):
+        pictures.picture_files.write(Picture(torch.rand(3, 6, 5), bits=bits), tmp_path / "in.png")
+        assert call(tmp_path / "in.png", tmp_path / "out.png", "--model", model_file) == 0
+        assert written.pop().rgb.dtype == dtype

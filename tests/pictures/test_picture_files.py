@@ -301,3 +301,21 @@ def test_list_pictures_errors(tmp_path: Path) -> None:
         list_pictures(tmp_path / "notes.txt")
     with pytest.raises(PictureError, match=r"nowhere: no such folder.*\.webp"):
         list_pictures(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(8, torch.uint8), (16, torch.uint16)])
+@pytest.mark.parametrize("grey", [False, True])
+def test_whole_numbers_are_written_as_they_are(
+    tmp_path: Path, bits: int, dtype: torch.dtype, grey: bool
+) -> None:
+    """More rows than are converted at a time."""
+    top = 2**bits - 1
+    values = torch.randint(0, top + 1, (1 if grey else 3, 300, 7)).expand(3, 300, 7)
+    alpha = torch.rand(1, 300, 7)
+    write(Picture(values.to(dtype), alpha, bits, grey), tmp_path / "x.png")
+    found = read(tmp_path / "x.png")
+    assert torch.equal((found.rgb * top).round().long(), values)
+    assert found.alpha is not None
+    assert torch.equal((found.alpha * top).round(), (alpha * top).round())
+    write(Picture(values.float() / top, alpha, bits, grey), tmp_path / "y.png")
+    assert same(read(tmp_path / "y.png").rgb, found.rgb)

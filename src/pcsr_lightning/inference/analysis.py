@@ -109,7 +109,7 @@ class Analysis:
             lr_B3hw = image_B3hw.float()
             x = lr_B3hw - model.mean.float()[:, None, None]
             source = feature_rows(model.backbone, model.backbone.halo, x, dtype)
-            rows = strip_rows(execution, x, source.reach)
+            rows = strip_rows(execution, source, x, size[0] * size[1] / (h * w))
             feat_BhwD = x.new_empty(B, h, w, model.backbone.out_channels, dtype=dtype)
             for top, feat_BrwD in source.strips(rows):
                 feat_BhwD[:, top : top + feat_BrwD.shape[1]] = feat_BrwD
@@ -197,10 +197,10 @@ class Output:
             self.image_B3HW = torch.empty(batch, 3, *size, dtype=dtype, device=device)
 
     def put(self, top: int, rows_B3nW: Tensor) -> None:
-        """Rows from ``top`` on, float32."""
+        """Rows from ``top`` on, float32; overwrites them, to take no memory of its own."""
         into = self.image_B3HW[:, :, top : top + rows_B3nW.shape[2]]
         if self._clamp:
-            rows_B3nW = rows_B3nW.clamp(0, 1)
+            rows_B3nW = rows_B3nW.clamp_(0, 1)
         if self._top is not None:
             rows_B3nW = rows_B3nW.mul_(self._top).round_()
         into.copy_(rows_B3nW)

@@ -110,9 +110,12 @@ def check_finite(values: Tensor, what: str) -> None:
     Raises:
         PCSRError: a value is NaN or infinite.
     """
-    # A sum is finite only if every term is; it needs no memory of its own.
-    if not bool(torch.isfinite(values.sum(dtype=torch.float64))):
+    # A sum is finite only if every term is, and needs no memory; that of float32 may overflow.
+    wide = torch.float64 if values.dtype == torch.float64 else torch.float32
+    if not bool(torch.isfinite(values.sum(dtype=wide))):
         bad = int((~torch.isfinite(values)).sum())
+        if not bad:
+            return
         raise PCSRError(
             f"{what}: {bad} of {values.numel()} values are NaN or infinite. The model's weights "
             "are damaged, or too large for its precision"

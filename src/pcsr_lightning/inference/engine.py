@@ -30,6 +30,12 @@ from pcsr_lightning.networks import QueryGrid
 
 _log = logging.getLogger(__name__)
 
+_OUT_OF_MEMORY = (
+    "can't allocate memory", "not enough memory", "bad_alloc",
+    # oneDNN does not say why; where it has another reason, smaller strips do not help it either.
+    "could not create a primitive", "could not execute a primitive",
+)  # fmt: skip
+
 RowSink = Callable[[int, Tensor], None]
 """Takes the first row and rows that follow, in order."""
 
@@ -67,7 +73,7 @@ class Engine:
         features: the backbone's features of them, strip by strip.
         branches: upsamplers and classifier.
         rows: LR rows of a strip.
-        keep_bytes: how much memory features may take between two passes.
+        keep: whether the features are kept between two passes, or computed again.
     """
 
     def __init__(
@@ -77,11 +83,11 @@ class Engine:
         features: FeatureRows,
         branches: Branches,
         rows: int,
-        keep_bytes: int = 0,
+        keep: bool = False,
     ) -> None:
         self.lr_B3hw, self.grid, self.branches = lr_B3hw, grid, branches
         self.rows = rows
-        self._features, self._keep_bytes = features, keep_bytes
+        self._features, self._keep = features, keep
         h = grid.lr_size[0]
         # Nearest never falls, and at scales of 1 and more it misses no LR row.
         first_rows = torch.searchsorted(grid.rows_H.cpu(), torch.arange(h + 1))
@@ -164,14 +170,19 @@ class Engine:
         B, (h, w) = len(self.lr_B3hw), self.grid.lr_size
         evidence_BcHW = self.lr_B3hw.new_empty(B, decision.kept, *self.grid.size)
         kept_BhwD: Tensor | None = None
+        keep = self._keep and not isinstance(self._features, KeptRows)
 
         def look(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
-            nonlocal kept_BhwD
+            nonlocal kept_BhwD, keep
             evidence_BcQ = decision.evidence(self._logits(feat_BrwD, strip)[..., None])[..., 0]
             rows = self.branches.to_rows(evidence_BcQ, strip)
-            D = feat_BrwD.shape[3]
-            if kept_BhwD is None and B * h * w * D * feat_BrwD.element_size() <= keep:
-                kept_BhwD = feat_BrwD.new_empty(B, h, w, D)
+            if kept_BhwD is None and keep:
+                try:
+                    kept_BhwD = feat_BrwD.new_empty(B, h, w, feat_BrwD.shape[3])
+                except (MemoryError, RuntimeError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    keep = False  # then they are computed again
 
             def keep_it() -> None:
                 evidence_BcHW[:, :, strip.hr_top : strip.hr_bottom] = rows
@@ -180,7 +191,6 @@ class Engine:
 
             return keep_it
 
-        keep = 0 if isinstance(self._features, KeptRows) else self._keep_bytes
         self._each_strip(look)
         if kept_BhwD is not None:
             self._features = KeptRows(kept_BhwD)
@@ -191,7 +201,7 @@ class Engine:
 
         Out of memory, the same rows come again in smaller strips.
         """
-        h, done = self.grid.lr_size[0], 0
+        h, done, delivering = self.grid.lr_size[0], 0, False
         while done < h:
             strips = self._features.strips(self.rows, done)
             try:
@@ -201,17 +211,19 @@ class Engine:
                     bottom = top + feat_BrwD.shape[1]
                     strip = Strip(top, bottom, self._hr_rows[top], self._hr_rows[bottom])
                     deliver = work(strip, feat_BrwD)
+                    # From here on the strip counts: what fails in a sink must not be done twice.
+                    done, delivering = bottom, True
                     deliver()
-                    done = bottom
+                    delivering = False
             except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
+                if delivering or not is_out_of_memory(error):
                     raise
                 self._shrink(error)
 
     def _shrink(self, error: Exception) -> None:
         if self.rows == 1:
             raise PCSRError(
-                "not enough memory even for one row of the picture at a time"
+                f"not enough memory even for one row of the picture at a time ({error})"
             ) from error
         self.rows = max(1, self.rows // 2)
         _log.warning("out of memory: going on with %d rows at a time", self.rows)
@@ -224,7 +236,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on whatever device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    words = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in words or "not enough memory" in words
-    )
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.inference.checks import is_number
 
 
 class Precision(StrEnum):
@@ -29,7 +30,6 @@ class Execution:
         max_memory: bytes that may be in work at a time, beside the picture, the result and the
             model; ``None`` chooses for speed.
         tile_rows: LR rows in work at a time, instead of a choice by ``max_memory``.
-        compile: hands the backbone to ``torch.compile``; on a GPU, where launches dominate.
 
     Raises:
         ConfigError: a value that is none of these.
@@ -38,7 +38,6 @@ class Execution:
     precision: Precision | str = Precision.FP32
     max_memory: int | None = None
     tile_rows: int | None = None
-    compile: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -49,8 +48,11 @@ class Execution:
         object.__setattr__(self, "precision", precision)
         for name in ("max_memory", "tile_rows"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
+            if value is None:
+                continue
+            if not is_number(value) or value != int(value) or value < 1:
                 raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
+            object.__setattr__(self, name, int(value))
         if self.max_memory is not None and self.tile_rows is not None:
             raise ConfigError("max_memory and tile_rows exclude each other: give one of them")
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.row_plan import NotStreamable, RowPlan, plan_rows
-from pcsr_lightning.inference.row_stream import RowStream
+from pcsr_lightning.inference.row_stream import RowStream, stream_values
 from pcsr_lightning.networks import evaluating
 
 _log = logging.getLogger(__name__)
 
-STRIP_PIXELS = 10_000
+STRIP_PIXELS = 15_000
 """LR pixels of a strip on a CPU: few enough to stay in its cache, many enough to keep it busy.
 Measured by ``benchmarks/strips.py``."""
 STRIP_PIXELS_GPU = 2**19
@@ -44,6 +44,10 @@ class FeatureRows(ABC):
         Each is its first row and its features ``(B, r, w, D)``, valid until the next is asked for.
         For a network that enlarges, both count rows of its output; ``rows`` and ``start`` never do.
         """
+
+    @abstractmethod
+    def memory(self, rows: int) -> int:
+        """The bytes that strips of so many rows take while they are made, about."""
 
 
 class StreamedRows(FeatureRows):
@@ -69,11 +73,15 @@ class StreamedRows(FeatureRows):
         made = begin * g
         for top in range(begin, h, rows):
             x_rw3 = self.x_hw3[top : top + rows].to(self.dtype)
-            feat_rwD = stream.push(x_rw3, last=top + rows >= h)
-            skip = max(0, start * g - made)
-            if len(feat_rwD) > skip:
-                yield made + skip, feat_rwD[None, skip:]
-            made += len(feat_rwD)
+            for feat_rwD in stream.push(x_rw3, last=top + rows >= h):
+                skip = max(0, start * g - made)
+                if len(feat_rwD) > skip:
+                    yield made + skip, feat_rwD[None, skip:]
+                made += len(feat_rwD)
+
+    def memory(self, rows: int) -> int:
+        w = self.x_hw3.shape[1]
+        return w * stream_values(self.plan, rows) * self.dtype.itemsize
 
 
 class TiledRows(FeatureRows):
@@ -108,13 +116,17 @@ class TiledRows(FeatureRows):
             yield top * g, tile_BrwD[:, (top - first) * g : (top - first + rows) * g]
 
     def _run(self, x_B3rw: Tensor) -> Tensor:
-        x = x_B3rw.contiguous(memory_format=torch.channels_last)
-        with (
-            evaluating(self.module),
-            torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32),
-        ):
+        weight = next(self.module.parameters(), x_B3rw)
+        x = x_B3rw.to(weight.dtype, memory_format=torch.channels_last)
+        # A model in a precision of its own needs no casts.
+        casts = self.dtype != weight.dtype
+        with evaluating(self.module), torch.autocast(x.device.type, self.dtype, enabled=casts):
             feat_BDrw: Tensor = self.module(x)
         return feat_BDrw.permute(0, 2, 3, 1).to(self.dtype)
+
+    def memory(self, rows: int) -> int:
+        B, _, h, w = self.x_B3hw.shape
+        return B * w * min(h, rows + 2 * self.reach) * VALUES * self.dtype.itemsize
 
 
 class KeptRows(FeatureRows):
@@ -131,6 +143,9 @@ class KeptRows(FeatureRows):
     def strips(self, rows: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         for top in range(start, self.height, rows):
             yield top, self.feat_BhwD[:, top : top + rows]
+
+    def memory(self, rows: int) -> int:
+        return 0
 
 
 def feature_rows(
@@ -151,30 +166,55 @@ def feature_rows(
     return TiledRows(module, halo, x_B3hw, dtype)
 
 
-def strip_rows(execution: Execution, x_B3hw: Tensor, reach: int, scale: float = 4.0) -> int:
+def strip_rows(
+    execution: Execution,
+    features: FeatureRows,
+    x_B3hw: Tensor,
+    area: float,
+    kept: int = 0,
+) -> int:
     """How many LR rows to work on at a time.
 
     Args:
         execution: may say so, or how much memory there is.
+        features: where they come from.
         x_B3hw: the pictures.
-        reach: see :class:`FeatureRows`.
-        scale: the enlargement of area, squared.
+        area: HR pixels for each LR pixel.
+        kept: bytes of the memory that are taken already.
     """
     B, _, h, w = x_B3hw.shape
-    pixels = STRIP_PIXELS if x_B3hw.device.type == "cpu" else STRIP_PIXELS_GPU
     if execution.tile_rows is not None:
         return min(h, execution.tile_rows)
-    if execution.max_memory is not None:
-        pixels = min(pixels, int(execution.max_memory / (BYTES + BYTES_HR * scale**2)))
-        return max(1, min(h, pixels // (B * w)))
     # Where strips overlap, low ones would do most of their work twice.
-    return max(1, min(h, max(pixels // (B * w), 2 * reach)))
+    pixels = STRIP_PIXELS if x_B3hw.device.type == "cpu" else STRIP_PIXELS_GPU
+    rows = max(1, min(h, max(pixels // (B * w), 2 * features.reach)))
+    if execution.max_memory is None:
+        return rows
+    free = execution.max_memory - kept
+
+    def takes(rows: int) -> int:
+        return int(MARGIN * (features.memory(rows) + B * w * rows * area * BYTES_HR))
+
+    while rows > 1 and takes(rows) > free:
+        rows -= 1
+    if takes(rows) > free:
+        _log.warning(
+            "max_memory: even a single row at a time takes about %d MiB of working memory, more "
+            "than the %d MiB allowed; going on with it",
+            takes(rows) // 2**20,
+            execution.max_memory // 2**20,
+        )
+    return rows
 
 
-BYTES, BYTES_HR = 25_000, 120
-"""What an LR pixel, and an HR pixel, in work takes: measured on CARN and SRResNet in fp32."""
+MARGIN = 1.15
+"""For what is not counted: libraries' scratch memory, and pieces that cannot be used again."""
+BYTES_HR = 120
+"""What an HR pixel in work takes besides the backbone, at most."""
+VALUES = 800
+"""How many numbers an LR pixel takes at a time in networks of which no more is known."""
 
-_Plans = dict[torch.dtype, tuple[tuple[int, ...], RowPlan | None]]
+_Plans = dict[torch.dtype, tuple[list[Tensor], RowPlan | None]]
 # Tracing takes longer than a small picture; a plan goes with its network.
 _KNOWN: weakref.WeakKeyDictionary[nn.Module, _Plans] = weakref.WeakKeyDictionary()
 
@@ -182,13 +222,17 @@ _KNOWN: weakref.WeakKeyDictionary[nn.Module, _Plans] = weakref.WeakKeyDictionary
 def _plan(module: nn.Module, dtype: torch.dtype) -> RowPlan | None:
     """The network's steps, ``None`` if it cannot be streamed; made again if weights changed."""
     weights = [*module.parameters(), *module.buffers()]
-    if any(w.is_inference() for w in weights):
-        return _make_plan(module, dtype)  # changes to such weights cannot be seen
-    state = tuple(n for w in weights for n in (w.data_ptr(), w._version))
     plans = _KNOWN.setdefault(module, {})
-    if dtype not in plans or plans[dtype][0] != state:
-        plans[dtype] = (state, _make_plan(module, dtype))
+    # Compared by value: versions and addresses do not tell what is done through `.data`.
+    if dtype not in plans or not _equal(plans[dtype][0], weights):
+        plans[dtype] = ([w.detach().clone() for w in weights], _make_plan(module, dtype))
     return plans[dtype][1]
+
+
+def _equal(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(
+        x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(a, b, strict=True)
+    )
 
 
 def _make_plan(module: nn.Module, dtype: torch.dtype) -> RowPlan | None:

@@ -42,7 +42,8 @@ def original_rows(
     s, (h, w) = model.scale, x_B3hw.shape[-2:]
     enlarged = EnlargedRows(x_B3hw, (h * s, w * s)) if model.backbone.adds_enlarged_input else None
     features = feature_rows(body, halo, x_B3hw, dtype)
-    for top, sr_BnW3 in features.strips(strip_rows(execution, x_B3hw, features.reach)):
+    rows = strip_rows(execution, features, x_B3hw, s**2)
+    for top, sr_BnW3 in features.strips(rows):
         sr_B3nW = sr_BnW3.permute(0, 3, 1, 2).float() + mean
         if enlarged is not None:
             sr_B3nW += enlarged.rows(top, top + sr_B3nW.shape[2])

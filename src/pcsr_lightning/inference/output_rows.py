@@ -64,12 +64,12 @@ class RefinedRows:
         """Takes the next rows; gives the first row that is finished now, and those that are."""
         if not self.refining:
             top = self.given
-            self.given += sr_B3nW.shape[2]
+            self.given += int(sr_B3nW.shape[2])
             return top, sr_B3nW
         if self._sr is not None and self._class is not None:
             sr_B3nW = torch.cat([self._sr, sr_B3nW], dim=2)
             class_BnW = torch.cat([self._class, class_BnW], dim=1)
-        n = sr_B3nW.shape[2]
+        n = int(sr_B3nW.shape[2])  # while torch traces, sizes are tensors
         # Rows that were given already, but whose neighbours are still needed.
         known = 0 if self.given == 0 else 1
         complete = self.given - known + n == self.height

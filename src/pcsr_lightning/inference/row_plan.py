@@ -75,7 +75,32 @@ def plan_rows(module: nn.Module, dtype: torch.dtype) -> RowPlan:
             traced = fx.symbolic_trace(module)
         except Exception as error:  # whatever a module's Python does with a symbol
             raise NotStreamable(f"it cannot be traced ({type(error).__name__}: {error})") from error
-        return _Builder(traced, dtype).build()
+        plan = _Builder(traced, dtype).build()
+        _try(plan, module, dtype)
+        return plan
+
+
+def _try(plan: RowPlan, module: nn.Module, dtype: torch.dtype) -> None:
+    """A trace does not tell all: not hooks, and not that a value changes under a second name.
+
+    Raises:
+        NotStreamable: on a small picture the steps give something else than the network.
+    """
+    from pcsr_lightning.inference.row_stream import RowStream  # which is built on this file
+
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return  # the network's operations would be taken for the caller's
+    weight = next(module.parameters(), torch.empty(0))
+    x_hw3 = torch.linspace(0, 40, 7 * 6 * 3, dtype=torch.float64).sin().view(7, 6, 3)
+    x_hw3 = x_hw3.to(weight.device)
+    expected_HWC = module(x_hw3.to(weight.dtype).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    stream = RowStream(plan, 6, 4, 3, dtype, weight.device)
+    pieces = [(x_hw3[:4], False), (x_hw3[4:], True)]
+    rows = [out.clone() for x, last in pieces for out in stream.push(x.to(dtype), last)]
+    tolerance = 1e-3 if dtype == weight.dtype == expected_HWC.dtype == torch.float32 else 0.1
+    error = (torch.cat(rows).float() - expected_HWC.float()).abs().max()
+    if not bool(error <= tolerance * expected_HWC.abs().max()):
+        raise NotStreamable("its rows differ from the whole: is a value changed in place?")
 
 
 class _Builder:
@@ -105,15 +130,25 @@ class _Builder:
                 self.values[node] = self._new_value(1)
             elif node.op == "output":
                 out = self._value(self._only(node.args[0]))
-                last = next((s for s in self.steps if s.out == out), None)
-                if last is None:
+                steps = self._needed(out)
+                if not steps:
                     raise NotStreamable("it gives its input back")
-                return RowPlan(self.steps, last.channels, self.growth[out], self._reach(out))
+                return RowPlan(steps, steps[-1].channels, self.growth[out], self._reach(out))
             elif not any(self._depends(n) for n in node.all_input_nodes):
                 self.constants[node] = self._evaluate(node)
             else:
                 self._add(node)
         raise NotStreamable("it gives nothing back")
+
+    def _needed(self, out: int) -> list[Step]:
+        """The steps that a value takes; the last one makes it."""
+        wanted = {out}
+        steps: list[Step] = []
+        for step in reversed(self.steps):
+            if step.out in wanted:
+                wanted.update(step.inputs)
+                steps.insert(0, step)
+        return steps
 
     def _reach(self, out: int) -> int:
         """In LR rows; a fraction of one counts as one."""
@@ -126,6 +161,8 @@ class _Builder:
     # What a node is
 
     def _add(self, node: fx.Node) -> None:
+        if not node.args:
+            raise NotStreamable(f"{node.target} is given its input by keyword")
         if node.op == "call_module":
             self._add_module(node, self.modules[str(node.target)])
         elif node.op == "call_function":
@@ -226,8 +263,9 @@ class _Builder:
 
     def _transpose(self, node: fx.Node, x: fx.Node, module: nn.ConvTranspose2d) -> None:
         s, k = module.stride[0], module.kernel_size[0]
-        exact = (k - 2 * _pair(module.padding)[0] + _pair(module.output_padding)[0]) == s
-        if module.stride != (s, s) or not exact:
+        sides = zip(module.kernel_size, _pair(module.padding), module.output_padding, strict=True)
+        exact = all(kernel - 2 * pad + more == s for kernel, pad, more in sides)
+        if module.stride != (s, s) or module.dilation != (1, 1) or not exact:
             raise NotStreamable("a transposed convolution does not multiply the size exactly")
         halo = -(-k // s)
         self.channels[node] = module.out_channels
@@ -248,6 +286,7 @@ class _Builder:
                 and step.activation is None
                 and len(mixed.users) == 1
                 and mixed is not other
+                and self._channels(mixed) == self._channels(other)
             ):
                 step.added = self._value(other)
                 step.inputs = (*step.inputs, step.added)
@@ -270,6 +309,7 @@ class _Builder:
         """A function of tensors of one shape, and of numbers or per-channel constants."""
         arguments: list[Any] = []
         read: list[fx.Node] = []
+        most = 1
         for argument in node.args:
             if self._depends(argument):
                 read.append(self._only(argument))
@@ -279,11 +319,14 @@ class _Builder:
                 if isinstance(constant, Tensor):
                     if constant.dim() > 1 and max(constant.shape[-2:]) > 1:
                         raise NotStreamable("it adds or multiplies a picture of constants")
+                    most = max(most, *constant.shape[-3:-2])
                     constant = constant.detach().to(self.dtype)
                 arguments.append(constant)
         keywords = {k: self._constant(v) for k, v in node.kwargs.items()}
         self.channels[node] = self._channels(read[0])
-        if any(self._channels(n) != self.channels[node] for n in read):
+        if any(self._channels(n) != self.channels[node] for n in read) or (
+            most not in (1, self.channels[node])
+        ):
             raise NotStreamable("it broadcasts channels")
 
         def call(*x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ Legend: r rows, w columns, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -35,6 +36,65 @@ class _Value:
     rows_start: int = 0
 
 
+@dataclass(frozen=True)
+class _Window:
+    """What is kept of a value.
+
+    Attributes:
+        channels: of it.
+        growth: its rows (and columns) for each of the picture.
+        margin: rows of padding.
+        kept: rows that later steps may still need when a strip is done.
+    """
+
+    channels: int
+    growth: int
+    margin: int
+    kept: int
+
+
+def _windows(plan: RowPlan, channels: int) -> dict[int, _Window | None]:
+    """The window of every value; ``None`` where all readers take all rows at once."""
+    size, lag, growth = {0: channels}, {0: 0}, {0: 1}
+    for step in plan.steps:
+        size[step.out] = step.channels
+        growth[step.out] = growth[step.inputs[0]] * step.growth
+        lag[step.out] = _reach(step, lag) * step.growth
+    windows: dict[int, _Window | None] = {}
+    for value in lag:
+        readers = [s for s in plan.steps if value in s.inputs]
+        waits = [_reach(s, lag) - lag[value] + s.halo for s in readers]
+        if value != 0 and not any(waits):
+            windows[value] = None
+        else:
+            margin = max((s.margin for s in readers), default=0)
+            kept = max(waits, default=0)
+            windows[value] = _Window(size[value], growth[value], margin, kept)
+    return windows
+
+
+def _reach(step: Step, lag: dict[int, int]) -> int:
+    """How many rows behind the picture a step's input rows are when it takes them."""
+    return max(lag[v] for v in step.inputs) + step.halo
+
+
+def stream_values(plan: RowPlan, rows: int, channels: int = 3) -> int:
+    """How many numbers a stream keeps for each column of the picture, about.
+
+    Args:
+        plan: the network.
+        rows: of a strip.
+        channels: of the picture.
+    """
+    total = 0
+    for window in _windows(plan, channels).values():
+        if window is not None:
+            held = window.kept + max(2 * rows * window.growth, window.kept // 2)
+            total += held * window.growth * window.channels
+    # What single steps make on the way.
+    return total + 8 * rows * max(s.channels * s.growth**2 for s in plan.steps)
+
+
 class RowStream:
     """One picture's way through a network.
 
@@ -57,67 +117,63 @@ class RowStream:
         device: torch.device | str = "cpu",
     ) -> None:
         self.plan = plan
-        self._last = False
-        self._done: dict[int, int] = {step.out: 0 for step in plan.steps}
-        made_by = {step.out: step for step in plan.steps}
-        lag, growth = {0: 0}, {0: 1}
+        self._height = _ENDLESS  # until the last row has come
+        self._rows_at_a_time = rows
+        self._growth = {0: 1}
         for step in plan.steps:
-            growth[step.out] = growth[step.inputs[0]] * step.growth
-            lag[step.out] = self._reach(step, lag) * step.growth
+            self._growth[step.out] = self._growth[step.inputs[0]] * step.growth
         self._values: dict[int, _Value] = {}
-        for value in lag:
-            readers = [s for s in plan.steps if value in s.inputs]
-            at_once = value != 0 and all(
-                s.halo == 0 and self._reach(s, lag) == lag[value] for s in readers
-            )
+        for value, kept in _windows(plan, channels).items():
             window = None
-            if not at_once:
-                margin = max((s.margin for s in readers), default=0)
-                size = channels if value == 0 else made_by[value].channels
-                g = growth[value]
-                window = RowWindow(width * g, size, rows * g, dtype, margin, device)
+            if kept is not None:
+                g = kept.growth
+                window = RowWindow(width * g, kept.channels, rows * g, dtype, kept.margin, device)
+            readers = [s for s in plan.steps if value in s.inputs]
             self._values[value] = _Value(window, readers)
 
-    @staticmethod
-    def _reach(step: Step, lag: dict[int, int]) -> int:
-        return max(lag[v] for v in step.inputs) + step.halo
-
-    def push(self, rows_rwC: Tensor, last: bool) -> Tensor:
+    def push(self, rows_rwC: Tensor, last: bool) -> Iterator[Tensor]:
         """Takes the next rows and gives all rows of the result that they complete.
 
-        ``(r, w, C) -> (r', w', C')``. The result may have no row, and is valid until the next call.
+        ``(r, w, C) -> (r', w', C')``, as often as it takes; each is valid until the next is asked
+        for. All of them must be asked for before the next rows are pushed.
         """
         picture = self._values[0]
         assert picture.window is not None
         picture.window.add(len(rows_rwC)).copy_(rows_rwC)
         picture.made += len(rows_rwC)
-        self._last = last
         if last:
+            self._height = picture.made
             picture.window.close()
-        out = rows_rwC.new_empty(0)
-        for step in self.plan.steps:
-            out = self._advance(step)
-        for number, value in self._values.items():
-            if value.window is not None and value.readers:
-                value.window.forget(min(self._needed(s, number) for s in value.readers))
-        return out
+        more = True
+        while more:
+            # At the end, what the layers still hold back comes in strips as low as the others.
+            more = False
+            for step in self.plan.steps:
+                out, more_of_it = self._advance(step)
+                more = more or more_of_it
+            for number, value in self._values.items():
+                if value.window is not None and value.readers:
+                    value.window.forget(min(self._needed(s, number) for s in value.readers))
+            if len(out):
+                yield out
 
-    def _advance(self, step: Step) -> Tensor:
-        value = self._values[step.out]
-        start, g = value.made, step.growth
-        available = min(self._values[v].made for v in step.inputs)
-        stop = (available if self._last else max(0, available - step.halo)) * g
+    def _advance(self, step: Step) -> tuple[Tensor, bool]:
+        """The rows a step can make now, and whether it could make more than fit a strip."""
+        value, g = self._values[step.out], step.growth
+        start, made = value.made, min(self._values[v].made for v in step.inputs)
+        complete = made == self._height * self._growth[step.inputs[0]]
+        could = (made if complete else max(0, made - step.halo)) * g
+        stop = min(could, start + self._rows_at_a_time * self._growth[step.out])
         value.rows_start = start
         if stop <= start:
             value.rows = torch.empty(0)
-            return value.rows
-        height = available if self._last else _ENDLESS
+            return value.rows, False
         into = None if value.window is None else value.window.add(stop - start)
-        value.rows = step.run(self._rows, start, stop, into, height)
-        value.made = self._done[step.out] = stop
-        if self._last and value.window is not None:
+        value.rows = step.run(self._rows, start, stop, into, made if complete else _ENDLESS)
+        value.made = stop
+        if value.window is not None and stop == self._height * self._growth[step.out]:
             value.window.close()
-        return value.rows
+        return value.rows, stop < could
 
     def _rows(self, number: int, start: int, stop: int) -> Tensor:
         value = self._values[number]
@@ -127,4 +183,4 @@ class RowStream:
 
     def _needed(self, step: Step, number: int) -> int:
         """The first row of a value that a step will still read."""
-        return self._done[step.out] // step.growth - step.halo
+        return self._values[step.out].made // step.growth - step.halo

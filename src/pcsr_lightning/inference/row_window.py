@@ -33,7 +33,9 @@ class RowWindow:
         device: torch.device | str = "cpu",
     ) -> None:
         self.margin = margin
-        self._memory = torch.empty(2 * rows + 4, width, channels, dtype=dtype, device=device)
+        self._memory = torch.empty(
+            2 * rows + 2 * margin, width, channels, dtype=dtype, device=device
+        )
         self._first = 0  # where row `start` lies in memory
         self.start = self.stop = -margin
         if margin:
@@ -67,7 +69,8 @@ class RowWindow:
     def _make_room(self, kept: int, rows: int) -> None:
         old = self._memory[self._first : self._first + kept]
         if kept + rows > len(self._memory):
-            size = 2 * (kept + rows)
+            # Room for a few strips, so that what is kept is not moved for every one of them.
+            size = kept + max(2 * rows, rows + kept // 2)
             self._memory = self._memory.new_empty(size, *self._memory.shape[1:])
         elif kept > self._first:
             old = old.clone()  # the two places overlap

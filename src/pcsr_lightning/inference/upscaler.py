@@ -113,14 +113,20 @@ def upscale_by(
     # Large pictures fill the machine one by one, in strips.
     at_once = len(image_B3hw) if lr_size[0] * lr_size[1] <= STRIP_PIXELS else 1
     results = [
-        collect(make_engine(model, part, wanted, execution), decision, bits=bits)
+        collect(
+            make_engine(model, part, wanted, execution, decision.needs_whole), decision, bits=bits
+        )
         for part in torch.split(image_B3hw, at_once)
     ]
     return results[0] if len(results) == 1 else _joined(results)
 
 
 def make_engine(
-    model: PCSR, image_B3hw: Tensor, size: tuple[int, int], execution: Execution
+    model: PCSR,
+    image_B3hw: Tensor,
+    size: tuple[int, int],
+    execution: Execution,
+    two_passes: bool = False,
 ) -> Engine:
     """Everything ready for one run over pictures.
 
@@ -129,6 +135,7 @@ def make_engine(
         image_B3hw: in [0, 1], floating point.
         size: ``(H, W)`` of the result.
         execution: precision and strips.
+        two_passes: whether classes depend on the whole picture, so that features are worth keeping.
     """
     lr_size = (int(image_B3hw.shape[-2]), int(image_B3hw.shape[-1]))
     dtype = execution.dtype(model)
@@ -136,12 +143,14 @@ def make_engine(
         lr_B3hw = image_B3hw.float()
         x_B3hw = lr_B3hw - model.mean.float()[:, None, None]
         features = feature_rows(model.backbone, model.backbone.halo, x_B3hw, dtype)
-        rows = strip_rows(execution, x_B3hw, features.reach, size[0] / lr_size[0])
+        area = size[0] * size[1] / (lr_size[0] * lr_size[1])
+        limit = KEEP_BYTES if execution.max_memory is None else execution.max_memory // 2
+        kept = x_B3hw[:, 0].numel() * model.backbone.out_channels * dtype.itemsize
+        kept = kept if two_passes and kept <= limit else 0
+        rows = strip_rows(execution, features, x_B3hw, area, kept=kept)
         grid = model.grid(lr_size, size)
-        keep = KEEP_BYTES if execution.max_memory is None else execution.max_memory // 2
-        return Engine(
-            lr_B3hw, grid, features, Branches.of(model, grid, dtype), rows, keep_bytes=keep
-        )
+        branches = Branches.of(model, grid, dtype)
+        return Engine(lr_B3hw, grid, features, branches, rows, keep=kept > 0)
 
 
 def _joined(results: Sequence[UpscaleResult]) -> UpscaleResult:

@@ -50,14 +50,14 @@ def assign_by_budget(
     Raises:
         ConfigError: ``limit`` is NaN, or the costs do not fit the logits or rise.
     """
-    _check(logits_BMHW.shape[1], costs_M, macs_M, limit)
+    _check(int(logits_BMHW.shape[1]), costs_M, macs_M, limit)
     keys_of = partial(upgrade_keys, costs_M=costs_M)
     return torch.stack([_assign(x_MHW, keys_of, macs_M, limit) for x_MHW in logits_BMHW])
 
 
 def assign_by_keys(keys_BTHW: Tensor, macs_M: Sequence[float], limit: float) -> Tensor:
     """:func:`assign_by_budget` from what :func:`upgrade_keys` made, which takes less to keep."""
-    _check(keys_BTHW.shape[1] + 1, None, macs_M, limit)
+    _check(int(keys_BTHW.shape[1]) + 1, None, macs_M, limit)
     return torch.stack([_assign(x_THW, lambda x: x, macs_M, limit) for x_THW in keys_BTHW])
 
 
