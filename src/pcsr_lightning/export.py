@@ -30,8 +30,9 @@ examples:
 
 The file takes `image`, float32 (1, 3, h, w) in [0, 1] of any size, and `k`, a float32 scalar, and
 gives `enlarged`, float32 (1, 3, H, W), and `classes`, uint8 (1, H, W). There is no `k` where there
-is nothing to route: a network of one class, or an original model. Adaptive decision making
-(--adaptive in pcsr_lightning.upscale) cannot be exported. The file does not check its input.
+is nothing to route: a network of one class, or an original model. Adaptive decisions and budgets
+(--adaptive and --budget in pcsr_lightning.upscale) cannot be exported. The file does not check its
+input.
 
 exit codes: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 interrupted
 """

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from pcsr_lightning.inference.execution import Execution
-from pcsr_lightning.inference.row_plan import NotStreamable, RowPlan, plan_rows
+from pcsr_lightning.inference.row_graph import NotStreamable
+from pcsr_lightning.inference.row_plan import plan_rows
+from pcsr_lightning.inference.row_steps import RowPlan
 from pcsr_lightning.inference.row_stream import RowStream, stream_values
 from pcsr_lightning.networks import evaluating
 
@@ -99,10 +101,11 @@ class TiledRows(FeatureRows):
     ) -> None:
         self.module, self.x_B3hw, self.dtype = module, x_B3hw, dtype
         self.height = x_B3hw.shape[2]
-        self.reach = self.height if halo is None else halo
+        self.halo = self.height if halo is None else halo
+        self.reach = self.halo if self.halo < self.height else 0  # else there is one tile only
 
     def strips(self, rows: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
-        h, halo = self.height, self.reach
+        h, halo = self.height, self.halo
         if halo >= h:
             whole_BhwD = self._run(self.x_B3hw)
             g = whole_BhwD.shape[1] // h
@@ -126,7 +129,7 @@ class TiledRows(FeatureRows):
 
     def memory(self, rows: int) -> int:
         B, _, h, w = self.x_B3hw.shape
-        return B * w * min(h, rows + 2 * self.reach) * VALUES * self.dtype.itemsize
+        return B * w * min(h, rows + 2 * self.halo) * VALUES * self.dtype.itemsize
 
 
 class KeptRows(FeatureRows):
@@ -239,5 +242,5 @@ def _make_plan(module: nn.Module, dtype: torch.dtype) -> RowPlan | None:
     try:
         return plan_rows(module, dtype)
     except NotStreamable as error:
-        _log.debug("%s cannot be streamed: %s", type(module).__name__, error)
+        _log.info("%s cannot be streamed: %s", type(module).__name__, error)
         return None

@@ -1,14 +1,7 @@
-"""A network as one ONNX file, its routing inside: other runtimes pay pixel by pixel too.
-
-Legend: h w LR size, H W HR size, s the scale, N = h * w LR pixels, S = s * s places in one (its HR
-pixels), K queries of one class, D feature channels, C width of a first layer, O outputs, M classes.
-The batch is always 1. Queries are kept LR pixel by LR pixel, ``(N, S)``, so that a query's LR pixel
-and its place are its two indices, and no coordinates are needed.
-"""
+"""A network as one ONNX file, its routing inside: other runtimes pay pixel by pixel too."""
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import os
@@ -20,17 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 import pcsr_lightning
-from pcsr_lightning.errors import ConfigError, ModelFileError, PCSRError
-from pcsr_lightning.inference.checks import MAX_SCALE, is_number
-from pcsr_lightning.inference.flops import model_macs
-from pcsr_lightning.networks import PCSR, Original, PixelMLP, QueryGrid, enlarge
-from pcsr_lightning.networks.backbones.bsrn import DistillationBlock, SpatialAttention
-from pcsr_lightning.routing import CostRule, class_costs
-from pcsr_lightning.routing.assign import heavy_classes
+from pcsr_lightning.errors import ModelFileError, PCSRError
+from pcsr_lightning.inference.onnx_graph import Plain, Routed, onnx_graph
+from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.routing import CostRule
 
 if TYPE_CHECKING:
     import onnx
@@ -57,8 +45,8 @@ def export_onnx(
     and ``k``, a float32 scalar: lower sends more pixels to heavier upsamplers (Eq. 10). Its outputs
     are ``enlarged``, float32 ``(1, 3, H, W)`` in [0, 1], and ``classes``, uint8 ``(1, H, W)``, 0
     the heaviest. Where there is nothing to route (one class, or an original model) there is no
-    ``k``, and all classes are 0. Adaptive decision making is not exported. Nothing in the file
-    checks what it is given.
+    ``k``, and all classes are 0. Adaptive decisions and budgets are not exported. Nothing in the
+    file checks what it is given.
 
     Args:
         model: on any device and in any precision; the file is in float32.
@@ -96,7 +84,7 @@ def onnx_bytes(
 ) -> bytes:
     """What :func:`export_onnx` writes. Arguments and errors are the same, but for the path's."""
     check_packages()
-    graph = _graph(model, scale, cost, refine)
+    graph = onnx_graph(model, scale, cost, refine)
     proto = _translate(graph)
     facts = {
         "pcsr_lightning.version": pcsr_lightning.__version__,
@@ -147,170 +135,7 @@ def write_whole(data: bytes, path: str | Path) -> Path:
     return path
 
 
-def _graph(
-    model: PCSR | Original, scale: int, cost: CostRule | str, refine: bool
-) -> _Routed | _Plain:
-    """The network as a module with the file's inputs and outputs, float32 on the CPU."""
-    if not isinstance(model, PCSR | Original):
-        raise ConfigError(
-            f"the model must be a PCSR or an Original network, not {type(model).__name__}; "
-            "pcsr_lightning.load gives one"
-        )
-    if not is_number(scale) or scale != int(scale) or not 1 <= scale <= MAX_SCALE:
-        raise ConfigError(
-            f"an ONNX file is made for one whole scale from 1 to {MAX_SCALE:g}, not {scale!r}"
-        )
-    if isinstance(model, Original) and scale != model.scale:
-        raise ConfigError(
-            f"this is an original {model.backbone.name} model, made for scale {model.scale} only, "
-            f"not {scale}"
-        )
-    if not isinstance(refine, bool):
-        raise ConfigError(f"refine must be true or false, not {refine!r}")
-    copied = copy.deepcopy(model).to("cpu", torch.float32).eval().requires_grad_(False)
-    for block in copied.modules():
-        if isinstance(block, DistillationBlock):
-            block.add_module("spatial", _AnySizeAttention(block.spatial))
-    if isinstance(copied, Original) or copied.num_classes == 1:
-        return _Plain(copied, int(scale))
-    assert isinstance(model, PCSR)
-    # Of the model as it is: the copy's attention is for export alone.
-    costs_M = class_costs(model_macs(model).plain.branches(int(scale)), cost)
-    return _Routed(copied, int(scale), costs_M, refine)
-
-
-class _Hoisted(nn.Module):
-    """A pixel-level MLP at one whole scale."""
-
-    table_SC: Tensor
-
-    def __init__(self, mlp: PixelMLP, scale: int) -> None:
-        super().__init__()
-        self.mlp = mlp
-        # One LR pixel stands for all: at whole scales they have the same offsets.
-        rows_sC, columns_sC = mlp.offset_terms(QueryGrid.make((1, 1), (scale, scale)))
-        self.register_buffer("table_SC", (rows_sC[:, None] + columns_sC).flatten(0, 1))
-
-    def dense(self, feat_1Dhw: Tensor) -> Tensor:
-        """At every query: ``(N, S, O)``."""
-        proj_N1C = self.mlp.project_features(feat_1Dhw).flatten(0, 2)[:, None]
-        return self.mlp.finish(proj_N1C + self.table_SC)
-
-    def sparse(self, feat_1Dhw: Tensor, near_K: Tensor, place_K: Tensor) -> Tensor:
-        """At some queries: ``(K, O)``."""
-        proj_NC = self.mlp.project_features(feat_1Dhw).flatten(0, 2)
-        first_KC = proj_NC.index_select(0, near_K) + self.table_SC.index_select(0, place_K)
-        return self.mlp.finish(first_KC)
-
-
-class _Routed(nn.Module):
-    """A PCSR of two or more classes: every query through the upsampler of its class only."""
-
-    bias_M: Tensor
-    routed = True
-
-    def __init__(self, model: PCSR, scale: int, costs_M: Tensor, refine: bool) -> None:
-        super().__init__()
-        assert model.classifier is not None
-        self.model, self.scale, self.refine = model, scale, refine
-        self.classifier = _Hoisted(model.classifier, scale)
-        self.upsamplers = nn.ModuleList(
-            _Hoisted(model.upsampler(j), scale) for j in range(model.num_classes)
-        )
-        self.register_buffer("bias_M", -costs_M.log().float())
-
-    def forward(self, image: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        h, w = image.shape[-2:]
-        feat_1Dhw = self.model.features(image)
-        logits_NSM = self.classifier.dense(feat_1Dhw)
-        class_NS = (logits_NSM + k * self.bias_M).argmax(dim=2)
-        residual_NS3 = image.new_zeros(h * w, self.scale**2, 3)
-        for j, upsampler in enumerate(self.upsamplers):
-            assert isinstance(upsampler, _Hoisted)
-            where_KK = (class_NS == j).nonzero().unbind(dim=1)
-            residual_K3 = upsampler.sparse(feat_1Dhw, *where_KK)
-            residual_NS3 = residual_NS3.index_put(where_KK, residual_K3)
-        class_11HW = _unfold(class_NS[:, :, None].to(torch.uint8), h, w, self.scale)
-        sr_13HW = _enlarge(image, self.scale) + _unfold(residual_NS3, h, w, self.scale)
-        if self.refine:
-            sr_13HW = _refine(sr_13HW, class_11HW < heavy_classes(self.model.num_classes))
-        return sr_13HW.clamp(0, 1), class_11HW[:, 0]
-
-
-class _Plain(nn.Module):
-    """A network without a choice: an original model, or a PCSR of one class."""
-
-    routed = False
-
-    def __init__(self, model: PCSR | Original, scale: int) -> None:
-        super().__init__()
-        self.model, self.scale = model, scale
-        self.upsampler = _Hoisted(model.upsampler(0), scale) if isinstance(model, PCSR) else None
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        h, w = image.shape[-2:]
-        if isinstance(self.model, PCSR):
-            assert self.upsampler is not None
-            residual_NS3 = self.upsampler.dense(self.model.features(image))
-            sr_13HW = _enlarge(image, self.scale) + _unfold(residual_NS3, h, w, self.scale)
-        else:
-            sr_13HW = self.model(image)
-        class_1HW = torch.zeros(1, h * self.scale, w * self.scale, dtype=torch.uint8)
-        return sr_13HW.clamp(0, 1), class_1HW
-
-
-def _enlarge(image_13hw: Tensor, scale: int) -> Tensor:
-    h, w = image_13hw.shape[-2:]
-    return enlarge(image_13hw, (h * scale, w * scale))
-
-
-def _unfold(values_NSO: Tensor, h: int, w: int, scale: int) -> Tensor:
-    """Query by query to picture: ``(N, S, O)`` to ``(1, O, H, W)``."""
-    outputs = values_NSO.shape[2]
-    values = values_NSO.view(h, w, scale, scale, outputs).permute(4, 0, 2, 1, 3)
-    return values.reshape(1, outputs, h * scale, w * scale)
-
-
-def _refine(sr_13HW: Tensor, heavy_11HW: Tensor) -> Tensor:
-    """:func:`pcsr_lightning.routing.refine` for pictures of any size, tiny ones too."""
-    H, W = sr_13HW.shape[-2:]
-    row_H, column_W = torch.arange(H), torch.arange(W)
-    inner_HW = ((row_H > 0) & (row_H < H - 1))[:, None] & ((column_W > 0) & (column_W < W - 1))
-    beside_heavy = F.max_pool2d(heavy_11HW.float(), 3, stride=1, padding=1) > 0
-    # What the padding gives at the border is never taken.
-    mean_13HW = F.avg_pool2d(sr_13HW, 3, stride=1, padding=1)
-    return torch.where(inner_HW & beside_heavy & ~heavy_11HW, mean_13HW, sr_13HW)
-
-
-class _AnySizeAttention(nn.Module):
-    """BSRN's spatial attention without its question whether the picture is tiny.
-
-    A graph cannot ask it; but repeating the edge up to ``max(size, SMALLEST)`` rows and columns is
-    the same where the picture is tiny, and nothing at all where it is not.
-    """
-
-    def __init__(self, attention: SpatialAttention) -> None:
-        super().__init__()
-        self.attention = attention
-
-    def forward(self, x: Tensor) -> Tensor:
-        a, (h, w) = self.attention, x.shape[-2:]
-        narrow = a.narrow(x)
-        rows = torch.arange(_at_least(h, a.SMALLEST)).clamp(max=h - 1)
-        columns = torch.arange(_at_least(w, a.SMALLEST)).clamp(max=w - 1)
-        grid = narrow.index_select(2, rows).index_select(3, columns)
-        grid = F.max_pool2d(a.stride(grid), kernel_size=7, stride=3)
-        grid = F.interpolate(a.coarse(grid), size=(h, w), mode="bilinear", align_corners=False)
-        return x * torch.sigmoid(a.widen(grid + a.skip(narrow)))
-
-
-def _at_least(n: int, least: int) -> int:
-    # The built-in max would decide it once and for all, for the size that is exported with.
-    larger: int = torch.sym_max(n, least)  # type: ignore[no-untyped-call]
-    return larger
-
-
-def _translate(graph: _Routed | _Plain) -> onnx.ModelProto:
+def _translate(graph: Routed | Plain) -> onnx.ModelProto:
     """The module as an ONNX model, without traces of the machine it was made on."""
     from onnxscript import optimizer
 

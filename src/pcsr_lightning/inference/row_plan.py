@@ -10,45 +10,24 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from pcsr_lightning.inference.row_graph import NotStreamable, RowGraph
 from pcsr_lightning.inference.row_steps import (
     Activation,
     Convolve,
     Mix,
     Pointwise,
+    RowPlan,
     Shuffle,
-    Step,
     Windowed,
 )
+from pcsr_lightning.inference.row_stream import RowStream
 from pcsr_lightning.networks import evaluating
-
-
-class NotStreamable(Exception):
-    """A network that looks further than rows can tell; the message names what it does."""
-
-
-@dataclass
-class RowPlan:
-    """The steps of a network, in order. Value 0 is the picture.
-
-    Attributes:
-        steps: every value is made by one of them.
-        channels: of the result.
-        growth: the result's rows for each of the picture.
-        reach: how many rows above (or below) a row of the result can change it.
-    """
-
-    steps: list[Step]
-    channels: int
-    growth: int
-    reach: int
-
 
 _RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
 _ACTIVATIONS = (
@@ -86,8 +65,6 @@ def _try(plan: RowPlan, module: nn.Module, dtype: torch.dtype) -> None:
     Raises:
         NotStreamable: on a small picture the steps give something else than the network.
     """
-    from pcsr_lightning.inference.row_stream import RowStream  # which is built on this file
-
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return  # the network's operations would be taken for the caller's
     weight = next(module.parameters(), torch.empty(0))
@@ -103,60 +80,26 @@ def _try(plan: RowPlan, module: nn.Module, dtype: torch.dtype) -> None:
         raise NotStreamable("its rows differ from the whole: is a value changed in place?")
 
 
-class _Builder:
-    """Turns a traced graph into steps.
-
-    A node that its only reader may absorb (a concatenation read by a 1x1 convolution, a
-    convolution read by a sum or an activation) waits until it is known whether it does.
-    """
-
-    def __init__(self, traced: fx.GraphModule, dtype: torch.dtype) -> None:
-        self.traced, self.dtype = traced, dtype
-        self.modules = dict(traced.named_modules())
-        self.constants: dict[fx.Node, Any] = {}
-        self.values: dict[fx.Node, int] = {}
-        self.waiting: dict[fx.Node, Step] = {}
-        self.parts: dict[fx.Node, list[fx.Node]] = {}
-        self.channels: dict[fx.Node, int] = {}
-        self.steps: list[Step] = []
-        self.count = 0
-        self.growth: dict[int, int] = {}
+class _Builder(RowGraph):
+    """Says for every node of a trace what its step is."""
 
     def build(self) -> RowPlan:
         for node in self.traced.graph.nodes:
             if node.op == "placeholder":
                 if self.values:
                     raise NotStreamable("it takes more than one input")
-                self.values[node] = self._new_value(1)
+                self.values[node] = self.new_value(1)
             elif node.op == "output":
-                out = self._value(self._only(node.args[0]))
-                steps = self._needed(out)
+                out = self.value(self.only(node.args[0]))
+                steps = self.needed(out)
                 if not steps:
                     raise NotStreamable("it gives its input back")
-                return RowPlan(steps, steps[-1].channels, self.growth[out], self._reach(out))
-            elif not any(self._depends(n) for n in node.all_input_nodes):
-                self.constants[node] = self._evaluate(node)
+                return RowPlan(steps, steps[-1].channels, self.growth[out], self.reach(out))
+            elif not any(self.depends(n) for n in node.all_input_nodes):
+                self.constants[node] = self.evaluate(node)
             else:
                 self._add(node)
         raise NotStreamable("it gives nothing back")
-
-    def _needed(self, out: int) -> list[Step]:
-        """The steps that a value takes; the last one makes it."""
-        wanted = {out}
-        steps: list[Step] = []
-        for step in reversed(self.steps):
-            if step.out in wanted:
-                wanted.update(step.inputs)
-                steps.insert(0, step)
-        return steps
-
-    def _reach(self, out: int) -> int:
-        """In LR rows; a fraction of one counts as one."""
-        reach = {0: 0}
-        for step in self.steps:
-            growth = self.growth[step.inputs[0]]
-            reach[step.out] = max(reach[v] for v in step.inputs) + -(-step.halo // growth)
-        return reach[out]
 
     # What a node is
 
@@ -168,14 +111,14 @@ class _Builder:
         elif node.op == "call_function":
             self._add_function(node, node.target)
         elif node.op == "call_method" and node.target in ("relu", "relu_"):
-            self._activate(node, self._only(node.args[0]), Activation(F.relu, is_relu=True))
+            self._activate(node, self.only(node.args[0]), Activation(F.relu, is_relu=True))
         elif node.op == "call_method" and node.target == "contiguous":
-            self._alias(node, self._only(node.args[0]))
+            self.alias(node, self.only(node.args[0]))
         else:
             raise NotStreamable(f"it calls {node.target}")
 
     def _add_module(self, node: fx.Node, module: nn.Module) -> None:
-        x = self._only(node.args[0])
+        x = self.only(node.args[0])
         if isinstance(module, nn.Conv2d):
             if module.padding_mode != "zeros":
                 raise NotStreamable(f"a convolution pads with {module.padding_mode}")
@@ -186,11 +129,11 @@ class _Builder:
         elif isinstance(module, nn.ConvTranspose2d):
             self._transpose(node, x, module)
         elif isinstance(module, nn.PixelShuffle):
-            channels = self._channels(x) // module.upscale_factor**2
-            value = self._value(x)
-            self._emit(node, Shuffle((value,), -1, channels, growth=module.upscale_factor))
+            channels = self.channels_of(x) // module.upscale_factor**2
+            value = self.value(x)
+            self.emit(node, Shuffle((value,), -1, channels, growth=module.upscale_factor))
         elif isinstance(module, nn.Identity | nn.Dropout):
-            self._alias(node, x)
+            self.alias(node, x)
         elif isinstance(module, _ACTIVATIONS):
             if isinstance(module, nn.BatchNorm2d) and not module.track_running_stats:
                 raise NotStreamable("a batch norm takes the picture's own statistics")
@@ -205,13 +148,13 @@ class _Builder:
             axis = node.kwargs.get("dim", axis)
             if axis != 1 or not isinstance(parts, list | tuple):
                 raise NotStreamable("it concatenates something else than channels")
-            flat = [p for n in parts for p in self.parts.get(self._only(n), [self._only(n)])]
+            flat = [p for n in parts for p in self.parts.get(self.only(n), [self.only(n)])]
             self.parts[node] = flat
-            self.channels[node] = sum(self._channels(p) for p in flat)
+            self.channels[node] = sum(self.channels_of(p) for p in flat)
         elif function in (F.conv2d, torch.conv2d):
             self._functional_convolve(node)
         elif function in _RELUS:
-            self._activate(node, self._only(node.args[0]), Activation(F.relu, is_relu=True))
+            self._activate(node, self.only(node.args[0]), Activation(F.relu, is_relu=True))
         elif function in _SUMS and not node.kwargs:
             self._sum(node)
         elif function in (*_POINTWISE, *_PRODUCTS):
@@ -222,8 +165,8 @@ class _Builder:
     def _functional_convolve(self, node: fx.Node) -> None:
         names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
         given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-        x = self._only(given["input"])
-        weight, bias = self._constant(given["weight"]), self._constant(given.get("bias"))
+        x = self.only(given["input"])
+        weight, bias = self.constant(given["weight"]), self.constant(given.get("bias"))
         if not isinstance(weight, Tensor):
             raise NotStreamable("a convolution's weight depends on the picture")
         stride, padding = given.get("stride", 1), given.get("padding", 0)
@@ -252,12 +195,12 @@ class _Builder:
         self.channels[node] = channels
         if kernel == (1, 1) and groups == 1:
             parts = self.parts.get(x, [x])
-            widths = [self._channels(p) for p in parts]
+            widths = [self.channels_of(p) for p in parts]
             weights = [w.t().contiguous() for w in torch.split(weight[:, :, 0, 0], widths, 1)]
-            inputs = tuple(self._value(p) for p in parts)
+            inputs = tuple(self.value(p) for p in parts)
             self.waiting[node] = Mix(inputs, -1, channels, weights_CN=weights, bias_N=bias)
             return
-        step = Convolve((self._value(x),), -1, channels, halo=same[0], bias=bias, groups=groups)
+        step = Convolve((self.value(x),), -1, channels, halo=same[0], bias=bias, groups=groups)
         step.weight = weight.contiguous(memory_format=torch.channels_last)
         self.waiting[node] = step
 
@@ -270,14 +213,14 @@ class _Builder:
         halo = -(-k // s)
         self.channels[node] = module.out_channels
         self.waiting[node] = Windowed(
-            (self._value(x),), -1, module.out_channels, halo, s, module=_copy(module, self.dtype)
+            (self.value(x),), -1, module.out_channels, halo, s, module=_copy(module, self.dtype)
         )
 
     def _sum(self, node: fx.Node) -> None:
-        if len(node.args) != 2 or not all(self._depends(a) for a in node.args):
+        if len(node.args) != 2 or not all(self.depends(a) for a in node.args):
             self._pointwise(node, torch.add)
             return
-        a, b = (self._only(n) for n in node.args)
+        a, b = (self.only(n) for n in node.args)
         for mixed, other in ((a, b), (b, a)):
             step = self.waiting.get(mixed)
             if (
@@ -286,9 +229,9 @@ class _Builder:
                 and step.activation is None
                 and len(mixed.users) == 1
                 and mixed is not other
-                and self._channels(mixed) == self._channels(other)
+                and self.channels_of(mixed) == self.channels_of(other)
             ):
-                step.added = self._value(other)
+                step.added = self.value(other)
                 step.inputs = (*step.inputs, step.added)
                 self.waiting[node] = self.waiting.pop(mixed)
                 self.channels[node] = step.channels
@@ -297,13 +240,13 @@ class _Builder:
 
     def _activate(self, node: fx.Node, x: fx.Node, activation: Activation) -> None:
         step = self.waiting.get(x)
-        self.channels[node] = self._channels(x)
+        self.channels[node] = self.channels_of(x)
         if step is not None and len(x.users) == 1 and getattr(step, "activation", 0) is None:
             step.activation = activation  # type: ignore[attr-defined]
             self.waiting[node] = self.waiting.pop(x)
             return
-        value = self._value(x)
-        self._emit(node, Pointwise((value,), -1, self.channels[node], function=activation.module))
+        value = self.value(x)
+        self.emit(node, Pointwise((value,), -1, self.channels[node], function=activation.module))
 
     def _pointwise(self, node: fx.Node, function: Callable[..., Tensor]) -> None:
         """A function of tensors of one shape, and of numbers or per-channel constants."""
@@ -311,20 +254,20 @@ class _Builder:
         read: list[fx.Node] = []
         most = 1
         for argument in node.args:
-            if self._depends(argument):
-                read.append(self._only(argument))
+            if self.depends(argument):
+                read.append(self.only(argument))
                 arguments.append(None)
             else:
-                constant = self._constant(argument)
+                constant = self.constant(argument)
                 if isinstance(constant, Tensor):
                     if constant.dim() > 1 and max(constant.shape[-2:]) > 1:
                         raise NotStreamable("it adds or multiplies a picture of constants")
                     most = max(most, *constant.shape[-3:-2])
                     constant = constant.detach().to(self.dtype)
                 arguments.append(constant)
-        keywords = {k: self._constant(v) for k, v in node.kwargs.items()}
-        self.channels[node] = self._channels(read[0])
-        if any(self._channels(n) != self.channels[node] for n in read) or (
+        keywords = {k: self.constant(v) for k, v in node.kwargs.items()}
+        self.channels[node] = self.channels_of(read[0])
+        if any(self.channels_of(n) != self.channels[node] for n in read) or (
             most not in (1, self.channels[node])
         ):
             raise NotStreamable("it broadcasts channels")
@@ -333,72 +276,8 @@ class _Builder:
             given = iter(x)
             return function(*(next(given) if a is None else a for a in arguments), **keywords)
 
-        values = tuple(self._value(n) for n in read)
-        self._emit(node, Pointwise(values, -1, self.channels[node], function=call))
-
-    # Bookkeeping
-
-    def _value(self, node: fx.Node) -> int:
-        """The value that a node's result is kept as; makes the step that computes it."""
-        if node not in self.values:
-            if node in self.waiting:
-                self._emit(node, self.waiting.pop(node))
-            elif node in self.parts:
-                inputs = tuple(self._value(p) for p in self.parts[node])
-                self._emit(
-                    node,
-                    Pointwise(
-                        inputs, -1, self._channels(node), function=lambda *x: torch.cat(x, dim=1)
-                    ),
-                )
-        return self.values[node]
-
-    def _emit(self, node: fx.Node, step: Step) -> None:
-        growths = {self.growth[v] for v in step.inputs}
-        if len(growths) > 1:
-            raise NotStreamable("it joins values of different sizes")
-        step.out = self._new_value(growths.pop() * step.growth)
-        self.steps.append(step)
-        self.values[node] = step.out
-        self.channels[node] = step.channels
-
-    def _new_value(self, growth: int) -> int:
-        self.growth[self.count] = growth
-        self.count += 1
-        return self.count - 1
-
-    def _alias(self, node: fx.Node, x: fx.Node) -> None:
-        self.values[node] = self._value(x)
-        self.channels[node] = self._channels(x)
-
-    def _channels(self, node: fx.Node) -> int:
-        return self.channels.get(node, 3)
-
-    def _depends(self, node: Any) -> bool:
-        return isinstance(node, fx.Node) and node not in self.constants
-
-    def _only(self, node: Any) -> fx.Node:
-        if not self._depends(node):
-            raise NotStreamable("an operation does not read the picture where it should")
-        assert isinstance(node, fx.Node)
-        return node
-
-    def _constant(self, value: Any) -> Any:
-        return self.constants[value] if isinstance(value, fx.Node) else value
-
-    def _evaluate(self, node: fx.Node) -> Any:
-        if node.op == "get_attr":
-            found: Any = self.traced
-            for name in str(node.target).split("."):
-                found = getattr(found, name)
-            return found
-        args = fx.node.map_arg(node.args, lambda n: self.constants[n])
-        kwargs = fx.node.map_arg(node.kwargs, lambda n: self.constants[n])
-        if node.op == "call_function":
-            return node.target(*args, **kwargs)  # type: ignore[operator]
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        return self.modules[str(node.target)](*args, **kwargs)
+        values = tuple(self.value(n) for n in read)
+        self.emit(node, Pointwise(values, -1, self.channels[node], function=call))
 
 
 def _pair(value: Any) -> Any:

@@ -179,3 +179,20 @@ class Windowed(Step):
         x = as_picture(rows(self.inputs[0], first - above, last + below))
         y = as_rows(self.module(x))
         return _finish(y[above * s : above * s + stop - start], self.activation, into)
+
+
+@dataclass
+class RowPlan:
+    """The steps of a network, in order. Value 0 is the picture.
+
+    Attributes:
+        steps: every value is made by one of them.
+        channels: of the result.
+        growth: the result's rows for each of the picture.
+        reach: how many rows above (or below) a row of the result can change it.
+    """
+
+    steps: list[Step]
+    channels: int
+    growth: int
+    reach: int

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pcsr_lightning.inference.row_plan import RowPlan
-from pcsr_lightning.inference.row_steps import Step
+from pcsr_lightning.inference.row_steps import RowPlan, Step
 from pcsr_lightning.inference.row_window import RowWindow
 
 _ENDLESS = 2**60
