@@ -22,7 +22,7 @@ from pcsr_lightning.inference.routing_choice import Routing
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.routing import CostRule
 
-KEEP_BYTES = 2**28
+KEEP_BYTES = 2**29
 """Features up to this size are kept between the two passes of adaptive and budget; larger ones are
 computed again."""
 
