@@ -202,10 +202,10 @@ def strip_rows(
         rows -= 1
     if takes(rows) > free:
         _log.warning(
-            "max_memory: even a single row at a time takes about %d MiB of working memory, more "
-            "than the %d MiB allowed; going on with it",
-            takes(rows) // 2**20,
-            execution.max_memory // 2**20,
+            "max_memory: even a single row at a time takes about %.1f MiB of working memory, more "
+            "than the %.1f MiB allowed; going on with it",
+            takes(rows) / 2**20,
+            execution.max_memory / 2**20,
         )
     return rows
 
