@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -184,3 +185,25 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def say(message: str) -> None:
     """How far it has got, apart from the tables."""
     print(message, file=sys.stderr, flush=True)
+
+
+def run_script(name: str, repeats: int, work: Callable[[int], None]) -> int:
+    """The command line that the small benchmarks share; returns the exit code.
+
+    Args:
+        name: of the script.
+        repeats: how many rounds, if nothing is said.
+        work: takes the rounds.
+    """
+    p = argparse.ArgumentParser(prog=f"python benchmarks/{name}")
+    p.add_argument("--repeats", type=int, default=repeats, help="rounds (default: %(default)s)")
+    p.add_argument("--threads", type=int, help="default: as torch chooses")
+    args = p.parse_args()
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    try:
+        work(args.repeats)
+    except PCSRError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -8,18 +8,16 @@ channels in 4 groups of 13) beside those of the original CARN (64 in 4 groups of
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 
 import torch
 from _inputs import SCALE, find_models, find_photograph, load_pcsr, shared_folder
-from _measure import DTYPES, interleaved
+from _measure import DTYPES, interleaved, run_script
 from torch import Tensor
 from torch.nn import functional as F
 
 import pcsr_lightning
-from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.inference import Analysis, Execution, Routing
 from pcsr_lightning.inference.execution import has_bf16
 
@@ -29,22 +27,10 @@ WIDTHS = (52, 64)
 GROUPS = 4
 
 
-def main() -> int:
-    """Runs the benchmark; returns its exit code."""
-    p = argparse.ArgumentParser(prog="python benchmarks/profile_parts.py")
-    p.add_argument("--repeats", type=int, default=7, help="rounds (default: 7)")
-    p.add_argument("--threads", type=int, help="default: as torch chooses")
-    args = p.parse_args()
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    try:
-        precisions = ["fp32", "bf16"] if has_bf16("cpu") else ["fp32"]
-        _parts(precisions, args.repeats)
-        _layers(precisions, args.repeats)
-    except PCSRError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def _run(rounds: int) -> None:
+    precisions = ["fp32", "bf16"] if has_bf16("cpu") else ["fp32"]
+    _parts(precisions, rounds)
+    _layers(precisions, rounds)
 
 
 def _parts(precisions: list[str], rounds: int) -> None:
@@ -123,4 +109,4 @@ def _layer(width: int, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("profile_parts.py", 7, _run))

@@ -9,39 +9,21 @@ and the backbone alone over the ways to run it.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 
 import torch
 from _inputs import SCALE, find_models, find_photograph, load_original, load_pcsr, shared_folder
-from _measure import interleaved
+from _measure import interleaved, run_script
 from torch import Tensor
 
 import pcsr_lightning
-from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.inference.execution import Execution, has_bf16
 from pcsr_lightning.inference.feature_rows import TiledRows, feature_rows
 from pcsr_lightning.networks import PCSR, Original
 
 LR_SIZE = (276, 420)
 ROWS = (6, 12, 18, 24, 36, 48, 72, 138)
-
-
-def main() -> int:
-    """Runs the benchmark; returns its exit code."""
-    p = argparse.ArgumentParser(prog="python benchmarks/strips.py")
-    p.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
-    p.add_argument("--threads", type=int, help="default: as torch chooses")
-    args = p.parse_args()
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    try:
-        _run(args.repeats)
-    except PCSRError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def _run(rounds: int) -> None:
@@ -114,4 +96,4 @@ def _backbone_ways(model: PCSR, lr_13hw: Tensor) -> dict[str, Callable[[], objec
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("strips.py", 5, _run))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -20,6 +19,7 @@ import pcsr_lightning
 from pcsr_lightning.evaluation.benchmark import Benchmark, PictureScore, Score
 from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.inference import Routing
+from pcsr_lightning.whole_files import write_whole
 
 METRICS = "metrics.json"
 PLAIN_WIDTH = 1000
@@ -190,11 +190,6 @@ def write_metrics(content: Mapping[str, Any], folder: Path) -> Path:
         ValueError: a number that JSON does not know, NaN or infinite.
     """
     path = folder / METRICS
-    temporary = folder / f".{METRICS}.{os.getpid()}.tmp"
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
-    try:
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, (text + "\n").encode())
     return path

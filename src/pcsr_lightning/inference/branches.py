@@ -56,7 +56,6 @@ class FastMLP:
     """
 
     def __init__(self, mlp: PixelMLP, grid: QueryGrid, dtype: torch.dtype, name: str) -> None:
-        self.outputs, self.dtype = mlp.out_channels, dtype
         rows_HC, cols_WC = mlp.offset_terms(grid)
         bias_C = mlp.project.bias.detach()
         self.project_CD = mlp.project.weight.detach().to(dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import weakref
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterator
 
 import torch
@@ -198,8 +199,8 @@ def strip_rows(
     def takes(rows: int) -> int:
         return int(MARGIN * (features.memory(rows) + B * w * rows * area * BYTES_HR))
 
-    while rows > 1 and takes(rows) > free:
-        rows -= 1
+    # The most rows that fit; a single one in any case.
+    rows = max(1, bisect_right(range(1, rows + 1), free, key=takes))
     if takes(rows) > free:
         _log.warning(
             "max_memory: even a single row at a time takes about %.1f MiB of working memory, more "

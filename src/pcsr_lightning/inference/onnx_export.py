@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import pcsr_lightning
+from pcsr_lightning import whole_files
 from pcsr_lightning.errors import ModelFileError, PCSRError
 from pcsr_lightning.inference.onnx_graph import Plain, Routed, onnx_graph
 from pcsr_lightning.networks import PCSR, Original
@@ -118,20 +118,16 @@ def check_packages() -> None:
 
 
 def write_whole(data: bytes, path: str | Path) -> Path:
-    """Writes a file under another name first, so that it appears whole or not at all.
+    """Writes a model file, whole or not at all.
 
     Raises:
         ModelFileError: it cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        whole_files.write_whole(path, data)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from pcsr_lightning.inference.row_steps import Pointwise, Step
+from pcsr_lightning.inference.row_steps import Convolve, Mix, Pointwise, Step, Windowed
 
 
 class NotStreamable(Exception):
@@ -39,7 +39,7 @@ class RowGraph:
         self.modules = dict(traced.named_modules())
         self.constants: dict[fx.Node, Any] = {}
         self.values: dict[fx.Node, int] = {}
-        self.waiting: dict[fx.Node, Step] = {}
+        self.waiting: dict[fx.Node, Convolve | Mix | Windowed] = {}
         self.parts: dict[fx.Node, list[fx.Node]] = {}
         self.channels: dict[fx.Node, int] = {}
         self.steps: list[Step] = []

@@ -241,8 +241,8 @@ class _Builder(RowGraph):
     def _activate(self, node: fx.Node, x: fx.Node, activation: Activation) -> None:
         step = self.waiting.get(x)
         self.channels[node] = self.channels_of(x)
-        if step is not None and len(x.users) == 1 and getattr(step, "activation", 0) is None:
-            step.activation = activation  # type: ignore[attr-defined]
+        if step is not None and len(x.users) == 1 and step.activation is None:
+            step.activation = activation
             self.waiting[node] = self.waiting.pop(x)
             return
         value = self.value(x)

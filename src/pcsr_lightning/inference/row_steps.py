@@ -141,12 +141,11 @@ class Pointwise(Step):
     """Anything that treats every pixel alike: sums, activations, concatenations."""
 
     function: Callable[..., Tensor] = torch.add
-    activation: Activation | None = None
 
     def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
         # Clones: a function in place must not change what other steps still read.
         x = [as_picture(rows(value, start, stop).clone()) for value in self.inputs]
-        return _finish(as_rows(self.function(*x)), self.activation, into)
+        return _finish(as_rows(self.function(*x)), None, into)
 
 
 @dataclass

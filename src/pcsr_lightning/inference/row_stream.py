@@ -52,12 +52,19 @@ class _Window:
     kept: int
 
 
+def _growths(plan: RowPlan) -> dict[int, int]:
+    """Every value's rows for each of the picture."""
+    growth = {0: 1}
+    for step in plan.steps:
+        growth[step.out] = growth[step.inputs[0]] * step.growth
+    return growth
+
+
 def _windows(plan: RowPlan, channels: int) -> dict[int, _Window | None]:
     """The window of every value; ``None`` where all readers take all rows at once."""
-    size, lag, growth = {0: channels}, {0: 0}, {0: 1}
+    size, lag, growth = {0: channels}, {0: 0}, _growths(plan)
     for step in plan.steps:
         size[step.out] = step.channels
-        growth[step.out] = growth[step.inputs[0]] * step.growth
         lag[step.out] = _reach(step, lag) * step.growth
     windows: dict[int, _Window | None] = {}
     for value in lag:
@@ -118,9 +125,7 @@ class RowStream:
         self.plan = plan
         self._height = _ENDLESS  # until the last row has come
         self._rows_at_a_time = rows
-        self._growth = {0: 1}
-        for step in plan.steps:
-            self._growth[step.out] = self._growth[step.inputs[0]] * step.growth
+        self._growth = _growths(plan)
         self._values: dict[int, _Value] = {}
         for value, kept in _windows(plan, channels).items():
             window = None

@@ -7,6 +7,8 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pcsr_lightning.whole_files import write_whole
+
 log = logging.getLogger(__name__)
 
 RECORD = "run.json"
@@ -34,9 +36,8 @@ class RunRecord:
 
     def write(self, folder: Path) -> None:
         """Keeps the record in a run folder; it appears whole or not at all."""
-        temporary = folder / f".{RECORD}.tmp"
-        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(folder / RECORD)
+        text = json.dumps(asdict(self), indent=2) + "\n"
+        write_whole(folder / RECORD, text.encode())
 
 
 def newest_finished(
