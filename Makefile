@@ -5,16 +5,23 @@
 #   PIP_ARGS='--extra-index-url …' more words for each `pip install`
 #   PYTEST_ARGS='-k routing -x'    more words for pytest
 
+MODEL ?= fsrcnn-pcsr-x4
+TRAIN ?= data/DIV2K/DIV2K_train_HR
+
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format wheel wheel-check clean distclean core-env dev-env
+.PHONY: help demo release test lint types check format wheel wheel-check clean distclean core-env dev-env
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: core-env ## upscale a shipped photograph x4 in five ways and compare them
 	$(RUN) -m pcsr_lightning.demo
+
+release: core-env ## train, measure and write MODEL=… from TRAIN=… VALID=… TEST="…" (WORDS="…" to the training)
+	$(RUN) -m pcsr_lightning.release $(MODEL) --train "$(TRAIN)" $(if $(VALID),--valid "$(VALID)") \
+		$(if $(TEST),--test $(TEST)) $(if $(ABOUT),--about-data "$(ABOUT)") $(if $(OUT),--out "$(OUT)") -- $(WORDS)
 
 test: dev-env ## run the tests
 	$(RUN) -m pytest $(PYTEST_ARGS)

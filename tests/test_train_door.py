@@ -139,7 +139,7 @@ def test_the_original_and_wandb_offline(
         (("stage=1", "data.scale=big"), r"data\.scale"),
         (("stage=original", "data.scale=2.5"), r"data\.scale=2\.5"),
         (("stage=1", "data.root=/nowhere/at/all"), r"/nowhere/at/all"),
-        (("stage=1", "init=x"), r"init"),
+        (("stage=1", "init=x"), r"no model is called 'x'"),
         (("stage=2", "init=/nowhere.ckpt"), r"/nowhere\.ckpt"),
         (("stage=1", "ckpt_path=/nowhere.ckpt"), r"/nowhere\.ckpt"),
         (("stage=1", "trainer.accelerator=abacus"), r"abacus"),

@@ -22,3 +22,7 @@ class ModelFileError(PCSRError):
 
 class PictureError(PCSRError):
     """A picture file cannot be read or written."""
+
+
+class TrainingError(PCSRError):
+    """A training ended without a result."""

@@ -82,7 +82,7 @@ def make_trainer(cfg: DictConfig, settings: TrainSettings, run_dir: Path) -> L.T
     Raises:
         ConfigError: Lightning does not take a setting, or there is no such device.
     """
-    logger = build(cfg.logger, "logger") if cfg.logger else False
+    logger = build(with_own_folder(cfg.logger), "logger") if cfg.logger else False
     callbacks = [build(c, f"callbacks.{name}") for name, c in cfg.callbacks.items() if c]
     if logger is False:
         callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
@@ -106,6 +106,18 @@ def make_trainer(cfg: DictConfig, settings: TrainSettings, run_dir: Path) -> L.T
         raise ConfigError(f"trainer: {error}") from None
 
 
+def with_own_folder(logger: DictConfig) -> DictConfig:
+    """A CSV logger for a folder not yet there: it would delete what a resumed run has logged."""
+    if not str(logger.get("_target_")).endswith("CSVLogger"):
+        return logger
+    folder, first = Path(logger.save_dir) / logger.name, str(logger.version)
+    version, count = first, 1
+    while (folder / version).exists():
+        count += 1
+        version = f"{first}-{count}"
+    return OmegaConf.merge(logger, {"version": version})  # type: ignore[return-value]
+
+
 def build_stage(settings: TrainSettings) -> SRStage:
     """The stage that the settings ask for, on top of what earlier stages trained."""
     name, b = settings.stage.name, settings.backbone
@@ -120,7 +132,10 @@ def build_stage(settings: TrainSettings) -> SRStage:
         name, b.name, settings.num_classes, settings.init, Path(settings.output)
     )
     s = settings.stage
-    schedule = Schedule(s.lr, settings.trainer["max_steps"], s.lr_min, (s.betas[0], s.betas[1]))
+    schedule = Schedule(
+        s.lr, settings.trainer["max_steps"], s.lr_min, (s.betas[0], s.betas[1]),
+        s.optimizer, s.schedule, s.warmup, s.decay,
+    )  # fmt: skip
     return make_stage(
         network, earlier, schedule, settings.facts, s.queries, settings.seed,
         (s.w_recon, s.w_avg),

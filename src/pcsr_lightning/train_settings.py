@@ -31,6 +31,10 @@ class StageSettings:
     lr: float
     lr_min: float
     betas: list[float]
+    optimizer: str
+    schedule: str
+    warmup: int
+    decay: float
     queries: int | None = None
     w_recon: float = 1000.0
     w_avg: float = 3.0

@@ -1,5 +1,6 @@
 """Each stage on a small real training: what learns, what stays bit-identical."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import lightning as L
@@ -18,7 +19,14 @@ from pcsr_lightning.stages import (
     Schedule,
     grow,
 )
-from pcsr_lightning.stages.start import Sizes, earlier_model, stage_network, stage_number
+from pcsr_lightning.stages.start import (
+    Sizes,
+    earlier_model,
+    make_stage,
+    stage_network,
+    stage_number,
+)
+from pcsr_lightning.weights import save
 
 SMALL = {
     "fsrcnn": Sizes(args={"d": 8, "s": 4, "m": 1}),
@@ -172,8 +180,36 @@ def test_stages_that_do_not_exist(stage: str, num_classes: int) -> None:
 def test_a_stage_says_what_it_needs(tmp_path: object) -> None:
     with pytest.raises(ConfigError, match=r"train stage=1 backbone=carn.*num_classes=3"):
         earlier_model("2", "carn", 3, None, tmp_path)
-    with pytest.raises(ConfigError, match="starts from nothing"):
-        earlier_model("1", "carn", 2, "somewhere", tmp_path)
+    assert earlier_model("1", "carn", 2, None, tmp_path) is None
+    assert earlier_model("original", "carn", 2, None, tmp_path) is None
+
+
+def test_a_first_stage_goes_on_with_a_trained_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trained = stage_network("2", "carn", 2, SMALL["carn"])
+    assert isinstance(trained, PCSR)
+    init = str(save(trained, tmp_path / "trained", {"scales": [4]}))
+    network = stage_network("1", "carn", 2, SMALL["carn"])
+    make_stage(network, earlier_model("1", "carn", 2, init, tmp_path), Schedule(1e-3, 5), {})
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, trained.state_dict()[name]), name
+    other = stage_network("1", "fsrcnn", 2, SMALL["fsrcnn"])
+    with pytest.raises(ConfigError, match=r"carn.*fsrcnn"):
+        make_stage(other, trained, Schedule(1e-3, 5), {})
+
+
+def test_an_original_goes_on_with_an_original_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trained, pcsr = (stage_network(s, "fsrcnn", 2, SMALL["fsrcnn"]) for s in ("original", "1"))
+    init = str(save(trained, tmp_path / "trained"))
+    network = stage_network("original", "fsrcnn", 2, SMALL["fsrcnn"])
+    earlier = earlier_model("original", "fsrcnn", 2, init, tmp_path)
+    make_stage(network, earlier, Schedule(1e-3, 5), {})
+    assert all(torch.equal(v, trained.state_dict()[k]) for k, v in network.state_dict().items())
+    with pytest.raises(ConfigError, match=r"an original model; stage=1 needs a PCSR"):
+        earlier_model("1", "fsrcnn", 2, init, tmp_path)
+    with pytest.raises(ConfigError, match="a PCSR model; stage=original needs an original"):
+        earlier_model("original", "fsrcnn", 2, str(save(pcsr, tmp_path / "p")), tmp_path)
 
 
 @pytest.mark.parametrize(("lr", "steps"), [(0.0, 5), (1e-3, 0), (1e-8, 5)])

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ModelFileError
-from pcsr_lightning.networks import build_network, default_config
+from pcsr_lightning.inference import upscale
+from pcsr_lightning.networks import PCSR, build_network, default_config
+from pcsr_lightning.pictures import read_rgb8
 from pcsr_lightning.weights import (
     RunRecord,
     find_model,
@@ -19,6 +24,7 @@ from pcsr_lightning.weights import (
     newest_finished,
     save,
 )
+from pcsr_lightning.weights.files import stored
 
 
 @pytest.fixture
@@ -40,6 +46,76 @@ def test_a_saved_model_comes_back_bit_for_bit(
     state = again.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
     assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".tmp")] == []
+
+
+@pytest.mark.parametrize(
+    ("backbone", "classes", "original"),
+    [("fsrcnn", 2, False), ("carn", 3, False), ("bsrn", 2, True)],
+)
+def test_half_precision_halves_the_file_and_loads_as_float32(
+    tmp_path: Path, backbone: str, classes: int, original: bool
+) -> None:
+    model = build_network(default_config(backbone, classes, original))
+    full, half = save(model, tmp_path / "full"), save(model, tmp_path / "half", half=True)
+    assert 0.45 < half.stat().st_size / full.stat().st_size < 0.58
+    assert full.with_suffix(".json").read_bytes() == half.with_suffix(".json").read_bytes()
+    inside, again = load_file(half), load(half).state_dict()
+    for name, tensor in model.state_dict().items():
+        assert again[name].dtype == tensor.dtype
+        if tensor.ndim < 2:
+            assert inside[name].dtype == tensor.dtype
+            assert torch.equal(again[name], tensor)
+        else:
+            assert inside[name].dtype == torch.float16
+            assert torch.equal(again[name], tensor.half().float())
+    # Stored once more, nothing changes.
+    assert save(load(half), tmp_path / "more", half=True).read_bytes() == half.read_bytes()
+
+
+def test_half_precision_does_not_show(tmp_path: Path) -> None:
+    model = load("fsrcnn-pcsr-x4")
+    assert isinstance(model, PCSR)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        # The released weights may be stored in half precision already: away from its numbers.
+        for parameter in model.parameters():
+            parameter.mul_(1 + 1e-3 * torch.rand_like(parameter))
+    again = load(save(model, tmp_path / "half", half=True))
+    path = sorted((SAMPLE_FOLDER / "valid").iterdir())[0]
+    lr = read_rgb8(path)[None, :, :64, :80] / 255
+    wanted, found = upscale(model, lr, 4, k=0.0), upscale(again, lr, 4, k=0.0)
+    off = (wanted.image - found.image).abs()
+    # A pixel on the edge between two classes may change sides, and then changes by more.
+    same = (wanted.assignment == found.assignment).expand_as(off)
+    assert same.double().mean() > 0.995
+    assert 0 < off[same].max() < 1e-3
+    assert off.square().mean().sqrt() < 2e-4
+
+
+def test_what_half_precision_cannot_hold_stays_as_it_is() -> None:
+    plain = torch.linspace(-2, 2, 24).reshape(4, 6)
+    assert stored(plain).dtype == torch.float16
+    assert stored(torch.zeros(2, 3)).dtype == torch.float16
+    assert stored(torch.empty(0, 3)).dtype == torch.float16
+    assert stored(plain.reshape(4, 3, 2, 1)).dtype == torch.float16
+    for row in (7e4, 1e39, 3e-6, 1e-9, float("inf"), float("nan")):
+        odd = plain.clone()
+        odd[2] *= row
+        assert stored(odd) is odd
+    for other in (plain[0], plain.bfloat16(), plain.int(), torch.tensor(1.0)):
+        assert stored(other) is other
+
+
+@given(st.integers(0, 2**31), st.floats(-9, 6))
+def test_stored_loses_at_most_half_a_unit(seed: int, exponent: float) -> None:
+    tensor = torch.randn(3, 5, generator=torch.Generator().manual_seed(seed)) * 10**exponent
+    kept = stored(tensor)
+    if kept.dtype == torch.float16:
+        moved = (kept.double() - tensor.double()).norm(dim=1)
+        assert bool((moved <= 2**-11 * tensor.double().norm(dim=1)).all())
+    else:
+        assert kept is tensor
+        assert tensor.abs().max() > 65504 or tensor.abs().min() < 2**-14
 
 
 def test_facts_are_kept(model_file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Backbones, pixel-level MLPs, PCSR and the original models. torch and fvcore only."""
+"""Backbones, pixel-level MLPs, PCSR, original models. Only torch, fvcore and huggingface_hub."""
 
 from pcsr_lightning.networks.backbones import BACKBONES, Backbone, build_backbone
 from pcsr_lightning.networks.branch_flops import BranchMacs, branch_macs, count_macs, hoisted_macs

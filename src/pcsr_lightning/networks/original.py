@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pcsr_lightning.networks.backbones import Backbone
+from pcsr_lightning.networks.hub import HubModel
 from pcsr_lightning.networks.pcsr import enlarge
 
 
-class Original(nn.Module):
+class Original(HubModel):
     """What PCSR is compared with: FSRCNN, CARN-M, SRResNet or BSRN as their authors made them.
 
     Args:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks.backbones import Backbone
+from pcsr_lightning.networks.hub import HubModel
 from pcsr_lightning.networks.pixel_mlp import PixelMLP
 from pcsr_lightning.networks.query_grid import QueryGrid
 
@@ -43,7 +44,7 @@ class PCSROutput(NamedTuple):
         return mixed
 
 
-class PCSR(nn.Module):
+class PCSR(HubModel):
     """A backbone with ``M`` pixel-level upsamplers, heaviest first, and a pixel-level classifier.
 
     Args:

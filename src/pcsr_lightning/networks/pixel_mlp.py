@@ -83,9 +83,14 @@ class PixelMLP(nn.Module):
         return near + (rows_HC[:, None, :] + cols_WC)
 
     def finish(self, first_NC: Tensor) -> Tensor:
-        """All layers after the first: ``(..., C) -> (..., O)``. May overwrite its input."""
-        out_NO: Tensor = self.tail(first_NC)
-        return out_NO
+        """All layers after the first: ``(..., C) -> (..., O)``."""
+        # Two dimensions: a linear layer's output in more of them is a view, and to write a view in
+        # place makes autograd copy the gradient of all it is a view of.
+        x = first_NC.reshape(-1, first_NC.shape[-1])
+        for n, layer in enumerate(self.tail):
+            # The input may be a view itself, so the first ReLU does not write into it.
+            x = F.relu(x) if n == 0 else layer(x)
+        return x.view(*first_NC.shape[:-1], x.shape[-1])
 
     def query(self, feat_BDhw: Tensor, grid: QueryGrid, queries_K: Tensor | None = None) -> Tensor:
         """The whole MLP in its hoisted form: ``(B, O, H, W)``, or ``(B, O, K)`` at some queries."""

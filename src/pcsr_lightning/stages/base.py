@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import lightning as L
@@ -15,6 +14,7 @@ from torchmetrics.image import PeakSignalNoiseRatio
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.pictures.protocol import eight_bit, shave
+from pcsr_lightning.stages.schedule import Schedule
 
 
 class TrainBatch(Protocol):
@@ -32,36 +32,12 @@ class ValPicture(Protocol):
     name: str
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Adam and cosine annealing without restart (Sec. 4.1).
-
-    Attributes:
-        lr: initial learning rate.
-        lr_min: what it falls to at the last step.
-        betas: Adam's.
-        steps: optimizer steps of the whole run.
-    """
-
-    lr: float
-    steps: int
-    lr_min: float = 1e-7
-    betas: tuple[float, float] = (0.9, 0.99)
-
-    def __post_init__(self) -> None:
-        if not (self.lr > self.lr_min >= 0 and self.steps > 0):
-            raise ConfigError(
-                f"need lr > lr_min >= 0 and at least one step, not lr={self.lr}, "
-                f"lr_min={self.lr_min}, steps={self.steps}"
-            )
-
-
 class SRStage(L.LightningModule, ABC):
     """A stage of training: a network, of which some parts are trained and the others frozen.
 
     Args:
         network: what is trained, all parts of it.
-        schedule: learning rate and length.
+        schedule: optimizer, learning rate and length.
         facts: plain values that the checkpoint keeps beside the weights (stage, backbone, ...).
     """
 
@@ -94,13 +70,13 @@ class SRStage(L.LightningModule, ABC):
         return {}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        s = self.schedule
-        adam = torch.optim.Adam(trained, lr=s.lr, betas=s.betas)
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, s.steps, eta_min=s.lr_min)
+        optimizer = self.schedule.make_optimizer(self.network)
         return {
-            "optimizer": adam,
-            "lr_scheduler": {"scheduler": cosine, "interval": "step"},
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": self.schedule.make_scheduler(optimizer),
+                "interval": "step",
+            },
         }
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:

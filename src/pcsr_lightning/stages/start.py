@@ -10,9 +10,10 @@ from typing import Any
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR, Original, build_network, default_config
-from pcsr_lightning.stages.base import Schedule, SRStage
+from pcsr_lightning.stages.base import SRStage
 from pcsr_lightning.stages.original import OriginalStage
-from pcsr_lightning.stages.upsampling import FirstStage, LaterStage, grow
+from pcsr_lightning.stages.schedule import Schedule
+from pcsr_lightning.stages.upsampling import FirstStage, LaterStage, go_on, grow
 from pcsr_lightning.weights import find_model, load_model_file, newest_finished
 
 log = logging.getLogger(__name__)
@@ -86,18 +87,17 @@ def stage_number(stage: str, num_classes: int) -> int:
 
 def earlier_model(
     stage: str, backbone: str, num_classes: int, init: str | None, output: Path
-) -> PCSR | None:
+) -> PCSR | Original | None:
     """What the stage builds on: ``init``, else the newest finished run of the stage before.
+
+    The first stage and the original start from nothing, unless ``init`` names a model to go on
+    with: for other pictures, say, or more scales.
 
     Raises:
         ConfigError: there is no such run; the message has the command that makes one. Or ``init``
-            is not a PCSR model.
+            is a PCSR model where the stage needs an original one, or the other way round.
     """
-    if stage in ("original", "1"):
-        if init is not None:
-            raise ConfigError(
-                f"stage={stage} starts from nothing: leave init out (ckpt_path=FILE resumes a run)"
-            )
+    if stage in ("original", "1") and init is None:
         return None
     if init is None:
         before = str(stage_number(stage, num_classes) - 1)
@@ -111,15 +111,18 @@ def earlier_model(
             )
         init = str(found[0])
     model, _ = load_model_file(find_model(init))
-    if not isinstance(model, PCSR):
-        raise ConfigError(f"init={init} is an original model; stage={stage} needs a PCSR model")
+    if isinstance(model, Original) != (stage == "original"):
+        kinds = (
+            ("an original", "a PCSR") if isinstance(model, Original) else ("a PCSR", "an original")
+        )
+        raise ConfigError(f"init={init} is {kinds[0]} model; stage={stage} needs {kinds[1]} model")
     log.info("stage %s builds on %s", stage, init)
     return model
 
 
 def make_stage(
     network: PCSR | Original,
-    earlier: PCSR | None,
+    earlier: PCSR | Original | None,
     schedule: Schedule,
     facts: dict[str, Any],
     queries: int | None = None,
@@ -138,9 +141,14 @@ def make_stage(
         weights: ``w_recon`` and ``w_avg`` of Eq. 8.
     """
     if isinstance(network, Original):
+        if earlier is not None:
+            go_on(earlier, network)
         return OriginalStage(network, schedule, facts)
-    if earlier is None:
+    if network.num_classes == 1:
+        if earlier is not None:
+            go_on(earlier, network)
         return FirstStage(network, schedule, queries, seed, facts)
+    assert isinstance(earlier, PCSR)
     grow(earlier, network)
     return LaterStage(network, schedule, queries, seed, facts, *weights)
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks import PCSR, enlarge
+from pcsr_lightning.networks import PCSR, Original, enlarge
 from pcsr_lightning.routing import assign_by_k, refine
-from pcsr_lightning.stages.base import Schedule, SRStage, TrainBatch
+from pcsr_lightning.stages.base import SRStage, TrainBatch
 from pcsr_lightning.stages.losses import average_loss, reconstruction_loss
+from pcsr_lightning.stages.schedule import Schedule
 
 
 class PCSRStage(SRStage):
@@ -138,6 +139,27 @@ def forward(stage: PCSRStage, batch: TrainBatch) -> tuple[Tensor, Tensor, Tensor
     if queries_Q is not None:
         hr_B3Q = hr_B3Q.index_select(2, queries_Q)
     return out.mixed(), hr_B3Q, out.logits_BMQ
+
+
+def go_on(earlier: PCSR | Original, network: PCSR | Original) -> None:
+    """Starts a first stage, or an original model, from the same parts of a trained model, in place.
+
+    Raises:
+        ConfigError: the networks do not fit each other; the message names both.
+    """
+    before, after = earlier.config(), network.config()
+    if isinstance(earlier, PCSR):
+        before = {**before, "upsamplers": before["upsamplers"][:1], "classifier": None}
+    if before != after:
+        raise ConfigError(
+            f"init is a model of {_words(before)}; this stage's is of {_words(after)}"
+        )
+    mine = network.state_dict()
+    network.load_state_dict({k: v for k, v in earlier.state_dict().items() if k in mine})
+
+
+def _words(config: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in config.items() if value is not None)
 
 
 def grow(earlier: PCSR, network: PCSR) -> None:

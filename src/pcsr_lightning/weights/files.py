@@ -7,7 +7,6 @@ Lightning's and the published ones, are read with ``weights_only=True``.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,41 @@ from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError, ModelFileError
 from pcsr_lightning.networks import PCSR, Original, build_network
+from pcsr_lightning.networks.hub import CONFIG_NAME, WEIGHTS_NAME, HubModel
 from pcsr_lightning.weights.plain_pickles import read_plain
 from pcsr_lightning.weights.published import read_published
+from pcsr_lightning.whole_files import write_whole
 
 FORMAT = 1
 
+# What values of the wrong kind or size in a foreign architecture run into.
+_UNFIT = (
+    ConfigError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    MemoryError,
+)
 
-def save(model: PCSR | Original, path: str | Path, facts: Mapping[str, Any] | None = None) -> Path:
+
+def save(
+    model: PCSR | Original,
+    path: str | Path,
+    facts: Mapping[str, Any] | None = None,
+    *,
+    half: bool = False,
+) -> Path:
     """Writes ``path.safetensors`` and ``path.json``; each appears whole or not at all.
 
     Args:
         model: its weights and its ``config()``.
         path: with or without a suffix.
         facts: plain values to keep beside the architecture (training data, scores, ...).
+        half: keep weight matrices and kernels in half precision, where that fits (see
+            :func:`stored`). The file is about half as large; what is loaded is float32 again.
 
     Returns:
         The path of the ``.safetensors`` file.
@@ -40,20 +61,43 @@ def save(model: PCSR | Original, path: str | Path, facts: Mapping[str, Any] | No
     path = Path(path)
     if path.suffix in (".safetensors", ".json"):
         path = path.with_suffix("")
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    text = json.dumps({"format": FORMAT, "network": model.config(), **(facts or {})}, indent=2)
-    config, weights = Path(f"{path}.json"), Path(f"{path}.safetensors")
-    for target in (config, weights):
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            if target is config:
-                temporary.write_text(text + "\n", encoding="utf-8")
-            else:
-                temporary.write_bytes(to_bytes(tensors))
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+    weights = Path(f"{path}.safetensors")
+    write_model(model, Path(f"{path}.json"), weights, facts, half=half)
     return weights
+
+
+def write_model(
+    model: HubModel,
+    config: Path,
+    weights: Path,
+    facts: Mapping[str, Any] | None = None,
+    *,
+    half: bool = False,
+) -> None:
+    """Writes the two files of a model under the names given; see :func:`save`."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half:
+        tensors = {k: stored(v) for k, v in tensors.items()}
+    text = json.dumps({"format": FORMAT, "network": model.config(), **(facts or {})}, indent=2)
+    write_whole(config, (text + "\n").encode())
+    write_whole(weights, to_bytes(tensors))
+
+
+def stored(tensor: Tensor) -> Tensor:
+    """``tensor`` in half precision if it is a float matrix or kernel that float16 can hold.
+
+    Vectors stay: biases, slopes, batch-norm statistics and the mean are few and may be large or
+    tiny. A matrix stays if in any of its rows rounding moves the values by more, in the root mean
+    square, than the 2^-11 that float16 promises of its normal numbers: then they overflow, or are
+    so small that they lose digits. By rows, since a later batch norm may enlarge a small one.
+    """
+    if tensor.ndim < 2 or tensor.dtype not in (torch.float32, torch.float64):
+        return tensor
+    half = tensor.half()
+    rows = tensor.flatten(1).double()
+    moved = (half.flatten(1).double() - rows).norm(dim=1)
+    # Written so that a NaN fails it.
+    return half if bool((moved <= 2**-11 * rows.norm(dim=1)).all()) else tensor
 
 
 def load_model_file(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
@@ -76,14 +120,20 @@ def load_model_file(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
 
 
 def _load_safetensors(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
-    config_path = path.with_suffix(".json")
+    config_path, name = path.with_suffix(".json"), f"{path.stem}.json"
+    if path.name == WEIGHTS_NAME:
+        # A run folder has model.json, one that save_pretrained wrote config.json.
+        name = f"{name} or {CONFIG_NAME}"
+        if not config_path.exists():
+            config_path = path.with_name(CONFIG_NAME)
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelFileError(
-            f"{path}: its architecture is missing, expected in {config_path.name} beside it"
+            f"{path}: its architecture is missing, expected in {name} beside it"
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    # ValueError: not UTF-8, not JSON, or a number of absurd length.
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{config_path}: cannot be read as JSON ({error})") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ModelFileError(
@@ -133,10 +183,10 @@ def _assemble(path: Path, config: Any, tensors: dict[str, Tensor]) -> PCSR | Ori
     try:
         model = build_network(config)
         model.load_state_dict(tensors)
-    except (ConfigError, RuntimeError, TypeError, KeyError, ValueError) as error:
+    except _UNFIT as error:
         first = " ".join(str(error).split())
         raise ModelFileError(f"{path}: weights and architecture do not fit: {first}") from None
-    for name, tensor in tensors.items():
+    for name, tensor in model.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
             raise ModelFileError(f"{path}: {name} holds NaN or infinite values")
     return model.eval()

@@ -22,8 +22,9 @@ def list_models() -> list[str]:
 def find_model(name_or_file: str | Path) -> Path:
     """The model file that a name or a path means.
 
-    A path may be a ``.safetensors`` or ``.ckpt`` file, a published ``.pth`` checkpoint, or the run
-    folder of a training, whose last weights are then taken.
+    A path may be a ``.safetensors`` or ``.ckpt`` file, a published ``.pth`` checkpoint, the run
+    folder of a training, whose last weights are then taken, or a folder that ``save_pretrained``
+    wrote.
 
     Raises:
         ModelFileError: neither a released model nor an existing file.
@@ -37,14 +38,14 @@ def find_model(name_or_file: str | Path) -> Path:
                 return path / inside
         raise ModelFileError(
             f"{path}: a folder without model.safetensors or checkpoints/last.ckpt in it; expected "
-            "the run folder of a training"
+            "the run folder of a training or one that save_pretrained wrote"
         )
     if path.is_file():
         return path
     raise ModelFileError(
         f"no model is called {str(name_or_file)!r} and no such file exists; released models: "
         f"{', '.join(list_models()) or 'none'}; or give a .safetensors file, a .ckpt file, a "
-        "published .pth file or a run folder"
+        "published .pth file, a run folder or a folder of save_pretrained"
     )
 
 
@@ -53,7 +54,8 @@ def load(name_or_file: str | Path, device: torch.device | str = "cpu") -> PCSR |
 
     Args:
         name_or_file: a released model's name (see :func:`list_models`), a ``.safetensors`` or
-            ``.ckpt`` file, a ``.pth`` checkpoint of the published implementation, or a run folder.
+            ``.ckpt`` file, a ``.pth`` checkpoint of the published implementation, a run folder, or
+            a folder that ``save_pretrained`` wrote.
         device: where to put it.
 
     Raises:

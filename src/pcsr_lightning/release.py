@@ -1,0 +1,93 @@
+"""From pictures to a released model: ``python -m pcsr_lightning.release MODEL --train DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pcsr_lightning.plain_door import run_plain_door
+
+_EXAMPLES = """\
+examples:
+  python -m pcsr_lightning.release fsrcnn-pcsr-x4 --train photos --valid more-photos
+  python -m pcsr_lightning.release carn-pcsr-x4 --train DIV2K/train --valid DIV2K/valid \\
+      --test Set5 Set14 --about-data about.md
+  python -m pcsr_lightning.release my-recipe.yaml --train photos -- data.val_limit=20 threads=2
+
+Words after -- go to every stage's training, see python -m pcsr_lightning.train --help.
+The same command goes on where it was stopped, whatever stopped it.
+
+exit codes: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 interrupted
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m pcsr_lightning.release",
+        description="Train a model stage by stage, measure it and write it with its card to\n"
+        "OUT/MODEL: MODEL.safetensors, MODEL.json, MODEL.md and its curves.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("model", metavar="MODEL", help="a recipe's name (conf/recipe), or a .yaml file")
+    p.add_argument(
+        "--train", metavar="DIR", type=Path, required=True, help="pictures to learn from"
+    )
+    p.add_argument(
+        "--valid",
+        metavar="DIR",
+        type=Path,
+        help="pictures to watch the training by (default: some of --train are held out)",
+    )
+    p.add_argument(
+        "--test",
+        metavar="DIR",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="what to report on",
+    )
+    p.add_argument(
+        "--out", type=Path, default=Path("outputs/release"), help="folder (default: %(default)s)"
+    )
+    p.add_argument(
+        "--about-data",
+        metavar="FILE",
+        type=Path,
+        help="Markdown for the card: what the pictures are and under which licences",
+    )
+    p.add_argument("--debug", action="store_true", help="show the whole trace of an error")
+    p.add_argument("words", metavar="WORD", nargs="*", help=argparse.SUPPRESS)
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    own, words = given, []
+    if "--" in given:
+        own, words = given[: given.index("--")], given[given.index("--") + 1 :]
+    args = parser().parse_args(own)
+    if args.words:
+        parser().error(f"unexpected {args.words[0]}; words for the training go after --")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    command = shlex.join(["python", "-m", "pcsr_lightning.release", *given])
+    return run_plain_door(lambda: _run(args, words, command), args.debug)
+
+
+def _run(args: argparse.Namespace, words: list[str], command: str) -> str:
+    # Heavy libraries are imported here: --help and wrong usage answer at once.
+    from pcsr_lightning.releasing import Recipe, Sources, release
+
+    sources = Sources(args.train, args.valid, tuple(args.test), args.about_data)
+    written = release(Recipe.read(args.model), sources, args.out, words, command)
+    return "\n".join(str(path) for path in written)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
