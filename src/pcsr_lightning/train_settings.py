@@ -35,6 +35,7 @@ class StageSettings:
     schedule: str
     warmup: int
     decay: float
+    recon: str
     queries: int | None = None
     w_recon: float = 1000.0
     w_avg: float = 3.0

@@ -103,8 +103,11 @@ def test_killed_again_and_again_it_ends_in_the_same_weights(
     said = (tmp_path / "said.txt").open("w")
     for _ in range(12):
         process = subprocess.Popen(
-            command(recipe, tmp_path), stdout=subprocess.DEVNULL, stderr=said, start_new_session=True,
-        )  # fmt: skip
+            command(recipe, tmp_path),
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+        )
         if kills < 3:
             await_checkpoint(tmp_path, process)
             time.sleep(draw.uniform(0, 0.5))

@@ -11,6 +11,7 @@ from pcsr_lightning.stages import average_loss, reconstruction_loss
 def test_reconstruction_is_the_mean_absolute_error() -> None:
     a, b = torch.tensor([[[0.0, 1.0]] * 3]), torch.tensor([[[0.5, 1.0]] * 3])
     assert reconstruction_loss(a, b).item() == 0.25
+    assert reconstruction_loss(a, b, "l2").item() == 20 * 0.25 / 2
 
 
 def test_average_loss_of_two_classes_is_the_published_one() -> None:

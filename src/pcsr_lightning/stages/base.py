@@ -14,6 +14,7 @@ from torchmetrics.image import PeakSignalNoiseRatio
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.pictures.protocol import eight_bit, shave
+from pcsr_lightning.stages.losses import LOSSES
 from pcsr_lightning.stages.schedule import Schedule
 
 
@@ -39,14 +40,25 @@ class SRStage(L.LightningModule, ABC):
         network: what is trained, all parts of it.
         schedule: optimizer, learning rate and length.
         facts: plain values that the checkpoint keeps beside the weights (stage, backbone, ...).
+        recon: kind of the reconstruction loss, see :func:`reconstruction_loss`.
+
+    Raises:
+        ConfigError: there is no such kind.
     """
 
     network: PCSR | Original
 
     def __init__(
-        self, network: PCSR | Original, schedule: Schedule, facts: dict[str, Any] | None = None
+        self,
+        network: PCSR | Original,
+        schedule: Schedule,
+        facts: dict[str, Any] | None = None,
+        recon: str = "l1",
     ) -> None:
         super().__init__()
+        if recon not in LOSSES:
+            raise ConfigError(f"stage.recon={recon}: must be one of {', '.join(LOSSES)}")
+        self.recon = recon
         self.network = network
         self.schedule = schedule
         # Plain containers only: anything else could not be loaded back safely.

@@ -10,12 +10,12 @@ from pcsr_lightning.stages.losses import reconstruction_loss
 
 
 class OriginalStage(SRStage):
-    """Trains a backbone with its own tail on the L1 loss."""
+    """Trains a backbone with its own tail on the reconstruction loss."""
 
     network: Original
 
     def loss(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        return reconstruction_loss(self.network(batch.lr_B3hw), batch.hr_B3HW), {}
+        return reconstruction_loss(self.network(batch.lr_B3hw), batch.hr_B3HW, self.recon), {}
 
     def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
         sr_B3HW: Tensor = self.network(lr_B3hw)

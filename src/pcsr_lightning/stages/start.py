@@ -128,6 +128,7 @@ def make_stage(
     queries: int | None = None,
     seed: int = 0,
     weights: tuple[float, float] = (1000.0, 3.0),
+    recon: str = "l1",
 ) -> SRStage:
     """The LightningModule of a stage.
 
@@ -139,18 +140,19 @@ def make_stage(
         queries: HR pixels drawn a step, ``None`` for all.
         seed: of that draw.
         weights: ``w_recon`` and ``w_avg`` of Eq. 8.
+        recon: kind of the reconstruction loss.
     """
     if isinstance(network, Original):
         if earlier is not None:
             go_on(earlier, network)
-        return OriginalStage(network, schedule, facts)
+        return OriginalStage(network, schedule, facts, recon)
     if network.num_classes == 1:
         if earlier is not None:
             go_on(earlier, network)
-        return FirstStage(network, schedule, queries, seed, facts)
+        return FirstStage(network, schedule, queries, seed, facts, recon)
     assert isinstance(earlier, PCSR)
     grow(earlier, network)
-    return LaterStage(network, schedule, queries, seed, facts, *weights)
+    return LaterStage(network, schedule, queries, seed, facts, recon, *weights)
 
 
 __all__ = ["Sizes", "earlier_model", "make_stage", "stage_network", "stage_number"]

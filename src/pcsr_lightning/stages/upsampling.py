@@ -24,6 +24,7 @@ class PCSRStage(SRStage):
         queries: how many HR pixels of each crop are drawn a step; ``None`` takes all of them.
         seed: of that draw.
         facts: plain values for the checkpoint.
+        recon: kind of the reconstruction loss.
     """
 
     network: PCSR
@@ -35,8 +36,9 @@ class PCSRStage(SRStage):
         queries: int | None = None,
         seed: int = 0,
         facts: dict[str, Any] | None = None,
+        recon: str = "l1",
     ) -> None:
-        super().__init__(network, schedule, facts)
+        super().__init__(network, schedule, facts, recon)
         if queries is not None and queries < 1:
             raise ConfigError(f"stage.queries must be at least 1, or null for all, not {queries}")
         self.queries = queries
@@ -57,7 +59,7 @@ class FirstStage(PCSRStage):
 
     def loss(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         sr_B3Q, hr_B3Q, _ = forward(self, batch)
-        return reconstruction_loss(sr_B3Q, hr_B3Q), {}
+        return reconstruction_loss(sr_B3Q, hr_B3Q, self.recon), {}
 
     def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
         sr_B3Q: Tensor = self.network(lr_B3hw, size).mixed()
@@ -82,10 +84,11 @@ class LaterStage(PCSRStage):
         queries: int | None = None,
         seed: int = 0,
         facts: dict[str, Any] | None = None,
+        recon: str = "l1",
         w_recon: float = 1000.0,
         w_avg: float = 3.0,
     ) -> None:
-        super().__init__(network, schedule, queries, seed, facts)
+        super().__init__(network, schedule, queries, seed, facts, recon)
         if network.num_classes < 2:
             raise ConfigError("a later stage needs at least two upsamplers")
         self.w_recon, self.w_avg = w_recon, w_avg
@@ -93,7 +96,7 @@ class LaterStage(PCSRStage):
     def loss(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         sr_B3Q, hr_B3Q, logits_BMQ = forward(self, batch)
         assert logits_BMQ is not None
-        recon = reconstruction_loss(sr_B3Q, hr_B3Q)
+        recon = reconstruction_loss(sr_B3Q, hr_B3Q, self.recon)
         average = average_loss(logits_BMQ, self.sum_over_ranks)
         return self.w_recon * recon + self.w_avg * average, {"recon": recon, "avg": average}
 
