@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.evaluate_settings import EvaluateSettings
 from pcsr_lightning.evaluation.benchmark import PictureScore, benchmark, check_fits
-from pcsr_lightning.evaluation.metrics import check_lpips
-from pcsr_lightning.evaluation.pairs import Protocol, check_whole_scale, scale_pair
+from pcsr_lightning.evaluation.pairs import Protocol, scale_pair
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.report import (
@@ -25,9 +26,17 @@ from pcsr_lightning.evaluation.report import (
     routing_words,
     write_metrics,
 )
+from pcsr_lightning.evaluation.sweep import sweep
+from pcsr_lightning.evaluation.sweep_report import (
+    FIGURE,
+    SWEEP,
+    draw_sweep,
+    sweep_table,
+    write_sweep,
+)
 from pcsr_lightning.evaluation.target import Found, check_target, find_k
 from pcsr_lightning.hydra_door import run_hydra_door
-from pcsr_lightning.inference import Routing, UpscaleResult, class_map
+from pcsr_lightning.inference import UpscaleResult, class_map
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.pictures import Picture, write
 from pcsr_lightning.settings import typed
@@ -36,91 +45,6 @@ from pcsr_lightning.weights import DEFAULT_MODEL, load
 EXAMPLE = f"python -m pcsr_lightning.evaluate model={DEFAULT_MODEL} data.root=path/to/Set14 scale=4"
 UNTELLING = {"model", "last", "best", "checkpoints"}
 """Names that every training's run folder has inside."""
-
-
-@dataclass
-class DataSettings:
-    root: str
-
-
-@dataclass
-class RoutingSettings:
-    mode: str
-    k: float
-    cost: str
-    refine: bool
-    budget: float | None
-
-
-@dataclass
-class EvaluateSettings:
-    """``conf/evaluate.yaml`` with its types."""
-
-    model: str
-    data: DataSettings
-    scale: Any  # a number or two
-    routing: RoutingSettings
-    protocol: str
-    patch_size: int | None
-    target_psnr: float | None
-    lpips: bool
-    published: bool
-    per_image: bool
-    save_images: bool
-    device: str
-    output: str
-    threads: int | None
-    debug: bool = field(default=False)
-
-    def check(self) -> None:
-        """Ranges and choices, which types cannot say.
-
-        Raises:
-            ConfigError: names the first setting that cannot be used.
-        """
-        scale = scale_pair(self.scale)
-        self.chosen_routing()
-        if self.protocol not in list(Protocol):
-            *names, last = Protocol
-            raise ConfigError(f"protocol={self.protocol}: must be {', '.join(names)} or {last}")
-        check_whole_scale(Protocol(self.protocol), scale)
-        Layout.of(Protocol(self.protocol), self.patch_size)
-        check_target(None, self.chosen_routing(), self.target_psnr)
-        if self.lpips:
-            check_lpips()
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"threads={self.threads}: must be at least 1, or null")
-        root = Path(self.data.root).expanduser()
-        if not root.is_dir():
-            reason = "is not a folder" if root.exists() else "no such folder"
-            raise ConfigError(f"data.root={self.data.root}: {reason}; name a folder of pictures")
-        self.chosen_device()
-
-    def chosen_routing(self) -> Routing:
-        """``routing.*`` as the library takes it."""
-        r = self.routing
-        try:
-            return Routing(r.mode, r.k, r.cost, r.refine, r.budget)
-        except ConfigError as error:
-            raise ConfigError(f"routing: {error}") from None
-
-    def chosen_device(self) -> torch.device:
-        """``device``; ``auto`` is CUDA where there is one.
-
-        Raises:
-            ConfigError: neither ``auto`` nor a CPU or CUDA device that is there.
-        """
-        count = torch.cuda.device_count()
-        if self.device == "auto":
-            return torch.device("cuda" if count else "cpu")
-        if self.device == "cpu":
-            return torch.device("cpu")
-        cuda = re.fullmatch(r"cuda(?::(\d+))?", self.device)
-        if cuda is None:
-            raise ConfigError(f"device={self.device}: must be auto, cpu, cuda or cuda:NUMBER")
-        if int(cuda[1] or 0) >= count:
-            raise ConfigError(f"device={self.device}: {count} CUDA devices are to be seen here")
-        return torch.device(self.device)
 
 
 def evaluate(cfg: DictConfig, run_dir: Path, console: Console | None = None) -> dict[str, Any]:
@@ -152,6 +76,8 @@ def evaluate(cfg: DictConfig, run_dir: Path, console: Console | None = None) -> 
     folder = Path(settings.data.root).expanduser()
     beside = paper_rows(folder, model, scale) if settings.published else []
     console = console or Console()
+    if settings.sweep is not None:
+        return evaluate_sweep(settings, model, beside, run_dir, console)
     found: Found | None = None
     if settings.target_psnr is not None and isinstance(model, PCSR):
         found = find_k(
@@ -213,6 +139,51 @@ def evaluate(cfg: DictConfig, run_dir: Path, console: Console | None = None) -> 
     )
     print_table(build_table(result, label, settings.per_image, title, beside), console)
     console.print(f"{path}", soft_wrap=True, highlight=False, markup=False)
+    return content
+
+
+def evaluate_sweep(
+    settings: EvaluateSettings,
+    model: PCSR | Original,
+    beside: Sequence[PublishedPoint],
+    run_dir: Path,
+    console: Console,
+) -> dict[str, Any]:
+    """Scores every value of a sweep, with the network run once a picture.
+
+    Returns:
+        What ``sweep.json`` holds, see :func:`write_sweep`.
+
+    Raises:
+        ConfigError: an original model has nothing to sweep.
+    """
+    if isinstance(model, Original) or model.num_classes == 1:
+        raise ConfigError("sweep=k: this model has one class only, no k changes anything")
+    base, folder = settings.chosen_routing(), Path(settings.data.root).expanduser()
+    found = sweep(
+        model,
+        folder,
+        [replace(base, k=k) for k in settings.sweep_values],
+        scale_pair(settings.scale),
+        settings.protocol,
+        settings.patch_size,
+        progress=True,
+    )
+    facts = {
+        "model": settings.model,
+        "backbone": model.backbone.name,
+        "classes": model.num_classes,
+        "scale": settings.scale,
+        "protocol": settings.protocol,
+        "data_root": settings.data.root,
+    }
+    content = write_sweep(found, facts, run_dir)
+    name, words = model_name(settings.model), f"x{settings.scale}, protocol {settings.protocol}"
+    title = f"{name}, {settings.data.root}: {found.pictures} pictures, {words}"
+    print_table(sweep_table(found.points, found.bicubic_psnr, title, beside), console)
+    draw_sweep(found.points, run_dir / FIGURE, name, f"{folder.resolve().name}, {words}", beside)
+    for path in (run_dir / SWEEP, run_dir / FIGURE):
+        console.print(f"{path}", soft_wrap=True, highlight=False, markup=False)
     return content
 
 

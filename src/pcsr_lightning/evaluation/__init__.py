@@ -14,6 +14,7 @@ from pcsr_lightning.evaluation.pairs import Pair, Protocol, make_pair, scale_pai
 from pcsr_lightning.evaluation.patches import Layout, restore
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.report import build_table, metrics, print_table, write_metrics
+from pcsr_lightning.evaluation.sweep import Sweep, SweepPoint, sweep
 from pcsr_lightning.evaluation.target import Found, check_target, find_k
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "PublishedPoint",
     "Score",
     "Skipped",
+    "Sweep",
+    "SweepPoint",
     "benchmark",
     "build_lpips",
     "build_table",
@@ -43,5 +46,6 @@ __all__ = [
     "score_pair",
     "shaved_border",
     "ssim",
+    "sweep",
     "write_metrics",
 ]

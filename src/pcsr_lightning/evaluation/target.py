@@ -17,12 +17,13 @@ from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.benchmark import Reader, check_fits
+from pcsr_lightning.evaluation.dense import select
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.inference import Analysis, Routing
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.routing import assign_by_k, class_costs, refine
+from pcsr_lightning.routing import assign_by_k, class_costs
 
 _log = logging.getLogger(__name__)
 
@@ -256,14 +257,8 @@ class _Kept:
         out = []
         with torch.inference_mode():
             for logits_BMHW, sr_MB3HW in zip(self.logits_BMHW, self.sr_MB3HW, strict=True):
-                logits_BMHW, sr_MB3HW = logits_BMHW.to(self.device), sr_MB3HW.to(self.device)
-                class_BHW = assign_by_k(logits_BMHW, self.costs_M, k)
-                sr_B3HW = sr_MB3HW[0].clone()
-                for j in range(1, len(sr_MB3HW)):
-                    sr_B3HW = torch.where((class_BHW == j)[:, None], sr_MB3HW[j], sr_B3HW)
-                if self.refine:
-                    sr_B3HW = refine(sr_B3HW, class_BHW, len(sr_MB3HW))
-                out.append(sr_B3HW.clamp(0, 1))
+                class_BHW = assign_by_k(logits_BMHW.to(self.device), self.costs_M, k)
+                out.append(select(sr_MB3HW.to(self.device), class_BHW, self.refine))
             image = out[0] if self.layout is None else self.layout.join(out, self.lr_size)
             return psnr(image, self.hr_13HW.to(self.device), self.border)
 

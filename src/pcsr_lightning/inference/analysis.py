@@ -159,6 +159,17 @@ class Analysis:
         assignment_BHW = self.assign(routing)
         return collect(self._engine, decision, assignment_BHW)
 
+    def flops(self, routing: Routing, assignment_BHW: Tensor) -> Flops:
+        """What :meth:`run` would cost: ``assignment_BHW`` is what :meth:`assign` gives.
+
+        Raises:
+            ConfigError: as :meth:`assign`.
+        """
+        decision = Decision(routing, self.macs, self.grid.lr_size, self.size)
+        lr_pixels = len(self.lr_B3hw) * self.grid.lr_size[0] * self.grid.lr_size[1]
+        done = self._engine.counted(decision, assignment_BHW)
+        return done.flops(self.macs, lr_pixels, classified=decision.single is None)
+
     def dense(self, j: int) -> Tensor:
         """Class ``j``'s enlargement of all pixels, neither refined nor clamped: ``(B, 3, H, W)``.
 

@@ -148,6 +148,18 @@ class Engine:
         self._each_strip(enlarge)
         return done
 
+    def counted(self, decision: Decision, class_BHW: Tensor) -> Executed:
+        """What :meth:`run` would do with these classes, without doing it."""
+        M, (h, w) = decision.num_classes, self.grid.lr_size
+        done = Executed([0] * M, [0] * M)
+        every_class = decision.counts_every_class(class_BHW)
+        for top in range(0, h, self.rows):
+            bottom = min(h, top + self.rows)
+            class_BnW = class_BHW[:, self._hr_rows[top] : self._hr_rows[bottom]]
+            counts_M = torch.bincount(class_BnW.flatten(), minlength=M).tolist()
+            done.add(counts_M, len(class_BHW) * (bottom - top) * w, every_class)
+        return done
+
     def _classes(
         self, decision: Decision, class_BHW: Tensor | None, strip: Strip, feat_BrwD: Tensor
     ) -> Tensor:

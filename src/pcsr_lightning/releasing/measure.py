@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcsr_lightning.evaluation import Score, benchmark
+from pcsr_lightning.evaluation import benchmark, sweep
 from pcsr_lightning.evaluation.figures import save_figure
 from pcsr_lightning.evaluation.plots import OurPoint, psnr_flops
 from pcsr_lightning.evaluation.report import routing_words
@@ -61,35 +61,37 @@ def measure(
     Raises:
         PCSRError: a folder cannot be used.
     """
-    routings: list[tuple[str, Routing | None]]
-    if isinstance(model, Original):
-        routings = [("original", None)]
-    else:
-        ways = [Routing(k=k, cost=COST) for k in SWEEP] + [Routing(mode="adaptive", cost=COST)]
-        ways += [Routing(mode=str(j), cost=COST) for j in range(model.num_classes)]
-        routings = [(routing_words(way), way) for way in ways]
     found = []
     for folder in folders:
         for scale in scales:
             protocol = "published" if scale == int(scale) else "whole"
-            for words, way in routings:
-                mean = benchmark(model, folder, scale, way, protocol).mean
-                found.append(_measured(folder.name, scale, words, way, mean))
+            if isinstance(model, Original):
+                found.append(_original(model, folder, scale, protocol))
+            else:
+                found += _routed(model, folder, scale, protocol)
     return found
 
 
-def _measured(dataset: str, scale: float, words: str, way: Routing | None, mean: Score) -> Measured:
+def _original(model: Original, folder: Path, scale: float, protocol: str) -> Measured:
+    mean = benchmark(model, folder, scale, None, protocol).mean
     return Measured(
-        dataset=dataset,
-        scale=scale,
-        routing=words,
-        k=way.k if way is not None and way.mode == "k" else None,
-        psnr=mean.psnr,
-        bicubic_psnr=mean.bicubic_psnr,
-        gmacs=mean.gmacs,
-        gflops_published=mean.gflops_published,
-        share=mean.share,
-    )
+        folder.name, scale, "original", None, mean.psnr, mean.bicubic_psnr, mean.gmacs,
+        mean.gflops_published, mean.share,
+    )  # fmt: skip
+
+
+def _routed(model: PCSR, folder: Path, scale: float, protocol: str) -> list[Measured]:
+    ways = [Routing(k=k, cost=COST) for k in SWEEP] + [Routing(mode="adaptive", cost=COST)]
+    ways += [Routing(mode=str(j), cost=COST) for j in range(model.num_classes)]
+    found = sweep(model, folder, ways, scale, protocol)
+    return [
+        Measured(
+            folder.name, scale, routing_words(p.routing),
+            p.routing.k if p.routing.mode == "k" else None,
+            p.psnr, found.bicubic_psnr, p.gmacs, p.gflops_published, p.share,
+        )
+        for p in found.points
+    ]  # fmt: skip
 
 
 def draw_curve(found: Sequence[Measured], name: str, path: Path) -> None:

@@ -1,0 +1,71 @@
+"""A sweep says of every routing what evaluating it alone says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import pcsr_lightning
+from pcsr_lightning.data import SAMPLE_FOLDER
+from pcsr_lightning.errors import ConfigError, DataError
+from pcsr_lightning.evaluation import benchmark, sweep
+from pcsr_lightning.inference import Analysis, Execution, Routing
+from pcsr_lightning.networks import PCSR, build_network, default_config
+
+ROUTINGS = [
+    *(Routing(k=k) for k in (-3.0, 0.0, 0.4, 1.0)),
+    Routing(k=0.3, refine=False),
+    Routing(k=0.5, cost="proportional"),
+    Routing(mode="adaptive"),
+    Routing(mode="budget", budget=0.4),
+    Routing(mode="0"),
+    Routing(mode="1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("scale", "protocol"), [(4, "whole"), (4, "published"), (2.5, "whole"), (4, "overlapped")]
+)
+def test_as_one_by_one(scale: float, protocol: str, tmp_path: Path) -> None:
+    first = sorted((SAMPLE_FOLDER / "valid").iterdir())[0]
+    (tmp_path / first.name).symlink_to(first)
+    model = pcsr_lightning.load("fsrcnn-pcsr-x4")
+    assert isinstance(model, PCSR)
+    found = sweep(model, tmp_path, ROUTINGS, scale, protocol)
+    assert found.pictures == 1
+    for point, routing in zip(found.points, ROUTINGS, strict=True):
+        alone = benchmark(model, tmp_path, scale, routing, protocol).mean
+        assert point.routing == routing
+        assert point.psnr == pytest.approx(alone.psnr, abs=2e-4), routing
+        assert point.gmacs == pytest.approx(alone.gmacs, rel=1e-9), routing
+        assert point.gflops_published == pytest.approx(alone.gflops_published, rel=1e-9)
+        # The overlapped protocol counts a pixel of several patches as often as it is computed.
+        assert point.share == pytest.approx(alone.share, abs=1e-9)
+        assert found.bicubic_psnr == pytest.approx(alone.bicubic_psnr, abs=1e-6)
+
+
+def test_costs_follow_the_strips() -> None:
+    """A class is paid for in the strips where it has a pixel, in a sweep as in a run."""
+    torch.manual_seed(0)
+    model = build_network(default_config("fsrcnn", 3)).eval()
+    assert isinstance(model, PCSR)
+    picture = torch.rand(2, 3, 37, 20)
+    analysis = Analysis.of(model, picture, 3, execution=Execution(tile_rows=5))
+    assert analysis._engine.rows == 5
+    for k in (-2.0, 0.0, 0.01, 0.02, 3.0):
+        routing = Routing(k=k)
+        expected = analysis.run(routing)
+        found = analysis.flops(routing, analysis.assign(routing))
+        assert found == expected.flops
+
+
+def test_what_a_sweep_refuses(tmp_path: Path) -> None:
+    model = pcsr_lightning.load("fsrcnn-pcsr-x4")
+    assert isinstance(model, PCSR)
+    with pytest.raises(ConfigError, match="at least one"):
+        sweep(model, SAMPLE_FOLDER / "valid", [])
+    with pytest.raises(ConfigError, match="class"):
+        sweep(model, SAMPLE_FOLDER / "valid", [Routing(mode="2")])
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"broken\.png"):
+        sweep(model, tmp_path, [Routing()])
