@@ -14,7 +14,7 @@ PICTURES = SAMPLE_FOLDER / "valid"
 
 
 def evaluate(*settings: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pcsr_lightning.evaluate", "threads=1", *settings]
+    command = [sys.executable, "-m", "pcsr_lightning.evaluate", *settings, "threads=1"]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
     return done
@@ -49,6 +49,27 @@ def test_twenty_values_cost_at_most_twice_one(tmp_path: Path) -> None:
     one = min(seconds("routing.k=0") for _ in range(2))
     twenty = min(seconds("sweep=k", f"sweep_values=[{values}]") for _ in range(2))
     assert twenty < 2 * one
+
+
+def test_a_multirun_ends_in_one_table_and_one_figure(tmp_path: Path) -> None:
+    done = evaluate(
+        "-m", f"data.root={PICTURES}", "routing.k=0,0.5,1", "hydra.sweep.dir=all", cwd=tmp_path
+    )
+    jobs = [json.loads((tmp_path / "all" / f"{n}/metrics.json").read_text()) for n in range(3)]
+    table = done.stdout[done.stdout.index("all jobs") :].splitlines()
+    for row, k, job in zip(table[2:5], ("0", "0.5", "1"), jobs, strict=True):
+        assert f"k = {k} " in row
+        assert f"{job['psnr']:.2f}" in row
+        assert f"{job['gmacs']:.3f}" in row
+    assert (tmp_path / "all" / "psnr_flops.png").stat().st_size > 5_000
+
+
+def test_a_multirun_of_failures_says_so(tmp_path: Path) -> None:
+    done = evaluate(
+        "-m", "data.root=nowhere", "routing.k=0,1", "hydra.sweep.dir=all", cwd=tmp_path, code=1
+    )
+    assert "error: data.root=nowhere: no such folder" in done.stderr
+    assert "all jobs" not in done.stdout
 
 
 @pytest.mark.parametrize(
