@@ -21,6 +21,7 @@ from pcsr_lightning.errors import ConfigError, PCSRError
 from pcsr_lightning.hydra_door import run_hydra_door
 from pcsr_lightning.settings import typed
 from pcsr_lightning.stages import FreezeEarlierStages, Schedule, SRStage
+from pcsr_lightning.stages.checkpoints import WholeCheckpoints
 from pcsr_lightning.stages.progress import quieten_lightning
 from pcsr_lightning.stages.start import Sizes, earlier_model, make_stage, stage_network
 from pcsr_lightning.stages.stopping import StopBetweenSteps
@@ -98,6 +99,7 @@ def make_trainer(cfg: DictConfig, settings: TrainSettings, run_dir: Path) -> L.T
             **options,
             logger=logger,
             callbacks=[FreezeEarlierStages(), StopBetweenSteps(run_dir / LAST), *callbacks],
+            plugins=[WholeCheckpoints()],
             default_root_dir=run_dir,
             check_val_every_n_epoch=None,
             enable_model_summary=False,
