@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from pcsr_lightning.train import main, quoted_stage
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.settings import conf_dir
+from pcsr_lightning.train import check_multirun, main, quoted_stage
 from pcsr_lightning.weights import load, read_checkpoint
 
 SMALL = "backbone.args={d:8,s:4,m:1}"
@@ -108,6 +111,33 @@ def test_resuming_goes_on_as_if_uninterrupted(in_process, tmp_path: Path) -> Non
         load(next(tmp_path.glob(f"{out}/**/model.safetensors"))).state_dict() for out in "ab"
     ]
     assert all(torch.equal(v, weights[1][k]) for k, v in weights[0].items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        (("trainer=ddp", "trainer.devices=2"), True),
+        (("trainer.devices=2",), True),
+        (("trainer.num_nodes=2", "trainer=ddp"), True),
+        (("trainer=ddp", "trainer.devices=2", "trainer.strategy=ddp_spawn"), False),
+        (("trainer=ddp", "trainer.devices=1"), False),
+        ((), False),
+    ],
+)
+def test_a_multirun_on_several_devices(
+    settings: tuple[str, ...], refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID"):
+        monkeypatch.delenv(key, raising=False)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("train", list(settings))
+    if not refused:
+        check_multirun(cfg)
+        return
+    with pytest.raises(ConfigError, match=r"ddp_spawn.*torchrun"):
+        check_multirun(cfg)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    check_multirun(cfg)
 
 
 def test_the_original_and_wandb_offline(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import time
@@ -13,6 +14,7 @@ import hydra
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from omegaconf import DictConfig, OmegaConf
@@ -140,7 +142,7 @@ def build_stage(settings: TrainSettings) -> SRStage:
     )  # fmt: skip
     return make_stage(
         network, earlier, schedule, settings.facts, s.queries, settings.seed,
-        (s.w_recon, s.w_avg), s.recon,
+        (s.w_recon, s.w_avg, s.sharpness), s.recon,
     )  # fmt: skip
 
 
@@ -209,9 +211,35 @@ def quoted_stage(argument: str) -> str:
     return key + sign + re.sub(r"(?<![\w\"'])(\d+)(?![\w\"'])", r'"\1"', value)
 
 
+def check_multirun(cfg: DictConfig) -> None:
+    """Refuses a multirun on several devices whose processes Lightning would start itself.
+
+    It starts them with the words of the whole multirun, so that with some sweepers each process
+    trains with other settings, and nothing says so.
+
+    Raises:
+        ConfigError: with the ways out.
+    """
+    trainer = cfg.trainer
+    several = str(trainer.devices) not in ("0", "1", "[0]") or trainer.num_nodes > 1
+    own = str(trainer.strategy) in ("auto", "fsdp") or str(trainer.strategy).startswith("ddp")
+    spawns = "spawn" in str(trainer.strategy) or "fork" in str(trainer.strategy)
+    started_outside = any(key in os.environ for key in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID"))
+    if several and own and not spawns and not started_outside:
+        raise ConfigError(
+            f"-m with trainer.devices={trainer.devices}: strategy {trainer.strategy} starts its "
+            "other processes with the words of the whole multirun, and each could train something "
+            "else. Use trainer.strategy=ddp_spawn, or one command a job (torchrun, SLURM through "
+            "hydra/launcher=submitit_slurm, or a loop in the shell)"
+        )
+
+
 def run(cfg: DictConfig) -> None:
     """One job of the command line."""
-    train(cfg, Path(HydraConfig.get().runtime.output_dir))
+    hydra_cfg = HydraConfig.get()
+    if hydra_cfg.mode == RunMode.MULTIRUN:
+        check_multirun(cfg)
+    train(cfg, Path(hydra_cfg.runtime.output_dir))
 
 
 def main() -> None:

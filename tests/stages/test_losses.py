@@ -39,3 +39,19 @@ def test_average_loss_over_ranks_is_that_of_the_whole_batch() -> None:
     other = logits[4:].softmax(1).sum(dim=(0, 2))
     split = average_loss(logits[:4], lambda sums: sums + other)
     assert math.isclose(split.item(), average_loss(logits).item(), rel_tol=1e-12)
+
+
+def test_shares_are_told_apart_in_bfloat16() -> None:
+    """A tenth of a percent off the target, which bfloat16 sums would round away."""
+    logits = torch.zeros(1, 2, 100_000, dtype=torch.bfloat16)
+    logits[:, 0, :200] = 20.0  # these choose class 0 for sure: 100 pixels more than half
+    assert average_loss(logits).item() == pytest.approx(100 / 50_000, rel=1e-3)
+
+
+def test_sharpness_looks_at_the_classes_rather_than_the_probabilities() -> None:
+    """One pixel in ten is surely heavy, the others barely light: half of the probability each."""
+    logits = torch.zeros(1, 2, 1000)
+    logits[0, 0, :100] = 8.0
+    logits[0, 1, 100:] = math.log(5 / 4)
+    assert average_loss(logits).item() < 0.01
+    assert average_loss(logits, sharpness=50.0).item() == pytest.approx(0.8, abs=0.01)

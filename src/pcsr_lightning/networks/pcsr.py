@@ -37,7 +37,9 @@ class PCSROutput(NamedTuple):
         """The upsamplers' outputs weighted by the classifier, on the base: ``(B, 3, Q)``, Eq. 5."""
         if self.logits_BMQ is None:
             return self.base_B3Q + self.residual_MB3Q[0]
-        prob_BMQ = self.logits_BMQ.softmax(dim=1)
+        # In float32 under autocast too.
+        dtype = torch.promote_types(self.logits_BMQ.dtype, torch.float32)
+        prob_BMQ = self.logits_BMQ.softmax(dim=1, dtype=dtype)
         mixed = self.base_B3Q
         for j, residual_B3Q in enumerate(self.residual_MB3Q):
             mixed = mixed + prob_BMQ[:, j, None] * residual_B3Q
