@@ -142,7 +142,7 @@ def build_stage(settings: TrainSettings) -> SRStage:
     )  # fmt: skip
     return make_stage(
         network, earlier, schedule, settings.facts, s.queries, settings.seed,
-        (s.w_recon, s.w_avg, s.sharpness), s.recon,
+        (s.w_recon, s.w_avg), s.recon,
     )  # fmt: skip
 
 

@@ -39,7 +39,6 @@ class StageSettings:
     queries: int | None = None
     w_recon: float = 1000.0
     w_avg: float = 3.0
-    sharpness: float = 1.0
 
 
 @dataclass
@@ -100,7 +99,7 @@ class TrainSettings:
         ):
             if value is not None and value < least:
                 raise ConfigError(f"{key}={value}: must be at least {least}")
-        for key in ("lr", "lr_min", "w_recon", "w_avg", "sharpness"):
+        for key in ("lr", "lr_min", "w_recon", "w_avg"):
             value = getattr(self.stage, key)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"stage.{key}={value}: must be a finite number of at least 0")

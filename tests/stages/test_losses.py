@@ -46,12 +46,3 @@ def test_shares_are_told_apart_in_bfloat16() -> None:
     logits = torch.zeros(1, 2, 100_000, dtype=torch.bfloat16)
     logits[:, 0, :200] = 20.0  # these choose class 0 for sure: 100 pixels more than half
     assert average_loss(logits).item() == pytest.approx(100 / 50_000, rel=1e-3)
-
-
-def test_sharpness_looks_at_the_classes_rather_than_the_probabilities() -> None:
-    """One pixel in ten is surely heavy, the others barely light: half of the probability each."""
-    logits = torch.zeros(1, 2, 1000)
-    logits[0, 0, :100] = 8.0
-    logits[0, 1, 100:] = math.log(5 / 4)
-    assert average_loss(logits).item() < 0.01
-    assert average_loss(logits, sharpness=50.0).item() == pytest.approx(0.8, abs=0.01)

@@ -32,9 +32,7 @@ def reconstruction_loss(sr_B3Q: Tensor, hr_B3Q: Tensor, kind: str = "l1") -> Ten
 
 
 def average_loss(
-    logits_BMQ: Tensor,
-    sum_over_ranks: Callable[[Tensor], Tensor] = lambda x: x,
-    sharpness: float = 1.0,
+    logits_BMQ: Tensor, sum_over_ranks: Callable[[Tensor], Tensor] = lambda x: x
 ) -> Tensor:
     """How far the classes are from equal shares of the whole batch (Eq. 7).
 
@@ -44,14 +42,11 @@ def average_loss(
     Args:
         logits_BMQ: the classifier's output before the softmax.
         sum_over_ranks: adds a tensor up over all processes, keeping its gradient.
-        sharpness: the logits are multiplied by it first. With 1, the paper's value, probabilities
-            have equal shares, and classes need not: a classifier that is never sure of the heavy
-            class gives it few pixels at ``k = 0``. The sharper, the closer classes come to it.
     """
     M = logits_BMQ.shape[1]
     # In float32 under autocast too: bfloat16 could not tell shares apart that differ by 0.4%.
     dtype = torch.promote_types(logits_BMQ.dtype, torch.float32)
-    totals_M = sum_over_ranks((sharpness * logits_BMQ.to(dtype)).softmax(dim=1).sum(dim=(0, 2)))
+    totals_M = sum_over_ranks(logits_BMQ.softmax(dim=1, dtype=dtype).sum(dim=(0, 2)))
     # The probabilities of a pixel sum to 1, so the totals say how many pixels there were.
     target = totals_M.detach().sum() / M
     return ((totals_M - target).abs() / target).mean()

@@ -127,7 +127,7 @@ def make_stage(
     facts: dict[str, Any],
     queries: int | None = None,
     seed: int = 0,
-    weights: tuple[float, float, float] = (1000.0, 3.0, 1.0),
+    weights: tuple[float, float] = (1000.0, 3.0),
     recon: str = "l1",
 ) -> SRStage:
     """The LightningModule of a stage.
@@ -139,7 +139,7 @@ def make_stage(
         facts: plain values for the checkpoint.
         queries: HR pixels drawn a step, ``None`` for all.
         seed: of that draw.
-        weights: ``w_recon`` and ``w_avg`` of Eq. 8, and the average loss's sharpness.
+        weights: ``w_recon`` and ``w_avg`` of Eq. 8.
         recon: kind of the reconstruction loss.
     """
     if isinstance(network, Original):

@@ -75,7 +75,6 @@ class LaterStage(PCSRStage):
     Args:
         w_recon: weight of the reconstruction loss.
         w_avg: weight of the average loss.
-        sharpness: of the probabilities whose shares it equals out, see :func:`average_loss`.
     """
 
     def __init__(
@@ -88,18 +87,17 @@ class LaterStage(PCSRStage):
         recon: str = "l1",
         w_recon: float = 1000.0,
         w_avg: float = 3.0,
-        sharpness: float = 1.0,
     ) -> None:
         super().__init__(network, schedule, queries, seed, facts, recon)
         if network.num_classes < 2:
             raise ConfigError("a later stage needs at least two upsamplers")
-        self.w_recon, self.w_avg, self.sharpness = w_recon, w_avg, sharpness
+        self.w_recon, self.w_avg = w_recon, w_avg
 
     def loss(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         sr_B3Q, hr_B3Q, logits_BMQ = forward(self, batch)
         assert logits_BMQ is not None
         recon = reconstruction_loss(sr_B3Q, hr_B3Q, self.recon)
-        average = average_loss(logits_BMQ, self.sum_over_ranks, self.sharpness)
+        average = average_loss(logits_BMQ, self.sum_over_ranks)
         return self.w_recon * recon + self.w_avg * average, {"recon": recon, "avg": average}
 
     def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
