@@ -180,7 +180,9 @@ def evaluate_sweep(
     content = write_sweep(found, facts, run_dir)
     name, words = model_name(settings.model), f"x{settings.scale}, protocol {settings.protocol}"
     title = f"{name}, {settings.data.root}: {found.pictures} pictures, {words}"
-    print_table(sweep_table(found.points, found.bicubic_psnr, title, beside), console)
+    # A line of its own: the table is too narrow for it.
+    console.print(title, soft_wrap=True, highlight=False, markup=False)
+    print_table(sweep_table(found.points, found.bicubic_psnr, beside), console)
     draw_sweep(found.points, run_dir / FIGURE, name, f"{folder.resolve().name}, {words}", beside)
     for path in (run_dir / SWEEP, run_dir / FIGURE):
         console.print(f"{path}", soft_wrap=True, highlight=False, markup=False)

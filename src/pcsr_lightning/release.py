@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m pcsr_lightning.release",
+        usage="%(prog)s MODEL --train DIR [--valid DIR] [--test DIR ...] [options] [-- WORD ...]",
         description="Train a model stage by stage, measure it and write it with its card to\n"
         "OUT/MODEL: MODEL.safetensors, MODEL.json, MODEL.md and its curves.",
         epilog=_EXAMPLES,
@@ -62,7 +63,6 @@ def parser() -> argparse.ArgumentParser:
         help="Markdown for the card: what the pictures are and under which licences",
     )
     p.add_argument("--debug", action="store_true", help="show the whole trace of an error")
-    p.add_argument("words", metavar="WORD", nargs="*", help=argparse.SUPPRESS)
     return p
 
 
@@ -73,8 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--" in given:
         own, words = given[: given.index("--")], given[given.index("--") + 1 :]
     args = parser().parse_args(own)
-    if args.words:
-        parser().error(f"unexpected {args.words[0]}; words for the training go after --")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     command = shlex.join(["python", "-m", "pcsr_lightning.release", *given])
     return run_plain_door(lambda: _run(args, words, command), args.debug)

@@ -81,7 +81,7 @@ def test_what_a_release_holds(undisturbed: Path) -> None:
         assert word.lower() in card.lower(), word
     assert "pcsr_lightning.release" in card
     rows = json.loads((undisturbed / "measured.json").read_text())["measured"]
-    assert {r["k"] for r in rows} == {2.0, 1.0, 0.5, 0.0, -0.5, -1.0, None}
+    assert {r["k"] for r in rows} == {2.0, 1.0, 0.5, 0.25, 0.0, -0.1, -0.25, -0.5, None}
     assert (undisturbed / "valid-x4.png").stat().st_size > 5_000
 
 

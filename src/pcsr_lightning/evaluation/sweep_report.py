@@ -24,7 +24,6 @@ SWEEP, FIGURE = "sweep.json", "psnr_flops.png"
 def sweep_table(
     points: Sequence[SweepPoint],
     bicubic_psnr: float,
-    title: str = "",
     published: Sequence[PublishedPoint] = (),
 ) -> Table:
     """A row a routing, in their order, with bicubic above and the paper's rows below.
@@ -32,10 +31,9 @@ def sweep_table(
     Args:
         points: what was measured.
         bicubic_psnr: dB.
-        title: shown above.
         published: the paper's numbers.
     """
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE)
+    table = Table(box=box.SIMPLE)
     table.add_column("", no_wrap=True)
     for heading in ("PSNR, dB", "GMACs", "GFLOPs (published count)", "share, heaviest first"):
         table.add_column(heading, justify="right", no_wrap=True)

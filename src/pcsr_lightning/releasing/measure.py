@@ -13,7 +13,7 @@ from pcsr_lightning.evaluation.report import routing_words
 from pcsr_lightning.inference import Routing
 from pcsr_lightning.networks import PCSR, Original
 
-SWEEP = (2.0, 1.0, 0.5, 0.0, -0.5, -1.0)
+SWEEP = (2.0, 1.0, 0.5, 0.25, 0.0, -0.1, -0.25, -0.5)
 """The values of ``k`` on a model's curve, from cheap to costly."""
 COST = "proportional"
 """The cost under which ``k`` means what it means in the paper's tables."""
