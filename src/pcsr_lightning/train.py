@@ -27,6 +27,7 @@ from pcsr_lightning.stages.checkpoints import WholeCheckpoints
 from pcsr_lightning.stages.progress import quieten_lightning
 from pcsr_lightning.stages.start import Sizes, earlier_model, make_stage, stage_network
 from pcsr_lightning.stages.stopping import StopBetweenSteps
+from pcsr_lightning.stages.wandb_report import report_model
 from pcsr_lightning.train_settings import TrainSettings
 from pcsr_lightning.weights import RunRecord, read_checkpoint, save
 
@@ -70,7 +71,8 @@ def train(cfg: DictConfig, run_dir: Path) -> SRStage:
             raise KeyboardInterrupt from None
         trainer.save_checkpoint(run_dir / LAST, weights_only=False)
         if trainer.is_global_zero:
-            finish(trainer, stage, settings, run_dir)
+            model = finish(trainer, stage, settings, run_dir)
+            report_model(trainer, model, settings.facts)
     finally:
         if settings.logger.get("_target_", "").endswith("WandbLogger"):
             import wandb
@@ -176,8 +178,8 @@ def check_resumable(path: Path, facts: dict[str, Any]) -> None:
         raise ConfigError(f"ckpt_path={path} is of {_words(was)}; this run is {_words(now)}")
 
 
-def finish(trainer: L.Trainer, stage: SRStage, settings: TrainSettings, run_dir: Path) -> None:
-    """Writes the model file and the record that marks the run as finished."""
+def finish(trainer: L.Trainer, stage: SRStage, settings: TrainSettings, run_dir: Path) -> Path:
+    """Writes the model file, and the record that marks the run as finished; returns the former."""
     psnr = trainer.callback_metrics.get("val/psnr")
     val_psnr = None if psnr is None else round(float(psnr), 4)
     facts = {**settings.facts, "steps": trainer.global_step, "val_psnr": val_psnr}
@@ -191,6 +193,7 @@ def finish(trainer: L.Trainer, stage: SRStage, settings: TrainSettings, run_dir:
         val_psnr,
     ).write(run_dir)
     log.info("trained %d steps; validation PSNR %s dB; %s", trainer.global_step, val_psnr, path)
+    return path
 
 
 def _words(facts: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import lightning as L
 import torch
@@ -31,6 +31,18 @@ class ValPicture(Protocol):
     lr: Tensor
     hr: Tensor
     name: str
+
+
+class Restored(NamedTuple):
+    """A whole picture made by a stage's network.
+
+    Attributes:
+        image_B3HW: unclamped.
+        class_BHW: each pixel's class, 0 the heaviest; ``None`` where there is a single one.
+    """
+
+    image_B3HW: Tensor
+    class_BHW: Tensor | None = None
 
 
 class SRStage(L.LightningModule, ABC):
@@ -70,8 +82,8 @@ class SRStage(L.LightningModule, ABC):
         """The loss to go down and what to log beside it."""
 
     @abstractmethod
-    def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
-        """The picture this stage's network makes of a whole LR picture, unclamped."""
+    def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Restored:
+        """What this stage's network makes of a whole LR picture."""
 
     @abstractmethod
     def trained_parts(self) -> dict[str, nn.Module]:
@@ -106,11 +118,12 @@ class SRStage(L.LightningModule, ABC):
                 "lower stage.lr, or look for damaged pictures in the data"
             )
 
-    def validation_step(self, batch: ValPicture, batch_idx: int) -> None:
+    def validation_step(self, batch: ValPicture, batch_idx: int) -> dict[str, Tensor | None]:
         size = (batch.hr.shape[-2], batch.hr.shape[-1])
-        sr = self.restore(batch.lr, size)
+        sr, class_BHW = self.restore(batch.lr, size)
         border = max(1, round(size[0] / batch.lr.shape[-2]))
         self.val_psnr.update(shave(eight_bit(sr), border), shave(eight_bit(batch.hr), border))
+        return {"image": sr, "classes": class_BHW}  # for callbacks that show them
 
     def on_validation_epoch_end(self) -> None:
         self.log("val/psnr", self.val_psnr.compute(), prog_bar=True, sync_dist=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pcsr_lightning.networks import Original
-from pcsr_lightning.stages.base import SRStage, TrainBatch
+from pcsr_lightning.stages.base import Restored, SRStage, TrainBatch
 from pcsr_lightning.stages.losses import reconstruction_loss
 
 
@@ -17,9 +17,8 @@ class OriginalStage(SRStage):
     def loss(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         return reconstruction_loss(self.network(batch.lr_B3hw), batch.hr_B3HW, self.recon), {}
 
-    def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
-        sr_B3HW: Tensor = self.network(lr_B3hw)
-        return sr_B3HW
+    def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Restored:
+        return Restored(self.network(lr_B3hw))
 
     def trained_parts(self) -> dict[str, nn.Module]:
         return {"backbone": self.network.backbone, "tail": self.network.tail}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR, Original, enlarge
 from pcsr_lightning.routing import assign_by_k, refine
-from pcsr_lightning.stages.base import SRStage, TrainBatch
+from pcsr_lightning.stages.base import Restored, SRStage, TrainBatch
 from pcsr_lightning.stages.losses import average_loss, reconstruction_loss
 from pcsr_lightning.stages.schedule import Schedule
 
@@ -61,9 +61,9 @@ class FirstStage(PCSRStage):
         sr_B3Q, hr_B3Q, _ = forward(self, batch)
         return reconstruction_loss(sr_B3Q, hr_B3Q, self.recon), {}
 
-    def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
+    def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Restored:
         sr_B3Q: Tensor = self.network(lr_B3hw, size).mixed()
-        return sr_B3Q.reshape(-1, 3, *size)
+        return Restored(sr_B3Q.reshape(-1, 3, *size))
 
     def trained_parts(self) -> dict[str, nn.Module]:
         return {"backbone": self.network.backbone, "upsampler 0": self.network.upsampler(0)}
@@ -100,7 +100,7 @@ class LaterStage(PCSRStage):
         average = average_loss(logits_BMQ, self.sum_over_ranks)
         return self.w_recon * recon + self.w_avg * average, {"recon": recon, "avg": average}
 
-    def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
+    def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Restored:
         """Routed at ``k = 0`` with refinement. All classes are computed and one is kept: simple,
         and quick enough for validation pictures."""
         network = self.network
@@ -115,7 +115,8 @@ class LaterStage(PCSRStage):
             residual = torch.where(chosen_B1HW, network.residual(feat_BDhw, grid, j), residual)
             share = chosen_B1HW.float().mean()
             self.log(f"val/share_{j}", share, batch_size=1, sync_dist=True)
-        return refine(enlarge(lr_B3hw, size) + residual, class_BHW, network.num_classes)
+        rough = enlarge(lr_B3hw, size) + residual
+        return Restored(refine(rough, class_BHW, network.num_classes), class_BHW)
 
     def trained_parts(self) -> dict[str, nn.Module]:
         last = self.network.num_classes - 1
