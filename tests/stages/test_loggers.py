@@ -1,4 +1,4 @@
-"""A training's offline W&B run, read back from its file."""
+"""What loggers keep of a training, read back: an offline W&B run, and TensorBoard's events."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
 BLOCK, HEADER, FILE_HEADER = 32768, 7, 7
@@ -113,6 +114,15 @@ def test_all_of_a_training_is_in_its_run(run: Path) -> None:
     ]
     assert artifact.name == "fsrcnn-m2-stage-2"
     assert {e.path for e in artifact.manifest.contents} == {"model.safetensors", "model.json"}
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    train(tmp_path, "stage=1", "logger=tensorboard", "hydra.run.dir=one")
+    events = EventAccumulator(str(tmp_path / "one" / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    assert {"train/loss", "val/psnr"} <= set(tags)
+    assert [e.step for e in events.Scalars("train/loss")] == [0, 1, 2, 3]
 
 
 def test_wandb_is_not_imported_where_it_was_not_chosen(tmp_path: Path) -> None:
