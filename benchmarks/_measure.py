@@ -41,6 +41,13 @@ print(json.dumps([seconds, used.ru_maxrss, os.waitstatus_to_exitcode(status)]))
 """
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 up, as an argument's ``type``."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, not {text!r}")
+    return int(text)
+
+
 @dataclass(frozen=True)
 class Timing:
     """The seconds of one way, a number for each round."""

@@ -23,7 +23,7 @@ import _growth
 import _tables
 import torch
 from _inputs import Models, Photograph, find_models, find_photograph, shared_folder
-from _measure import machine_facts
+from _measure import machine_facts, positive
 from _ways import work
 
 from pcsr_lightning.errors import PCSRError
@@ -38,8 +38,8 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--quick", action="store_true", help="small pictures, one round: a trial only")
     p.add_argument("--only", type=_numbers, default=TABLES, help="which tables, e.g. 1,2")
-    p.add_argument("--repeats", type=_positive, default=5, metavar="N", help="rounds (default: 5)")
-    p.add_argument("--threads", type=_positive, metavar="N", help="default: as torch chooses")
+    p.add_argument("--repeats", type=positive, default=5, metavar="N", help="rounds (default: 5)")
+    p.add_argument("--threads", type=positive, metavar="N", help="default: as torch chooses")
     p.add_argument("--model", metavar="NAME_OR_FILE", help="a PCSR model other than CARN's")
     p.add_argument("--original", metavar="NAME_OR_FILE", help="the original model beside it")
     p.add_argument(
@@ -47,12 +47,6 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--worker", type=json.loads, metavar="JSON", help=argparse.SUPPRESS)
     return p
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, not {text!r}")
-    return int(text)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

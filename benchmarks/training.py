@@ -24,7 +24,16 @@ from typing import Any
 
 import plain_training
 import torch
-from _measure import DTYPES, Timing, interleaved, machine_facts, matrix_products, matrix_rate, say
+from _measure import (
+    DTYPES,
+    Timing,
+    interleaved,
+    machine_facts,
+    matrix_products,
+    matrix_rate,
+    positive,
+    say,
+)
 from _training_tables import tables
 from _training_ways import SCALE, WAYS, data_module, held_out, picture_folders, work
 from plain_training import AHEAD, BATCH
@@ -45,21 +54,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--quick", action="store_true", help="3 steps of each: a trial only")
     p.add_argument("--only", type=_some(BACKBONES), default=("fsrcnn", "carn"), metavar="BACKBONES")
     p.add_argument("--stages", type=_some(STAGES), default=STAGES, help="some of 1,2,original")
-    p.add_argument("--steps", type=_positive, metavar="N", help="steps of a turn (default: 12)")
-    p.add_argument("--rounds", type=_positive, metavar="R", help="turns of each way (default: 5)")
-    p.add_argument("--threads", type=_positive, metavar="N", help="default: as torch chooses")
+    p.add_argument("--steps", type=positive, metavar="N", help="steps of a turn (default: 12)")
+    p.add_argument("--rounds", type=positive, metavar="R", help="turns of each way (default: 5)")
+    p.add_argument("--threads", type=positive, metavar="N", help="default: as torch chooses")
     p.add_argument("--data", type=Path, metavar="DIR", help="training pictures")
     p.add_argument(
         "--out", type=Path, default=Path(__file__).with_name("results"), help="default: %(default)s"
     )
     p.add_argument("--worker", type=json.loads, metavar="JSON", help=argparse.SUPPRESS)
     return p
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, not {text!r}")
-    return int(text)
 
 
 def _some(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:

@@ -121,7 +121,9 @@ def with_own_folder(logger: DictConfig) -> DictConfig:
     while (folder / version).exists():
         count += 1
         version = f"{first}-{count}"
-    return OmegaConf.merge(logger, {"version": version})  # type: ignore[return-value]
+    renamed = OmegaConf.merge(logger, {"version": version})
+    assert isinstance(renamed, DictConfig)
+    return renamed
 
 
 def build_stage(settings: TrainSettings) -> SRStage:
