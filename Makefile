@@ -11,7 +11,7 @@ TRAIN ?= data/DIV2K/DIV2K_train_HR
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo release test lint types check format wheel wheel-check clean distclean core-env dev-env
+.PHONY: help demo release test test-all lint types check format wheel wheel-check clean distclean core-env dev-env
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,8 +23,11 @@ release: core-env ## train, measure and write MODEL=… from TRAIN=… VALID=…
 	$(RUN) -m pcsr_lightning.release $(MODEL) --train "$(TRAIN)" $(if $(VALID),--valid "$(VALID)") \
 		$(if $(TEST),--test $(TEST)) $(if $(ABOUT),--about-data "$(ABOUT)") $(if $(OUT),--out "$(OUT)") -- $(WORDS)
 
-test: dev-env ## run the tests
+test: dev-env ## run the tests, but for the slow ones
 	$(RUN) -m pytest $(PYTEST_ARGS)
+
+test-all: dev-env ## run the slow tests too: whole benchmarks, exports to ONNX
+	$(RUN) -m pytest -m "slow or not slow" $(PYTEST_ARGS)
 
 lint: dev-env ## check style and formatting
 	$(RUN) -m ruff check .

@@ -37,6 +37,7 @@ def test_a_sweep_and_its_single_values(tmp_path: Path) -> None:
     assert found["bicubic"]["psnr"] == pytest.approx(alone["bicubic"]["psnr"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_twenty_values_cost_at_most_twice_one(tmp_path: Path) -> None:
     values = ",".join(f"{(n - 10) / 10:g}" for n in range(20))
 
