@@ -41,6 +41,24 @@ print(json.dumps([seconds, used.ru_maxrss, os.waitstatus_to_exitcode(status)]))
 """
 
 
+def run_door(args: argparse.Namespace, work: Callable[[], None], run: Callable[[], None]) -> int:
+    """What both kinds of process of a benchmark have in common; returns the exit code.
+
+    Args:
+        args: with ``threads`` and ``worker``.
+        work: what a worker does.
+        run: what the benchmark does.
+    """
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    try:
+        (run if args.worker is None else work)()
+    except PCSRError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def positive(text: str) -> int:
     """A whole number from 1 up, as an argument's ``type``."""
     if not text.isdecimal() or int(text) < 1:

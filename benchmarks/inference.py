@@ -23,10 +23,8 @@ import _growth
 import _tables
 import torch
 from _inputs import Models, Photograph, find_models, find_photograph, shared_folder
-from _measure import machine_facts, positive
+from _measure import machine_facts, positive, run_door
 from _ways import work
-
-from pcsr_lightning.errors import PCSRError
 
 TABLES = (1, 2, 3, 4, 5)
 
@@ -59,17 +57,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns its exit code."""
     args = parser().parse_args(argv)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    try:
-        if args.worker is not None:
-            print(json.dumps(work(args.worker)))
-        else:
-            _run(args)
-    except PCSRError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_door(args, lambda: print(json.dumps(work(args.worker))), lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -32,6 +32,7 @@ from _measure import (
     matrix_products,
     matrix_rate,
     positive,
+    run_door,
     say,
 )
 from _training_tables import tables
@@ -77,17 +78,7 @@ def _some(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns its exit code."""
     args = parser().parse_args(argv)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    try:
-        if args.worker is not None:
-            work(args.worker)
-        else:
-            _run(args)
-    except PCSRError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_door(args, lambda: work(args.worker), lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:

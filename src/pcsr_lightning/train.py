@@ -29,11 +29,9 @@ from pcsr_lightning.stages.start import Sizes, earlier_model, make_stage, stage_
 from pcsr_lightning.stages.stopping import StopBetweenSteps
 from pcsr_lightning.stages.wandb_report import report_model
 from pcsr_lightning.train_settings import TrainSettings
-from pcsr_lightning.weights import RunRecord, read_checkpoint, save
+from pcsr_lightning.weights import LAST, RunRecord, read_checkpoint, save
 
 log = logging.getLogger(__name__)
-
-LAST = Path("checkpoints", "last.ckpt")
 
 
 def train(cfg: DictConfig, run_dir: Path) -> SRStage:

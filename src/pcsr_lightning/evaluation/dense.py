@@ -55,10 +55,7 @@ class DensePicture:
         with torch.inference_mode():
             parts = [lr_13hw] if layout is None else layout.cut(lr_13hw)
             self.parts = [Analysis.of(model, lr_B3hw, scale=scale) for lr_B3hw in parts]
-            self.sr_MB3HW = [
-                torch.stack([part.dense(j) for j in range(model.num_classes)])
-                for part in self.parts
-            ]
+            self.sr_MB3HW = [every_class(part) for part in self.parts]
 
     def route(self, routing: Routing) -> Routed:
         """A routing's PSNR and cost.
@@ -79,6 +76,11 @@ class DensePicture:
             image = out[0] if self.layout is None else self.layout.join(out, self.lr_size)
             decibels = psnr(image, self.hr_13HW.to(image.device), self.border)
         return Routed(decibels, Flops(gmacs, gflops), tuple(counts_M.tolist()))
+
+
+def every_class(analysis: Analysis) -> Tensor:
+    """What each class makes of all pixels, ``(M, B, 3, H, W)``, neither refined nor clamped."""
+    return torch.stack([analysis.dense(j) for j in range(analysis.model.num_classes)])
 
 
 def select(sr_MB3HW: Tensor, class_BHW: Tensor, refined: bool) -> Tensor:

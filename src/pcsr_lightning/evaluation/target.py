@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.benchmark import Reader, check_fits
-from pcsr_lightning.evaluation.dense import select
+from pcsr_lightning.evaluation.dense import every_class, select
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout
@@ -211,8 +211,7 @@ class _Kept:
             for lr_B3hw in [lr_13hw] if layout is None else layout.cut(lr_13hw):
                 analysis = Analysis.of(model, lr_B3hw, scale=scale)
                 logits.append(analysis.logits.cpu())
-                all_sr = [analysis.dense(j).cpu() for j in range(model.num_classes)]
-                sr.append(torch.stack(all_sr))
+                sr.append(every_class(analysis).cpu())
             (h, w), (H, W) = analysis.grid.lr_size, analysis.size
             costs_M = class_costs(analysis.macs.plain.branches((H / h, W / w)), routing.cost)
         return cls(

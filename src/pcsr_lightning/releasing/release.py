@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,8 +22,6 @@ from pcsr_lightning.releasing.recipe import Recipe
 from pcsr_lightning.releasing.run_stages import run_stages
 from pcsr_lightning.weights import load, save
 from pcsr_lightning.whole_files import write_whole
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

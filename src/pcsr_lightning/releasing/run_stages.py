@@ -14,11 +14,9 @@ from pathlib import Path
 
 from pcsr_lightning.errors import TrainingError
 from pcsr_lightning.releasing.recipe import Recipe, Stage
-from pcsr_lightning.weights import RECORD, read_checkpoint
+from pcsr_lightning.weights import LAST, RECORD, read_checkpoint
 
 log = logging.getLogger(__name__)
-
-LAST = Path("checkpoints", "last.ckpt")
 
 
 @dataclass(frozen=True)

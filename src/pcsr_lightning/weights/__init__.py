@@ -2,10 +2,11 @@
 
 from pcsr_lightning.weights.files import load_model_file, read_checkpoint, save
 from pcsr_lightning.weights.registry import DEFAULT_MODEL, find_model, list_models, load
-from pcsr_lightning.weights.runs import RECORD, RunRecord, newest_finished
+from pcsr_lightning.weights.runs import LAST, RECORD, RunRecord, newest_finished
 
 __all__ = [
     "DEFAULT_MODEL",
+    "LAST",
     "RECORD",
     "RunRecord",
     "find_model",

@@ -12,6 +12,8 @@ from pcsr_lightning.whole_files import write_whole
 log = logging.getLogger(__name__)
 
 RECORD = "run.json"
+LAST = Path("checkpoints", "last.ckpt")
+"""Within a run folder: the checkpoint to go on from."""
 
 
 @dataclass(frozen=True)
