@@ -22,7 +22,7 @@ from pcsr_lightning.networks import (
     hoisted_macs,
     plain_inputs,
 )
-from pcsr_lightning.routing import assign_adaptive, assign_by_k, class_costs, refine
+from pcsr_lightning.routing import assign_adaptive, assign_by_k, class_costs, refine, refines_at
 
 MakeNetwork = Callable[..., PCSR]
 SCALES = [1, 2.5, 4, (3.7, 2), (4, 2.3)]
@@ -53,7 +53,7 @@ def plain(
         for j in range(M):
             residual = out[j].transpose(1, 2).reshape(len(lr), 3, H, W)
             image = torch.where(assignment[:, None] == j, enlarge(lr, size) + residual, image)
-        if routing.refine:
+        if refines_at((H / h, W / w), routing.refine):
             image = refine(image, assignment, M)
     return image.clamp(0, 1), assignment
 
@@ -339,3 +339,19 @@ def test_single_class_network(make_network: MakeNetwork) -> None:
         result = Analysis.of(model, torch.rand(1, 3, 5, 4), 3).run(routing)
         assert result.shares == (1.0,)
         assert int(result.assignment.max()) == 0
+
+
+@pytest.mark.parametrize(
+    ("scale", "refined"), [(1.5, False), (2, False), (3.9, False), (4, True), (6, True)]
+)
+def test_seams_are_smoothed_from_scale_4_up(
+    make_network: MakeNetwork, scale: float, refined: bool
+) -> None:
+    """Below that the mean over 3 x 3 pixels costs more than seams do."""
+    model, lr = make_network(), torch.rand(1, 3, 20, 30)
+    found = Analysis.of(model, lr, scale)
+    by_itself, asked = found.run(Routing()), found.run(Routing(refine=refined))
+    other = found.run(Routing(refine=not refined))
+    assert 0 < by_itself.shares[0] < 1
+    assert torch.equal(by_itself.image, asked.image)
+    assert not torch.equal(by_itself.image, other.image)

@@ -18,7 +18,7 @@ from pcsr_lightning import whole_files
 from pcsr_lightning.errors import ModelFileError, PCSRError
 from pcsr_lightning.inference.onnx_graph import Plain, Routed, onnx_graph
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.routing import CostRule
+from pcsr_lightning.routing import CostRule, refines_at
 
 if TYPE_CHECKING:
     import onnx
@@ -35,7 +35,7 @@ def export_onnx(
     path: str | Path,
     scale: int = 4,
     cost: CostRule | str = CostRule.SOFTMAX,
-    refine: bool = True,
+    refine: bool | None = None,
     *,
     name: str | None = None,
 ) -> Path:
@@ -53,7 +53,7 @@ def export_onnx(
         path: what to write.
         scale: a whole number from 1 to 16; an original model's own.
         cost: ``softmax`` (Eq. 9), or ``proportional`` as the published code has it.
-        refine: smooth light pixels beside heavy ones (Sec. 3.4).
+        refine: smooth light pixels beside heavy ones (Sec. 3.4); ``None``: from scale 4 up.
         name: kept in the file's metadata, beside the architecture, the options and the library's
             version.
 
@@ -78,7 +78,7 @@ def onnx_bytes(
     model: PCSR | Original,
     scale: int = 4,
     cost: CostRule | str = CostRule.SOFTMAX,
-    refine: bool = True,
+    refine: bool | None = None,
     *,
     name: str | None = None,
 ) -> bytes:
@@ -94,7 +94,7 @@ def onnx_bytes(
     }
     if graph.routed:
         facts["pcsr_lightning.cost"] = CostRule(cost).value
-        facts["pcsr_lightning.refine"] = json.dumps(refine)
+        facts["pcsr_lightning.refine"] = json.dumps(refines_at((scale, scale), refine))
     for key, value in facts.items():
         proto.metadata_props.add(key=key, value=value)
     proto.producer_name = "pcsr_lightning"

@@ -19,12 +19,12 @@ from pcsr_lightning.inference.checks import MAX_SCALE, is_number
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.networks import PCSR, Original, PixelMLP, QueryGrid, enlarge
 from pcsr_lightning.networks.backbones.bsrn import DistillationBlock, SpatialAttention
-from pcsr_lightning.routing import CostRule, class_costs
+from pcsr_lightning.routing import CostRule, class_costs, refines_at
 from pcsr_lightning.routing.assign import heavy_classes
 
 
 def onnx_graph(
-    model: PCSR | Original, scale: int, cost: CostRule | str, refine: bool
+    model: PCSR | Original, scale: int, cost: CostRule | str, refine: bool | None
 ) -> Routed | Plain:
     """The network as a module with the file's inputs and outputs, float32 on the CPU.
 
@@ -32,7 +32,7 @@ def onnx_graph(
         model: left as it is.
         scale: whole.
         cost: see :func:`class_costs`.
-        refine: whether light pixels beside heavy ones are smoothed.
+        refine: whether light pixels beside heavy ones are smoothed; ``None``: by the scale.
 
     Raises:
         ConfigError: a scale, cost rule or model that cannot be exported.
@@ -51,8 +51,8 @@ def onnx_graph(
             f"this is an original {model.backbone.name} model, made for scale {model.scale} only, "
             f"not {scale}"
         )
-    if not isinstance(refine, bool):
-        raise ConfigError(f"refine must be true or false, not {refine!r}")
+    if not isinstance(refine, bool | None):
+        raise ConfigError(f"refine must be true or false, or None for the scale's, not {refine!r}")
     copied = copy.deepcopy(model).to("cpu", torch.float32).eval().requires_grad_(False)
     for block in copied.modules():
         if isinstance(block, DistillationBlock):
@@ -62,7 +62,7 @@ def onnx_graph(
     assert isinstance(model, PCSR)
     # Of the model as it is: the copy's attention is for export alone.
     costs_M = class_costs(model_macs(model).plain.branches(int(scale)), cost)
-    return Routed(copied, int(scale), costs_M, refine)
+    return Routed(copied, int(scale), costs_M, refines_at((scale, scale), refine))
 
 
 class _Hoisted(nn.Module):

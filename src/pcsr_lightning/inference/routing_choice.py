@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.inference.checks import is_number
-from pcsr_lightning.routing import CostRule
+from pcsr_lightning.routing import CostRule, refines_at
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Routing:
         cost: for modes ``"k"`` and ``"budget"``: how FLOPs become the costs of Eq. 9;
             ``"softmax"`` or ``"proportional"``. Under a budget it matters for three classes or
             more.
-        refine: whether light pixels beside heavy ones are smoothed (Sec. 3.4).
+        refine: whether light pixels beside heavy ones are smoothed (Sec. 3.4). ``None``: by the
+            scale, see :func:`~pcsr_lightning.routing.refines_at`.
         budget: for mode ``"budget"``, and only for it: which share of the all-heavy cost each
             picture may take, above 0 and up to 1.
 
@@ -32,7 +34,7 @@ class Routing:
     mode: str = "k"
     k: float = 0.0
     cost: CostRule | str = CostRule.SOFTMAX
-    refine: bool = True
+    refine: bool | None = None
     budget: float | None = None
 
     def __post_init__(self) -> None:
@@ -50,14 +52,20 @@ class Routing:
             raise ConfigError(f"the cost rule must be {names}, not {self.cost!r}") from None
         if not is_number(self.k):
             raise ConfigError(f"k must be a finite number, not {self.k!r}")
-        if not isinstance(self.refine, bool):
-            raise ConfigError(f"refine must be true or false, not {self.refine!r}")
+        if not isinstance(self.refine, bool | None):
+            raise ConfigError(
+                f"refine must be true or false, or None for the scale's, not {self.refine!r}"
+            )
         _check_budget(mode, self.budget)
         object.__setattr__(self, "mode", mode)
         object.__setattr__(self, "k", float(self.k))
         object.__setattr__(self, "cost", cost)
         if self.budget is not None:
             object.__setattr__(self, "budget", float(self.budget))
+
+    def refines(self, scale: Sequence[float]) -> bool:
+        """Whether seams are smoothed at this (vertical, horizontal) scale."""
+        return refines_at(scale, self.refine)
 
     @property
     def single(self) -> int | None:

@@ -10,7 +10,7 @@ from pcsr_lightning.routing.assign import (
 )
 from pcsr_lightning.routing.budget import assign_by_budget, assign_by_keys, upgrade_keys
 from pcsr_lightning.routing.cost import CostRule, class_costs
-from pcsr_lightning.routing.refine import refine
+from pcsr_lightning.routing.refine import refine, refines_at
 
 __all__ = [
     "CostRule",
@@ -24,5 +24,6 @@ __all__ = [
     "heavy_classes",
     "kmeans_thresholds",
     "refine",
+    "refines_at",
     "upgrade_keys",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR, Original, enlarge
-from pcsr_lightning.routing import assign_by_k, refine
+from pcsr_lightning.routing import assign_by_k, refine, refines_at
 from pcsr_lightning.stages.base import Restored, SRStage, TrainBatch
 from pcsr_lightning.stages.losses import average_loss, reconstruction_loss
 from pcsr_lightning.stages.schedule import Schedule
@@ -101,8 +101,10 @@ class LaterStage(PCSRStage):
         return self.w_recon * recon + self.w_avg * average, {"recon": recon, "avg": average}
 
     def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Restored:
-        """Routed at ``k = 0`` with refinement. All classes are computed and one is kept: simple,
-        and quick enough for validation pictures."""
+        """Routed at ``k = 0``, refined where the scale wants it.
+
+        All classes are computed and one is kept: simple, and quick enough for validation pictures.
+        """
         network = self.network
         grid = network.grid((lr_B3hw.shape[-2], lr_B3hw.shape[-1]), size)
         feat_BDhw = network.features(lr_B3hw)
@@ -116,7 +118,10 @@ class LaterStage(PCSRStage):
             share = chosen_B1HW.float().mean()
             self.log(f"val/share_{j}", share, batch_size=1, sync_dist=True)
         rough = enlarge(lr_B3hw, size) + residual
-        return Restored(refine(rough, class_BHW, network.num_classes), class_BHW)
+        (h, w), (H, W) = grid.lr_size, size
+        if refines_at((H / h, W / w)):
+            rough = refine(rough, class_BHW, network.num_classes)
+        return Restored(rough, class_BHW)
 
     def trained_parts(self) -> dict[str, nn.Module]:
         last = self.network.num_classes - 1
