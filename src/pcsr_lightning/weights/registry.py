@@ -10,7 +10,7 @@ from pcsr_lightning.errors import ModelFileError
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.weights.files import load_model_file
 
-DEFAULT_MODEL = "fsrcnn-pcsr-x4"
+DEFAULT_MODEL = "carn-pcsr-multi"
 RELEASED = Path(__file__).parent / "released"
 
 
