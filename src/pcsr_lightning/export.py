@@ -57,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
         "output", metavar="OUT.onnx", type=Path, help="what to write; its folder must exist"
     )
     p.add_argument(
+        "--backbone",
+        metavar="PACKAGE.CLASS",
+        help="import this class first: the backbone of a model that is not one of ours",
+    )
+    p.add_argument(
         "--scale",
         type=int,
         help="a whole number, 1 to 16 (default: 4; an original model's own)",
@@ -69,10 +74,9 @@ def parser() -> argparse.ArgumentParser:
         "(default: softmax)",
     )
     p.add_argument(
-        "--no-refine",
-        dest="refine",
-        action="store_false",
-        help="leave the seams between upsamplers as they are",
+        "--refine",
+        action=argparse.BooleanOptionalAction,
+        help="smooth the seams between upsamplers, or leave them (default: from scale 4 up)",
     )
     p.add_argument(
         "--check",
@@ -96,9 +100,11 @@ def _run(args: argparse.Namespace) -> str:
     _check_paths(args.output, args.force, args.check)
     from pcsr_lightning import weights
     from pcsr_lightning.inference import onnx_export
-    from pcsr_lightning.networks import Original
+    from pcsr_lightning.networks import Original, import_backbone
 
     onnx_export.check_packages()
+    if args.backbone is not None:
+        import_backbone(args.backbone)
     model = weights.load(args.model)
     scale = args.scale
     if scale is None:
@@ -118,7 +124,7 @@ def _run(args: argparse.Namespace) -> str:
 
 
 def check(
-    data: bytes, model: PCSR | Original, picture: Path, scale: int, cost: str, refine: bool
+    data: bytes, model: PCSR | Original, picture: Path, scale: int, cost: str, refine: bool | None
 ) -> str:
     """Enlarges a picture with onnxruntime and with the library, at several ``k`` if it is routed.
 

@@ -14,9 +14,7 @@ from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.feature_rows import feature_rows, strip_rows
 from pcsr_lightning.inference.output_rows import EnlargedRows
 from pcsr_lightning.networks import Original
-
-TAIL_REACH = 8
-"""LR rows that the tails' own convolutions look at, at most, where the model cannot be streamed."""
+from pcsr_lightning.networks.original import TAIL_REACH
 
 # One object for each model, so that what is known of it is found again.
 _BODIES: weakref.WeakKeyDictionary[Original, nn.Module] = weakref.WeakKeyDictionary()

@@ -1,6 +1,15 @@
 """Backbones, pixel-level MLPs, PCSR, original models. Only torch, fvcore and huggingface_hub."""
 
-from pcsr_lightning.networks.backbones import BACKBONES, Backbone, build_backbone
+from pcsr_lightning.networks.backbones import (
+    BACKBONES,
+    Backbone,
+    DefaultSizes,
+    UnknownBackboneError,
+    backbone_class,
+    build_backbone,
+    import_backbone,
+    register_backbone,
+)
 from pcsr_lightning.networks.branch_flops import BranchMacs, branch_macs, count_macs, hoisted_macs
 from pcsr_lightning.networks.build import build_network, default_config, upsampler_widths
 from pcsr_lightning.networks.modes import evaluating
@@ -14,10 +23,13 @@ __all__ = [
     "PCSR",
     "Backbone",
     "BranchMacs",
+    "DefaultSizes",
     "Original",
     "PCSROutput",
     "PixelMLP",
     "QueryGrid",
+    "UnknownBackboneError",
+    "backbone_class",
     "branch_macs",
     "build_backbone",
     "build_network",
@@ -26,6 +38,8 @@ __all__ = [
     "enlarge",
     "evaluating",
     "hoisted_macs",
+    "import_backbone",
     "plain_inputs",
+    "register_backbone",
     "upsampler_widths",
 ]

@@ -8,6 +8,7 @@ these numbers is the count of the paper's tables.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ def count_macs(module: nn.Module, *inputs: Tensor) -> float:
             "aten::_prelu_kernel": _per_element(0.5),
             "aten::batch_norm": _per_element(1.0),
             "aten::addmm_": addmm_flop_jit,
+            "aten::scaled_dot_product_attention": _attention,
             # Fixed interpolation of the three input channels; the paper counts it as free.
             "aten::upsample_bilinear2d": _per_element(0.0),
         }
@@ -105,6 +107,14 @@ def _mlp_macs(mlp: PixelMLP) -> float:
         1, mlp.in_channels + 4, device=mlp.project.weight.device, dtype=mlp.project.weight.dtype
     )
     return count_macs(mlp, x)
+
+
+def _attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Both products: of queries with keys, and of the weights with the values."""
+    (*_, queries, _), (*_, keys, width) = (x.type().sizes() for x in inputs[:2])
+    out = outputs[0].type().sizes()
+    heads = math.prod(out[:-2])
+    return Counter({"attention": heads * queries * keys * (width + out[-1])})
 
 
 def _per_element(macs: float) -> Any:

@@ -35,7 +35,7 @@ A super-resolution network of [PCSR]({{ paper_url }}), saved by `pcsr_lightning`
 
 ```python
 import pcsr_lightning
-
+{{ backbone_import }}
 model = pcsr_lightning.load("this folder")
 ```
 
@@ -217,7 +217,13 @@ class HubModel(
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The model card that ``save_pretrained`` writes where there is none yet."""
+        outside = self.config()["backbone"].get("class")
         facts = {
+            # Whoever loads it has to have its class, and says so himself.
+            "backbone_import": ""
+            if outside is None
+            else "from pcsr_lightning.networks import import_backbone\n\n"
+            f'import_backbone("{outside}")',
             "model_name": f"{type(self).__name__} on {self.config()['backbone']['name']}",
             "parameters": f"{sum(p.numel() for p in self.parameters()):,}",
             "network": json.dumps(self.config()),

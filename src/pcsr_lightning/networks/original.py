@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pcsr_lightning.networks.backbones import Backbone
+from pcsr_lightning.networks.backbones import Backbone, described, is_ours, settle
+from pcsr_lightning.networks.backbones.probe import measure
 from pcsr_lightning.networks.hub import HubModel
 from pcsr_lightning.networks.pcsr import enlarge
+
+TAIL_REACH = 8
+"""LR rows that a tail's own convolutions look at, at most, in a model that is cut into tiles."""
 
 
 class Original(HubModel):
@@ -28,16 +32,19 @@ class Original(HubModel):
         self, backbone: Backbone, scale: int = 4, mean: Sequence[float] = (0.0, 0.0, 0.0)
     ) -> None:
         super().__init__()
+        settle(backbone)
         self.backbone = backbone
         self.scale = scale
         self.tail = backbone.make_tail(scale)
+        if not is_ours(type(backbone)):
+            _check_tail(backbone, self.tail, scale)
         self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32))
 
     def config(self) -> dict[str, Any]:
         """The architecture in plain values, as ``build_network`` takes it."""
         return {
             "kind": "original",
-            "backbone": {"name": self.backbone.name, **self.backbone.args},
+            "backbone": described(self.backbone),
             "scale": self.scale,
             "mean": [round(v, 6) for v in self.mean.tolist()],
         }
@@ -50,3 +57,15 @@ class Original(HubModel):
         if self.backbone.adds_enlarged_input:
             sr_B3HW = sr_B3HW + enlarge(x, (sr_B3HW.shape[-2], sr_B3HW.shape[-1]))
         return sr_B3HW + mean
+
+
+def _check_tail(backbone: Backbone, tail: nn.Module, scale: int) -> None:
+    """Measures a tail from outside; where it looks further than tiles allow, there are none.
+
+    Raises:
+        ConfigError: it does not give a picture ``scale`` times as large.
+    """
+    what = f"the original {backbone.name} of x{scale}"
+    found = measure(nn.Sequential(backbone, tail), what, growth=scale)
+    if backbone.halo is None or found.halo is None or found.halo > backbone.halo + TAIL_REACH:
+        backbone.halo = None

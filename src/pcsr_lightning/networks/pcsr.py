@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks.backbones import Backbone
+from pcsr_lightning.networks.backbones import Backbone, described, settle
 from pcsr_lightning.networks.hub import HubModel
 from pcsr_lightning.networks.pixel_mlp import PixelMLP
 from pcsr_lightning.networks.query_grid import QueryGrid
@@ -75,6 +75,7 @@ class PCSR(HubModel):
         mean: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> None:
         super().__init__()
+        settle(backbone)
         mlps = [*upsamplers, *([classifier] if classifier is not None else [])]
         if not upsamplers:
             raise ConfigError("PCSR needs at least one upsampler")
@@ -110,7 +111,7 @@ class PCSR(HubModel):
         """The architecture in plain values, as :func:`build_network` takes it."""
         return {
             "kind": "pcsr",
-            "backbone": {"name": self.backbone.name, **self.backbone.args},
+            "backbone": described(self.backbone),
             "upsamplers": [list(self.upsampler(j).hidden) for j in range(self.num_classes)],
             "classifier": None if self.classifier is None else list(self.classifier.hidden),
             "mean": [round(v, 6) for v in self.mean.tolist()],

@@ -74,7 +74,8 @@ def write_card(card: ModelCard) -> str:
 
 def _what(card: ModelCard) -> str:
     model, config = card.model, card.model.config()
-    arguments = ", ".join(f"{k}={v}" for k, v in config["backbone"].items() if k != "name")
+    args = {k: v for k, v in config["backbone"].items() if k not in ("name", "class")}
+    arguments = ", ".join(f"{k}={v}" for k, v in args.items())
     backbone = f"{config['backbone']['name']} ({arguments})"
     parameters = f"{sum(p.numel() for p in model.parameters()):,} parameters."
     if isinstance(model, Original):
@@ -129,7 +130,7 @@ def _tables(card: ModelCard) -> list[str]:
     parts = [
         "## Measured",
         _fill(
-            "RGB PSNR by the tables' protocol, proportional cost, refinement on: "
+            "RGB PSNR by the tables' protocol, proportional cost, refinement from x4 up: "
             "`python -m pcsr_lightning.evaluate model=NAME data.root=DIR protocol=published "
             "routing.cost=proportional routing.k=K`. The test sets were used for this alone."
         ),

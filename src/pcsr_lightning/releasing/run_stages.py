@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pcsr_lightning.errors import TrainingError
 from pcsr_lightning.releasing.recipe import Recipe, Stage
-from pcsr_lightning.weights import LAST, RECORD, read_checkpoint
+from pcsr_lightning.weights import LAST, is_finished, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +65,6 @@ def run_stages(
     if until is not None:
         raise TrainingError(f"recipe {recipe.name} has no stage {until} to start from")
     return done
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a training in this folder has come to its end."""
-    return (folder / RECORD).is_file() and (folder / "model.safetensors").is_file()
 
 
 def _train(run: StageRun, model: str) -> None:

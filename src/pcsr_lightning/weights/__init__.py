@@ -2,7 +2,7 @@
 
 from pcsr_lightning.weights.files import load_model_file, read_checkpoint, save
 from pcsr_lightning.weights.registry import DEFAULT_MODEL, find_model, list_models, load
-from pcsr_lightning.weights.runs import LAST, RECORD, RunRecord, newest_finished
+from pcsr_lightning.weights.runs import LAST, RECORD, RunRecord, is_finished, newest_finished
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -10,6 +10,7 @@ __all__ = [
     "RECORD",
     "RunRecord",
     "find_model",
+    "is_finished",
     "list_models",
     "load",
     "load_model_file",

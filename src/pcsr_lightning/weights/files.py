@@ -18,7 +18,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError, ModelFileError
-from pcsr_lightning.networks import PCSR, Original, build_network
+from pcsr_lightning.networks import PCSR, Original, UnknownBackboneError, build_network
 from pcsr_lightning.networks.hub import CONFIG_NAME, WEIGHTS_NAME, HubModel
 from pcsr_lightning.weights.plain_pickles import read_plain
 from pcsr_lightning.weights.published import read_published
@@ -183,6 +183,8 @@ def _assemble(path: Path, config: Any, tensors: dict[str, Tensor]) -> PCSR | Ori
     try:
         model = build_network(config)
         model.load_state_dict(tensors)
+    except UnknownBackboneError as error:
+        raise ModelFileError(f"{path}: {error}") from None
     except _UNFIT as error:
         first = " ".join(str(error).split())
         raise ModelFileError(f"{path}: weights and architecture do not fit: {first}") from None

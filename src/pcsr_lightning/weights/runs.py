@@ -42,6 +42,11 @@ class RunRecord:
         write_whole(folder / RECORD, text.encode())
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a training in this folder has come to its end."""
+    return (folder / RECORD).is_file() and (folder / "model.safetensors").is_file()
+
+
 def newest_finished(
     output: Path, stage: str, backbone: str, num_classes: int
 ) -> tuple[Path, RunRecord] | None:
@@ -54,7 +59,7 @@ def newest_finished(
             log.warning("%s is passed over: not a readable run record (%s)", path, error)
             continue
         same = (record.stage, record.backbone, record.num_classes) == (stage, backbone, num_classes)
-        if same and (path.parent / "model.safetensors").is_file():
+        if same and is_finished(path.parent):
             found.append((record.finished, path.parent, record))
     if not found:
         return None

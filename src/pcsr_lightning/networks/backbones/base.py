@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -10,19 +12,46 @@ from torch import Tensor, nn
 
 from pcsr_lightning.errors import ConfigError
 
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+
+
+@dataclass(frozen=True)
+class DefaultSizes:
+    """What stands on a backbone where a config says nothing else; as it is, what CARN has.
+
+    Attributes:
+        heavy: hidden widths of the heaviest upsampler.
+        light: of the lightest.
+        classifier: hidden widths of the classifier.
+        mean: the RGB mean taken off the input, in [0, 1].
+        original: the constructor's arguments for the original model, where they are others.
+    """
+
+    heavy: tuple[int, ...] = (74, 74, 74, 74)
+    light: tuple[int, ...] = (20, 20, 20)
+    classifier: tuple[int, ...] = (10, 10)
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    original: Mapping[str, Any] | None = None
+
 
 class Backbone(nn.Module, ABC):
     """Turns an LR picture into LR features: ``(B, 3, h, w) -> (B, D, h, w)`` (Eq. 2, ``Z = B(X)``).
 
+    A subclass needs ``name``, a constructor and ``forward``; ``docs/add-a-backbone.md`` shows one.
+    What else stands here is measured or has a default, but may be said.
+
     Attributes:
         name: the key of this backbone in configs and model files.
-        out_channels: ``D``.
+        out_channels: ``D``. Measured where the constructor does not say it.
         halo: how many LR rows (and columns) around a feature can change it; ``None`` when the
-            whole picture can, in which case the picture must not be cut into tiles.
-        args: the constructor's arguments, kept so that a model file can name its architecture.
+            whole picture can, in which case the picture must not be cut into tiles. Measured where
+            the constructor does not say it, and checked where it does.
+        args: the constructor's arguments in plain values, so that a model file can name its
+            architecture. ``build_backbone`` writes them down.
     """
 
     name: ClassVar[str]
+    sizes: ClassVar[DefaultSizes] = DefaultSizes()
     out_channels: int
     halo: int | None
     args: dict[str, Any]
@@ -34,13 +63,18 @@ class Backbone(nn.Module, ABC):
     adds_enlarged_input: ClassVar[bool] = False
     """Whether the original model adds the bilinearly enlarged input to what its tail gives."""
 
-    @abstractmethod
     def make_tail(self, scale: int) -> nn.Module:
         """The original model's own upsampling tail, ``(B, D, h, w) -> (B, 3, h*scale, w*scale)``.
 
+        Only ``stage=original`` asks for it.
+
         Raises:
-            ConfigError: the original model is not defined at this scale.
+            ConfigError: the original model is not defined, at this scale or at all.
         """
+        raise ConfigError(
+            f"backbone {self.name} has no original model of x{scale}: {type(self).__name__} does "
+            "not define make_tail(scale). PCSR's own stages (stage=1, 2, ...) do not need it"
+        )
 
 
 def pixel_shuffle_steps(name: str, scale: int) -> int:

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pcsr_lightning.networks.backbones.base import Backbone, pixel_shuffle_steps
+from pcsr_lightning.networks.backbones.base import (
+    DIV2K_MEAN,
+    Backbone,
+    DefaultSizes,
+    pixel_shuffle_steps,
+)
 
 
 class EfficientResidual(nn.Module):
@@ -110,6 +115,14 @@ class CARN(Backbone):
     """
 
     name: ClassVar[str] = "carn"
+    # Sec. 4.1 and the published models.
+    sizes: ClassVar[DefaultSizes] = DefaultSizes(
+        heavy=(74, 74, 74, 74),
+        light=(20, 20, 20),
+        classifier=(10, 10),
+        mean=DIV2K_MEAN,
+        original={"nf": 64, "group": 4},
+    )
 
     def __init__(self, nf: int = 52, group: int = 4) -> None:
         super().__init__()

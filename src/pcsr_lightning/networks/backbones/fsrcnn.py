@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks.backbones.base import Backbone, scaled_kaiming_
+from pcsr_lightning.networks.backbones.base import Backbone, DefaultSizes, scaled_kaiming_
 
 
 class FSRCNN(Backbone):
@@ -20,6 +20,13 @@ class FSRCNN(Backbone):
     """
 
     name: ClassVar[str] = "fsrcnn"
+    # Sec. 4.1 and the published models.
+    sizes: ClassVar[DefaultSizes] = DefaultSizes(
+        heavy=(58, 58, 58, 58),
+        light=(10, 10, 10),
+        classifier=(),
+        original={"d": 56, "s": 12, "m": 4},
+    )
 
     def __init__(self, d: int = 48, s: int = 12, m: int = 4) -> None:
         super().__init__()

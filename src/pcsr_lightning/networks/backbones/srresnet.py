@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pcsr_lightning.networks.backbones.base import (
     Backbone,
+    DefaultSizes,
     pixel_shuffle_steps,
     scaled_kaiming_,
 )
@@ -40,6 +41,13 @@ class SRResNet(Backbone):
     """
 
     name: ClassVar[str] = "srresnet"
+    # Sec. 4.1 and the published models.
+    sizes: ClassVar[DefaultSizes] = DefaultSizes(
+        heavy=(170, 170, 170, 170),
+        light=(40, 40, 40),
+        classifier=(20, 20),
+        original={"nf": 64, "blocks": 16},
+    )
     adds_enlarged_input: ClassVar[bool] = True
 
     def __init__(self, nf: int = 58, blocks: int = 16) -> None:

@@ -1,0 +1,134 @@
+"""From a name and plain values to a backbone, and back."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.networks.backbones.base import Backbone
+from pcsr_lightning.networks.backbones.probe import Measured, measure
+from pcsr_lightning.networks.backbones.registry import (
+    backbone_class,
+    check_class,
+    dotted_path,
+    is_ours,
+)
+
+# Of backbones from outside, by their arguments: what is measured depends on nothing else.
+_MEASURED: weakref.WeakKeyDictionary[type[Backbone], dict[str, Measured]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def build_backbone(name: str, **args: Any) -> Backbone:
+    """The feature extractor called ``name`` with its constructor's ``args``.
+
+    Raises:
+        ConfigError: no such backbone, an argument it does not take, or one from outside that does
+            not do what a backbone must.
+    """
+    cls = backbone_class(name)
+    takes = list(inspect.signature(cls).parameters)
+    unknown = sorted(set(args) - set(takes))
+    if unknown:
+        raise ConfigError(f"backbone {name} takes {', '.join(takes)}, not {', '.join(unknown)}")
+    if is_ours(cls):
+        return cls(**args)
+    plain = arguments(cls, args)
+    backbone = cls(**plain)
+    backbone.args = plain
+    settle(backbone)
+    return backbone
+
+
+def arguments(cls: type[Backbone], given: Mapping[str, Any]) -> dict[str, Any]:
+    """All of a constructor's arguments as plain values, as a file gives them back.
+
+    Raises:
+        ConfigError: one is something else, or missing.
+    """
+    try:
+        bound = inspect.signature(cls).bind(**given)
+    except TypeError as error:
+        raise ConfigError(f"backbone {cls.name}: {error}") from None
+    bound.apply_defaults()
+    plain = {}
+    for key, value in bound.arguments.items():
+        try:
+            plain[key] = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"backbone {cls.name}: its argument {key}={value!r} cannot be kept in a model "
+                "file; expected numbers, words, true or false, or lists of them"
+            ) from None
+    return plain
+
+
+def in_plain_values(cls: type[Backbone], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A backbone's part of a network's config: its name, its arguments, and its class if not ours.
+
+    ``class`` is a word of Python's and so no argument's name.
+
+    Raises:
+        ConfigError: an argument is not plain, or missing.
+    """
+    return {**_named(cls), **arguments(cls, given)}
+
+
+def described(backbone: Backbone) -> dict[str, Any]:
+    """:func:`in_plain_values` of a backbone that is there.
+
+    Raises:
+        ConfigError: its arguments are not known.
+    """
+    cls, args = type(backbone), vars(backbone).get("args")
+    takes = list(inspect.signature(cls).parameters)
+    if args is None and takes:
+        raise ConfigError(
+            f"backbone {cls.name} does not know its arguments {', '.join(takes)}: make it with "
+            f"build_backbone({cls.name!r}, ...), or keep them in self.args"
+        )
+    return {**_named(cls), **(args or {})}
+
+
+def _named(cls: type[Backbone]) -> dict[str, str]:
+    return {"name": cls.name} | ({} if is_ours(cls) else {"class": dotted_path(cls)})
+
+
+def settle(backbone: Backbone) -> None:
+    """Measures what a backbone from outside does not say of itself, and checks what it says.
+
+    Raises:
+        ConfigError: it does not make features of any picture, or says something else than it does.
+    """
+    cls, said = type(backbone), vars(backbone)
+    if is_ours(cls):
+        return
+    check_class(cls)
+    what = f"backbone {cls.name} ({dotted_path(cls)})"
+    found = _measured(backbone, what)
+    channels = said.setdefault("out_channels", found.channels)
+    if channels != found.channels:
+        raise ConfigError(f"{what} says out_channels={channels} and gives {found.channels}")
+    halo = said.setdefault("halo", found.halo)
+    # More than needed costs time only, and None is always right.
+    if halo is not None and (found.halo is None or halo < found.halo):
+        raise ConfigError(
+            f"{what} says halo={halo}; measured is {found.halo}, and with less, tiles would show "
+            "seams. Leave it out: it is then measured"
+        )
+
+
+def _measured(backbone: Backbone, what: str) -> Measured:
+    args = vars(backbone).get("args")
+    if args is None:
+        return measure(backbone, what)
+    known = _MEASURED.setdefault(type(backbone), {})
+    key = json.dumps(args, sort_keys=True, default=repr)
+    if key not in known:
+        known[key] = measure(backbone, what)
+    return known[key]
