@@ -62,6 +62,11 @@ class Outer:
         ("data.rot", "data.rot: there is no such setting; did you mean data.root?"),
         ("data", "data: there is no such setting, but a group of them: data.root"),
         ("q", "q: there is no such setting; there are data.root, scale"),
+        (
+            "data.root",
+            "data.root: there is no such setting with what else was chosen (only some choices of "
+            "data know it)",
+        ),
     ],
 )
 def test_unknown_keys(key: str, says: str) -> None:

@@ -118,6 +118,7 @@ def test_resuming_goes_on_as_if_uninterrupted(in_process, tmp_path: Path) -> Non
     [
         (("trainer=ddp", "trainer.devices=2"), True),
         (("trainer.devices=2",), True),
+        (("stage=all", "trainer.devices=2"), True),
         (("trainer.num_nodes=2", "trainer=ddp"), True),
         (("trainer=ddp", "trainer.devices=2", "trainer.strategy=ddp_spawn"), False),
         (("trainer=ddp", "trainer.devices=1"), False),
@@ -208,6 +209,8 @@ def test_a_checkpoint_of_another_backbone_is_refused(
         ("stage=2", 'stage="2"'),
         ("stage=original", "stage=original"),
         ("stage=1,2", 'stage="1","2"'),
+        ("stage=all", "stage=all"),
+        ("stage=2,all", 'stage="2",all'),
         ('stage="2"', 'stage="2"'),
         ("stage.lr=2", "stage.lr=2"),
         ("seed=2", "seed=2"),

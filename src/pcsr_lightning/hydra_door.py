@@ -112,6 +112,8 @@ def _suggestion(key: str, schema: type[Any] | None) -> str:
     if schema is None:
         return ""
     known = list(_flat_keys(schema))
+    if key in known:
+        return f" with what else was chosen (only some choices of {key.split('.')[0]} know it)"
     inside = [k for k in known if k.startswith(f"{key}.")]
     if inside:
         return f", but a group of them: {', '.join(inside)}"

@@ -1,4 +1,4 @@
-"""The training door: ``python -m pcsr_lightning.train stage=2 backbone=carn``."""
+"""The training door: ``python -m pcsr_lightning.train stage=2 backbone=carn``, or ``stage=all``."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from pcsr_lightning.errors import ConfigError, PCSRError
-from pcsr_lightning.hydra_door import run_hydra_door
-from pcsr_lightning.settings import typed
+from pcsr_lightning.hydra_door import FULL_ERROR, run_hydra_door
+from pcsr_lightning.run_folder import as_one_run
+from pcsr_lightning.settings import one_line_errors, typed
 from pcsr_lightning.stages import FreezeEarlierStages, Schedule, SRStage
-from pcsr_lightning.stages.checkpoints import WholeCheckpoints
+from pcsr_lightning.stages.checkpoints import WholeCheckpoints, validate_if_missing
 from pcsr_lightning.stages.progress import quieten_lightning
 from pcsr_lightning.stages.start import Sizes, earlier_model, make_stage, stage_network
-from pcsr_lightning.stages.stopping import StopBetweenSteps
+from pcsr_lightning.stages.stopping import StopBetweenSteps, Stopped, checkpoint_of_restart
 from pcsr_lightning.stages.wandb_report import report_model
 from pcsr_lightning.train_settings import TrainSettings
+from pcsr_lightning.training import ALL, failure_kept, train_all
 from pcsr_lightning.weights import LAST, RunRecord, read_checkpoint, save
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ def train(cfg: DictConfig, run_dir: Path) -> SRStage:
     quieten_lightning()
     L.seed_everything(settings.seed, workers=True, verbose=False)
     stage = build_stage(settings)
+    settings.ckpt_path = checkpoint_of_restart(run_dir) or settings.ckpt_path
     if settings.ckpt_path is not None:
         check_resumable(Path(settings.ckpt_path), settings.facts)
 
@@ -65,12 +68,16 @@ def train(cfg: DictConfig, run_dir: Path) -> SRStage:
     try:
         try:
             trainer.fit(stage, datamodule=data, ckpt_path=settings.ckpt_path, weights_only=True)
+        except Stopped:
+            raise
         except SystemExit:  # Lightning's own way out of Ctrl-C
             raise KeyboardInterrupt from None
         trainer.save_checkpoint(run_dir / LAST, weights_only=False)
+        validate_if_missing(trainer, stage, data)
         if trainer.is_global_zero:
             model = finish(trainer, stage, settings, run_dir)
             report_model(trainer, model, settings.facts)
+        trainer.strategy.barrier("finished")  # the next stage of all ranks finds the model there
     finally:
         if settings.logger.get("_target_", "").endswith("WandbLogger"):
             import wandb
@@ -182,17 +189,18 @@ def finish(trainer: L.Trainer, stage: SRStage, settings: TrainSettings, run_dir:
     """Writes the model file, and the record that marks the run as finished; returns the former."""
     psnr = trainer.callback_metrics.get("val/psnr")
     val_psnr = None if psnr is None else round(float(psnr), 4)
-    facts = {**settings.facts, "steps": trainer.global_step, "val_psnr": val_psnr}
+    steps = trainer.global_step or settings.trainer["max_steps"]  # spawned processes keep theirs
+    facts = {**settings.facts, "steps": steps, "val_psnr": val_psnr}
     path = save(stage.network, run_dir / "model", facts)
     RunRecord(
         settings.stage.name,
         settings.backbone.name,
         settings.num_classes,
-        trainer.global_step,
+        steps,
         time.time(),
         val_psnr,
     ).write(run_dir)
-    log.info("trained %d steps; validation PSNR %s dB; %s", trainer.global_step, val_psnr, path)
+    log.info("trained %d steps; validation PSNR %s dB; %s", steps, val_psnr, path)
     return path
 
 
@@ -214,6 +222,11 @@ def quoted_stage(argument: str) -> str:
     return key + sign + re.sub(r"(?<![\w\"'])(\d+)(?![\w\"'])", r'"\1"', value)
 
 
+def several_devices(cfg: DictConfig) -> bool:
+    """Whether a training takes, or may take, more than one process."""
+    return str(cfg.trainer.devices) not in ("0", "1", "[0]") or cfg.trainer.num_nodes > 1
+
+
 def check_multirun(cfg: DictConfig) -> None:
     """Refuses a multirun on several devices whose processes Lightning would start itself.
 
@@ -224,7 +237,7 @@ def check_multirun(cfg: DictConfig) -> None:
         ConfigError: with the ways out.
     """
     trainer = cfg.trainer
-    several = str(trainer.devices) not in ("0", "1", "[0]") or trainer.num_nodes > 1
+    several = several_devices(cfg)
     own = str(trainer.strategy) in ("auto", "fsdp") or str(trainer.strategy).startswith("ddp")
     spawns = "spawn" in str(trainer.strategy) or "fork" in str(trainer.strategy)
     started_outside = any(key in os.environ for key in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID"))
@@ -233,21 +246,37 @@ def check_multirun(cfg: DictConfig) -> None:
             f"-m with trainer.devices={trainer.devices}: strategy {trainer.strategy} starts its "
             "other processes with the words of the whole multirun, and each could train something "
             "else. Use trainer.strategy=ddp_spawn, or one command a job (torchrun, SLURM through "
-            "hydra/launcher=submitit_slurm, or a loop in the shell)"
+            "hydra/launcher=slurm, or a loop in the shell)"
         )
 
 
 def run(cfg: DictConfig) -> None:
     """One job of the command line."""
     hydra_cfg = HydraConfig.get()
-    if hydra_cfg.mode == RunMode.MULTIRUN:
-        check_multirun(cfg)
-    train(cfg, Path(hydra_cfg.runtime.output_dir))
+    run_dir = Path(hydra_cfg.runtime.output_dir)
+    if hydra_cfg.mode != RunMode.MULTIRUN:
+        train_what_is_named(cfg, run_dir)
+        return
+    check_multirun(cfg)
+    # A process that went on to the next job alone would leave the others waiting for it.
+    abrupt = several_devices(cfg) or cfg.debug is True or os.environ.get(FULL_ERROR) == "1"
+    with failure_kept(run_dir, abrupt):
+        train_what_is_named(cfg, run_dir)
+
+
+def train_what_is_named(cfg: DictConfig, run_dir: Path) -> None:
+    """One stage, or with ``stage=all`` all of them."""
+    if cfg.stage.name == ALL:
+        train_all(cfg, run_dir, train)
+    else:
+        train(cfg, run_dir)
 
 
 def main() -> None:
     """Entry point of ``python -m pcsr_lightning.train``."""
     sys.argv[1:] = [quoted_stage(argument) for argument in sys.argv[1:]]
+    with one_line_errors():
+        sys.argv[1:] = as_one_run(sys.argv[1:])
     run_hydra_door(run, "train", TrainSettings)
 
 

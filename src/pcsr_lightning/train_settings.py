@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks import BACKBONES
+from pcsr_lightning.networks import UnknownBackboneError, backbone_class, import_backbone
 
 
 @dataclass
@@ -22,6 +22,29 @@ class BackboneSettings:
     upsamplers: list[list[int]] | None = None
     classifier: list[int] | None = None
     mean: list[float] | None = None
+    _target_: str | None = None
+
+    def check(self) -> None:
+        """Whether there is such a backbone; imports one from outside the package.
+
+        Raises:
+            ConfigError: there is none, or it is called something else.
+        """
+        if self._target_ is None:
+            try:
+                backbone_class(self.name)
+            except UnknownBackboneError as error:
+                raise ConfigError(
+                    f"backbone.name: {error}; for one of your own give backbone._target_, such as "
+                    "my_package.MyNet"
+                ) from None
+            return
+        name = import_backbone(self._target_).name
+        if self.name != name:
+            raise ConfigError(
+                f"backbone.name={self.name}: {self._target_} is called {name!r}; write "
+                f"backbone.name={name}"
+            )
 
 
 @dataclass
@@ -90,8 +113,7 @@ class TrainSettings:
         Raises:
             ConfigError: names the first setting that cannot be used.
         """
-        if self.backbone.name not in BACKBONES:
-            raise ConfigError(f"backbone.name must be one of {', '.join(BACKBONES)}")
+        self.backbone.check()
         for key, value, least in (
             ("seed", self.seed, 0),
             ("threads", self.threads, 1),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
@@ -30,3 +32,42 @@ class WholeCheckpoints(TorchCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         write_whole(target, content.getvalue())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed processes have left half-written in a folder, which may be missing."""
+    for path in folder.glob(".*.tmp"):
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):  # write_whole's, with the process's id
+            path.unlink(missing_ok=True)
+
+
+def with_validation_ahead(checkpoint: dict[str, Any], counted: bool) -> None:
+    """Marks a checkpoint so that a resumed run does the validation of its step first, all of it.
+
+    Lightning by itself takes the validation of a checkpoint's step for done; a run that was killed
+    before its end would miss that result, and the best checkpoint with it.
+
+    Args:
+        checkpoint: as Lightning is about to save it; changed in place.
+        counted: resuming will not count the step once more on its way into the validation.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    progress = loops["epoch_loop.val_loop.batch_progress"]
+    started = max(1, int(progress["total"]["ready"]))
+    # What stands there when a validation is left amid a picture; of this one none is done.
+    for count, ready in (("total", started), ("current", 1)):
+        done = {"ready": ready, "started": ready, "processed": ready - 1, "completed": ready - 1}
+        progress[count] = {**progress[count], **done}
+    if not counted:
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+
+def validate_if_missing(
+    trainer: L.Trainer, stage: L.LightningModule, data: L.LightningDataModule
+) -> None:
+    """Does the last validation of a run that was stopped between its last step and that.
+
+    Resuming it is not entering Lightning's loop over steps, which would validate otherwise.
+    """
+    if "val/psnr" not in trainer.callback_metrics:
+        trainer.validate(stage, datamodule=data, verbose=False)

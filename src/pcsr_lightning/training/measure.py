@@ -1,0 +1,96 @@
+"""A finished model on the pictures that its training was validated on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+import torch
+from omegaconf import DictConfig
+
+from pcsr_lightning.errors import DataError
+from pcsr_lightning.evaluation import Benchmark, Pair, Protocol, Skipped, scale_pair, shaved_border
+from pcsr_lightning.evaluation.benchmark import score_pair
+from pcsr_lightning.evaluation.report import metrics, write_metrics
+from pcsr_lightning.inference import Routing
+from pcsr_lightning.networks import PCSR
+from pcsr_lightning.settings import typed
+from pcsr_lightning.stages.base import ValPicture
+from pcsr_lightning.train_settings import TrainSettings
+from pcsr_lightning.weights import load
+
+
+def measure_model(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """Measures ``run_dir``'s model at ``k = 0`` on whole validation pictures, at ``val_scale``.
+
+    Args:
+        cfg: of the training; says what data there is, and which device.
+        run_dir: has the model; gets ``metrics.json``.
+
+    Returns:
+        What the file holds: as :func:`pcsr_lightning.evaluation.metrics` says, with ``classes``
+        (``M``), ``parameters``, ``backbone``, ``routing``, ``scale``, ``model`` and ``seed`` among
+        the facts.
+
+    Raises:
+        DataError: no validation picture is large enough to be compared.
+    """
+    settings = typed(cfg, TrainSettings)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    device = device_of(settings.trainer)
+    model = load(run_dir, device)
+    assert isinstance(model, PCSR)
+    data = settings.data
+    highest = data.scale[-1] if isinstance(data.scale, list) else data.scale
+    scale = scale_pair(float(highest if data.val_scale is None else data.val_scale))
+    routing = Routing(mode="k", k=0.0)
+    scores, skipped = [], []
+    for name, pair in validation_pairs(hydra.utils.instantiate(cfg.data), device):
+        if min(pair.hr_13HW.shape[-2:]) <= 2 * shaved_border(scale):
+            skipped.append(Skipped(name, "nothing is left once its border is shaved off"))
+            continue
+        scores.append(score_pair(model, pair, scale, routing, name)[0])
+    if not scores:
+        raise DataError("none of the validation pictures is large enough to be compared")
+    facts = {
+        "model": str(run_dir),
+        "backbone": model.backbone.name,
+        "classes": model.num_classes,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "routing": asdict(replace(routing, refine=routing.refines(scale))),
+        "k": routing.k,
+        "scale": scale[0],
+        "protocol": Protocol.WHOLE.value,
+        "data_root": data.val_root or data.root,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "seed": settings.seed,
+    }
+    content = metrics(Benchmark(tuple(scores), tuple(skipped)), facts)
+    write_metrics(content, run_dir)
+    return content
+
+
+def validation_pairs(
+    data: L.LightningDataModule, device: torch.device
+) -> Iterator[tuple[str, Pair]]:
+    """Name and pair of every validation picture, as a training's validation gets them."""
+    data.prepare_data()
+    data.setup("validate")
+    for raw in data.val_dataloader():
+        moved = data.transfer_batch_to_device(raw, device, 0)
+        picture: ValPicture = data.on_after_batch_transfer(moved, 0)
+        yield picture.name, Pair(picture.lr, picture.hr)
+
+
+def device_of(trainer: dict[str, Any]) -> torch.device:
+    """The first device that a trainer of these settings works on; the CPU where it is no GPU."""
+    accelerator, devices = trainer.get("accelerator", "auto"), trainer.get("devices")
+    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", devices[0] if isinstance(devices, list) and devices else 0)
