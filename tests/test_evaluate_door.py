@@ -21,7 +21,7 @@ from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluate import model_name, paper_rows
 from pcsr_lightning.inference import all_heavy_flops
 from pcsr_lightning.networks import PCSR, build_network, default_config
-from pcsr_lightning.weights import load, save
+from pcsr_lightning.weights import DEFAULT_MODEL, load, save
 
 Run = Callable[..., str]
 PACKAGE = Path(evaluate.__file__).resolve().parent.parent
@@ -261,7 +261,7 @@ def test_lpips_that_is_not_installed(
 def test_defaults_of_the_config(run: Run) -> None:
     """``--cfg job`` shows what the command line would run with."""
     out = run("--cfg", "job")
-    assert "model: fsrcnn-pcsr-x4" in out
+    assert f"model: {DEFAULT_MODEL}" in out
     assert "root: ???" in out
     assert "mode: k" in out
 
@@ -365,7 +365,7 @@ def test_every_picture_gets_its_own_budget(run: Run, tmp_path: Path) -> None:
     content = json.loads(only(tmp_path, "o/**/metrics.json").read_text())
     assert content["routing"]["budget"] == 0.5
     assert content["k"] is None
-    model = load("fsrcnn-pcsr-x4")
+    model = load(DEFAULT_MODEL)
     assert isinstance(model, PCSR)
     assert len(content["images"]) == 2
     for image in content["images"]:

@@ -13,6 +13,7 @@ from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.metrics import check_lpips
 from pcsr_lightning.evaluation.pairs import Protocol, check_whole_scale, scale_pair
 from pcsr_lightning.evaluation.patches import Layout
+from pcsr_lightning.evaluation.processes import ALONE, Processes
 from pcsr_lightning.evaluation.target import check_target
 from pcsr_lightning.inference import Routing
 
@@ -27,7 +28,7 @@ class RoutingSettings:
     mode: str
     k: float
     cost: str
-    refine: bool
+    refine: bool | None
     budget: float | None
 
 
@@ -47,14 +48,20 @@ class EvaluateSettings:
     per_image: bool
     save_images: bool
     device: str
+    devices: int
+    logger: dict[str, Any]
     output: str
     threads: int | None
     sweep: str | None
     sweep_values: list[float]
+    backbones: list[str] = field(default_factory=list)
     debug: bool = field(default=False)
 
-    def check(self) -> None:
+    def check(self, processes: Processes = ALONE) -> None:
         """Ranges and choices, which types cannot say.
+
+        Args:
+            processes: that were started from outside.
 
         Raises:
             ConfigError: names the first setting that cannot be used.
@@ -76,7 +83,46 @@ class EvaluateSettings:
         if not root.is_dir():
             reason = "is not a folder" if root.exists() else "no such folder"
             raise ConfigError(f"data.root={self.data.root}: {reason}; name a folder of pictures")
-        self.chosen_device()
+        self.check_logger()
+        self.check_processes(processes)
+        self.chosen_devices(processes)
+
+    def check_logger(self) -> None:
+        """Refuses loggers that know nothing of evaluations.
+
+        Raises:
+            ConfigError: says which there are.
+        """
+        target = self.logger.get("_target_")
+        if target is not None and not self.wandb:
+            raise ConfigError(
+                f"logger: an evaluation is logged by wandb or none, not by {target}; its numbers "
+                "are in metrics.json too"
+            )
+
+    @property
+    def wandb(self) -> bool:
+        """Whether W&B is told."""
+        return str(self.logger.get("_target_")).endswith("WandbLogger")
+
+    def check_processes(self, processes: Processes) -> None:
+        """Refuses what several processes cannot share.
+
+        Raises:
+            ConfigError: names the setting.
+        """
+        if self.devices < 1:
+            raise ConfigError(f"devices={self.devices}: must be at least 1")
+        if processes.size > 1 and self.devices not in (1, processes.local_size):
+            raise ConfigError(
+                f"devices={self.devices}: {processes.local_size} processes were started from "
+                "outside on this machine, by torchrun or srun; leave devices out"
+            )
+        if self.target_psnr is not None and max(self.devices, processes.size) > 1:
+            raise ConfigError(
+                f"target_psnr={self.target_psnr:g}: one process has to see all pictures to find "
+                "k; find it with devices=1, then give routing.k on several"
+            )
 
     def check_sweep(self) -> None:
         """Refuses what a sweep cannot do.
@@ -111,6 +157,28 @@ class EvaluateSettings:
             return Routing(r.mode, r.k, r.cost, r.refine, r.budget)
         except ConfigError as error:
             raise ConfigError(f"routing: {error}") from None
+
+    def chosen_devices(self, processes: Processes = ALONE) -> list[torch.device]:
+        """A device for each process to start, or the one of this process if none is to be started.
+
+        Raises:
+            ConfigError: there are not so many.
+        """
+        device, count = self.chosen_device(), torch.cuda.device_count()
+        several = max(self.devices, processes.size) > 1
+        if several and device.index is not None:
+            raise ConfigError(f"device={self.device} names one device: for several use device=cuda")
+        if processes.size > 1:
+            # Where each process was given a device of its own, that is all it sees.
+            own = processes.local_rank % max(1, count)
+            return [torch.device("cuda", own) if device.type == "cuda" else device]
+        if self.devices == 1:
+            return [device]
+        if device.type == "cpu":
+            return [device] * self.devices
+        if self.devices > count:
+            raise ConfigError(f"devices={self.devices}: {count} CUDA devices are to be seen here")
+        return [torch.device("cuda", i) for i in range(self.devices)]
 
     def chosen_device(self) -> torch.device:
         """``device``; ``auto`` is CUDA where there is one.

@@ -4,7 +4,6 @@ from pcsr_lightning.evaluation.benchmark import (
     Benchmark,
     PictureScore,
     Score,
-    Skipped,
     benchmark,
     check_fits,
     score_pair,
@@ -12,17 +11,21 @@ from pcsr_lightning.evaluation.benchmark import (
 from pcsr_lightning.evaluation.metrics import build_lpips, psnr, psnr_y, ssim
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, make_pair, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout, restore
+from pcsr_lightning.evaluation.processes import ALONE, Processes, from_outside
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
+from pcsr_lightning.evaluation.reader import Skipped
 from pcsr_lightning.evaluation.report import build_table, metrics, print_table, write_metrics
 from pcsr_lightning.evaluation.sweep import Sweep, SweepPoint, sweep
 from pcsr_lightning.evaluation.target import Found, check_target, find_k
 
 __all__ = [
+    "ALONE",
     "Benchmark",
     "Found",
     "Layout",
     "Pair",
     "PictureScore",
+    "Processes",
     "Protocol",
     "PublishedPoint",
     "Score",
@@ -35,6 +38,7 @@ __all__ = [
     "check_fits",
     "check_target",
     "find_k",
+    "from_outside",
     "make_pair",
     "metrics",
     "print_table",

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from pcsr_lightning.errors import ConfigError, DataError, PictureError
+from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.metrics import build_lpips, psnr, psnr_y, ssim
 from pcsr_lightning.evaluation.pairs import (
     Pair,
     Protocol,
     check_whole_scale,
-    make_pair,
     scale_pair,
     shaved_border,
 )
 from pcsr_lightning.evaluation.patches import Layout, restore
+from pcsr_lightning.evaluation.processes import ALONE, Processes
+from pcsr_lightning.evaluation.reader import Reader, Skipped
 from pcsr_lightning.inference import Routing, UpscaleResult
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.pictures import bicubic, list_pictures, read_rgb8
-
-_log = logging.getLogger(__name__)
+from pcsr_lightning.pictures import bicubic
 
 WARM_UP = 32
 """Side in LR pixels of what is upscaled once, untimed, before the first picture."""
@@ -78,14 +74,6 @@ class PictureScore(Score):
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A picture that could not be measured, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Benchmark:
     """What :func:`benchmark` found: one score at least, and which pictures were left out."""
 
@@ -121,6 +109,7 @@ def benchmark(
     *,
     patch_size: int | None = None,
     lpips: bool = False,
+    processes: Processes = ALONE,
 ) -> Benchmark:
     """Degrades every picture of a folder, upscales it again and compares.
 
@@ -133,10 +122,11 @@ def benchmark(
         routing: how pixels find their class; ``k = 0`` if not given. Original models have none.
         protocol: which pixels count, see :func:`make_pair`; with ``patches`` and ``overlapped``
             pictures are enlarged in patches, see :func:`restore`.
-        on_picture: gets each score with the picture it was given for.
+        on_picture: gets each score with the picture it was given for, in the process that did it.
         progress: shows a progress bar on stderr where that is a terminal.
         patch_size: for protocol ``patches``: 16, 32 (if not given), 64 or 128 LR pixels.
         lpips: measures LPIPS too, see :func:`build_lpips`.
+        processes: that share the pictures; each of them is told all that was found.
 
     Raises:
         ConfigError: scale, routing or protocol do not fit the model or each other; or LPIPS
@@ -147,65 +137,23 @@ def benchmark(
     routing, protocol, scales = routing or Routing(), Protocol(protocol), scale_pair(scale)
     check_fits(model, scales, routing, protocol)
     layout = Layout.of(protocol, patch_size)
-    perceptual = build_lpips(model.mean.device) if lpips else None
-    reader = Reader(Path(folder), scales, protocol)
-    images: list[PictureScore] = []
-    for name, pair in reader.pairs(progress):
-        if not images:
+    perceptual = processes.together(lambda: build_lpips(model.mean.device) if lpips else None)
+    reader = Reader(Path(folder), scales, protocol, processes)
+    warm = False
+
+    def score(name: str, pair: Pair) -> PictureScore:
+        nonlocal warm
+        if not warm:
             warm_up = pair.lr_13hw[..., :WARM_UP, :WARM_UP].to(model.mean.device)
             restore(model, warm_up, scales, routing)
-        score, result = score_pair(model, pair, scales, routing, name, layout, perceptual)
-        images.append(score)
+            warm = True
+        found, result = score_pair(model, pair, scales, routing, name, layout, perceptual)
         if on_picture is not None:
-            on_picture(score, result)
-    if reader.skipped:
-        _log.warning("%d of %d pictures were left out", len(reader.skipped), len(reader.files))
-    reader.check_any(len(images))
+            on_picture(found, result)
+        return found
+
+    images = reader.each(score, progress)
     return Benchmark(tuple(images), tuple(reader.skipped))
-
-
-class Reader:
-    """The pictures of a folder, degraded as a protocol wants them.
-
-    Attributes:
-        files: all that look like pictures.
-        skipped: those that could not be used, filled by :meth:`pairs`.
-
-    Raises:
-        PictureError: no such folder, or no picture in it.
-    """
-
-    def __init__(self, folder: Path, scale: tuple[float, float], protocol: Protocol) -> None:
-        self.folder, self.scale, self.protocol = folder, scale, protocol
-        self.files = list_pictures(folder)
-        self.skipped: list[Skipped] = []
-
-    def pairs(self, progress: bool, warn: bool = True) -> Iterator[tuple[str, Pair]]:
-        """Name and pair of every picture that can be used, with a warning for those that cannot."""
-        self.skipped.clear()
-        for path in _tracked(self.files, progress):
-            name = path.relative_to(self.folder).as_posix()
-            try:
-                pair = make_pair(read_rgb8(path), self.scale, self.protocol)
-            except PictureError as error:
-                reason = str(error).removeprefix(f"{path}: ")
-                self.skipped.append(Skipped(name, reason))
-                if warn:
-                    _log.warning("%s is left out: %s", path, reason)
-                continue
-            yield name, pair
-
-    def check_any(self, used: int) -> None:
-        """Stops where no picture was of use.
-
-        Raises:
-            DataError: names the first and what is wrong with it.
-        """
-        if not used:
-            raise DataError(
-                f"{self.folder}: none of its {len(self.files)} pictures can be used; the first, "
-                f"{self.skipped[0].name}: {self.skipped[0].reason}"
-            )
 
 
 def score_pair(
@@ -284,23 +232,3 @@ def _now(device: torch.device) -> float:
 
 def _words(scale: tuple[float, float]) -> str:
     return f"{scale[0]:g}" if scale[0] == scale[1] else f"[{scale[0]:g},{scale[1]:g}]"
-
-
-def _tracked(files: Sequence[Path], progress: bool) -> Iterable[Path]:
-    """The files, with a progress bar on stderr where someone can see it."""
-    console = Console(stderr=True)
-    if not (progress and console.is_terminal):
-        yield from files
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("pictures", total=len(files))
-        for path in files:
-            bar.update(task, description=path.name[:40])
-            yield path
-            bar.advance(task)

@@ -48,7 +48,7 @@ class DensePicture:
     ) -> None:
         device = model.mean.device
         lr_13hw = pair.lr_13hw.to(device)
-        self.layout, self.border = layout, shaved_border(scale)
+        self.layout, self.border, self.scale = layout, shaved_border(scale), scale
         self.hr_13HW = pair.hr_13HW
         self.lr_size = (lr_13hw.shape[-2], lr_13hw.shape[-1])
         self.num_classes = model.num_classes
@@ -69,7 +69,7 @@ class DensePicture:
         with torch.inference_mode():
             for part, sr_MB3HW in zip(self.parts, self.sr_MB3HW, strict=True):
                 class_BHW = part.assign(routing)
-                out.append(select(sr_MB3HW, class_BHW, routing.refine))
+                out.append(select(sr_MB3HW, class_BHW, routing.refines(self.scale)))
                 flops = part.flops(routing, class_BHW)
                 gmacs, gflops = gmacs + flops.gmacs, gflops + flops.gflops_published
                 counts_M += torch.bincount(class_BHW.flatten(), minlength=self.num_classes).cpu()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +19,9 @@ from pcsr_lightning.evaluation.figures import save_figure
 from pcsr_lightning.evaluation.plots import OurPoint, psnr_flops
 from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.evaluation.report import METRICS, decibels, print_table, routing_words, shares
+from pcsr_lightning.evaluation.wandb_report import WandbRuns, group_name, job_rows, log_overview
 from pcsr_lightning.inference import Routing
+from pcsr_lightning.run_folder import outside_rank
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ class GatherEvaluations(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints a row for each job that ended well, and draws a curve for each model."""
+        if outside_rank():
+            return  # of torchrun's processes the first does it
         folder = Path(config.hydra.sweep.dir)
         jobs = finished_jobs(folder)
         if not jobs:
@@ -36,8 +40,29 @@ class GatherEvaluations(Callback):
             return
         console = Console()
         print_table(jobs_table(jobs), console)
-        for path in draw_jobs(jobs, folder):
+        figures = draw_jobs(jobs, folder)
+        for path in figures:
             console.print(str(path), soft_wrap=True, highlight=False, markup=False)
+        runs = runs_of_jobs(folder)
+        if runs is not None:
+            with runs.run(f"{folder.name}, all", "overview") as run:
+                log_overview(run, job_rows(jobs), figures)
+
+
+def runs_of_jobs(folder: Path) -> WandbRuns | None:
+    """How the jobs of a multirun were logged by W&B; ``None`` where they were not.
+
+    A multirun's own config says nothing of it: what all jobs are given is part of each job's.
+    """
+    for path in sorted(folder.glob("*/.hydra/config.yaml")):
+        cfg = OmegaConf.load(path)
+        if str(OmegaConf.select(cfg, "logger._target_")).endswith("WandbLogger"):
+            OmegaConf.update(cfg, "logger.save_dir", str(folder))  # a job's own folder until now
+            logger = OmegaConf.to_container(cfg.logger, resolve=True)
+            assert isinstance(logger, dict)
+            named = {str(key): value for key, value in logger.items() if key != "name"}
+            return WandbRuns(named, {}, group_name(folder))
+    return None
 
 
 def finished_jobs(folder: Path) -> list[dict[str, Any]]:

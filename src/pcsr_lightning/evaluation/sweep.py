@@ -8,11 +8,13 @@ from pathlib import Path
 from statistics import fmean
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.evaluation.benchmark import Reader, Skipped, check_fits
+from pcsr_lightning.evaluation.benchmark import check_fits
 from pcsr_lightning.evaluation.dense import DensePicture, Routed
 from pcsr_lightning.evaluation.metrics import psnr
-from pcsr_lightning.evaluation.pairs import Protocol, scale_pair, shaved_border
+from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout
+from pcsr_lightning.evaluation.processes import ALONE, Processes
+from pcsr_lightning.evaluation.reader import Reader, Skipped
 from pcsr_lightning.inference import Routing
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.pictures import bicubic
@@ -62,6 +64,7 @@ def sweep(
     protocol: Protocol | str = Protocol.WHOLE,
     patch_size: int | None = None,
     progress: bool = False,
+    processes: Processes = ALONE,
 ) -> Sweep:
     """Scores every routing on every picture.
 
@@ -77,6 +80,7 @@ def sweep(
         protocol: which pixels count, see :func:`make_pair`.
         patch_size: for protocol ``patches``.
         progress: shows a progress bar on stderr where that is a terminal.
+        processes: that share the pictures; each of them is told all that was found.
 
     Raises:
         ConfigError: no routing, or one that does not fit the model.
@@ -89,16 +93,16 @@ def sweep(
     for routing in routings:
         check_fits(model, scales, routing, protocol)
     layout = Layout.of(protocol, patch_size)
-    reader = Reader(Path(folder), scales, protocol)
-    found: list[list[Routed]] = []
-    simple: list[float] = []
-    for _, pair in reader.pairs(progress):
+    reader = Reader(Path(folder), scales, protocol, processes)
+
+    def route(_name: str, pair: Pair) -> tuple[list[Routed], float]:
         picture = DensePicture(model, pair, scales, layout)
-        found.append([picture.route(routing) for routing in routings])
+        found = [picture.route(routing) for routing in routings]
         size = (pair.hr_13HW.shape[-2], pair.hr_13HW.shape[-1])
         enlarged = bicubic(pair.lr_13hw, size)
-        simple.append(psnr(enlarged, pair.hr_13HW, shaved_border(scales)))
-    reader.check_any(len(found))
+        return found, psnr(enlarged, pair.hr_13HW, shaved_border(scales))
+
+    found, simple = zip(*reader.each(route, progress), strict=True)
     points = tuple(
         _mean(routing, routed)
         for routing, routed in zip(routings, zip(*found, strict=True), strict=True)

@@ -76,15 +76,11 @@ def draw_sweep(
     save_figure(psnr_flops(ours, published, name, title), path)
 
 
-def write_sweep(found: Sweep, facts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Writes ``sweep.json``, whole or not at all: ``points`` (each with its ``routing``, ``psnr``,
-    ``gmacs``, ``gflops_published`` and ``share``), ``bicubic``, ``pictures``, ``skipped`` and the
-    facts.
-
-    Returns:
-        What was written.
+def sweep_content(found: Sweep, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``sweep.json`` holds: ``points`` (each with its ``routing``, ``psnr``, ``gmacs``,
+    ``gflops_published`` and ``share``), ``bicubic``, ``pictures``, ``skipped`` and the facts.
     """
-    content: dict[str, Any] = {
+    return {
         "points": [asdict(p) for p in found.points],
         "bicubic": {"psnr": found.bicubic_psnr},
         "pictures": found.pictures,
@@ -92,6 +88,9 @@ def write_sweep(found: Sweep, facts: Mapping[str, Any], folder: Path) -> dict[st
         **facts,
         "versions": versions(),
     }
+
+
+def write_sweep(content: Mapping[str, Any], folder: Path) -> None:
+    """Writes ``sweep.json``, whole or not at all."""
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     write_whole(folder / SWEEP, (text + "\n").encode())
-    return content

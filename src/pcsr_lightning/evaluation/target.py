@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.evaluation.benchmark import Reader, check_fits
+from pcsr_lightning.evaluation.benchmark import check_fits
 from pcsr_lightning.evaluation.dense import every_class, select
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout
+from pcsr_lightning.evaluation.reader import Reader
 from pcsr_lightning.inference import Analysis, Routing
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.routing import assign_by_k, class_costs
@@ -137,10 +138,9 @@ def find_k(
     check_target(model, routing, target_psnr)
     layout = Layout.of(protocol, patch_size)
     reader = Reader(Path(folder), scales, protocol)
-    kept = [
-        _Kept.of(model, pair, scales, routing, layout) for _, pair in reader.pairs(progress, False)
-    ]
-    reader.check_any(len(kept))
+    kept = reader.each(
+        lambda _, pair: _Kept.of(model, pair, scales, routing, layout), progress, warn=False
+    )
     low = min(x.k_range[0] for x in kept)
     high = max(x.k_range[1] for x in kept)
 
@@ -221,7 +221,7 @@ class _Kept:
             pair.hr_13HW,
             (lr_13hw.shape[-2], lr_13hw.shape[-1]),
             layout,
-            routing.refine,
+            routing.refines(scale),
             shaved_border(scale),
             device,
         )

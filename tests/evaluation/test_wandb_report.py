@@ -1,0 +1,220 @@
+"""What W&B is told of evaluations: real runs, offline, read back from their files."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from wandb.proto import wandb_internal_pb2
+
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.evaluation.published import published_points
+from pcsr_lightning.evaluation.wandb_report import WandbRuns, flat_numbers, group_name, job_rows
+from pcsr_lightning.networks import build_network, default_config
+from pcsr_lightning.weights import save
+
+BLOCK, HEADER, FILE_HEADER = 32768, 7, 7
+
+
+@dataclass
+class Logged:
+    """A run as its file tells it."""
+
+    name: str = ""
+    group: str = ""
+    job_type: str = ""
+    tags: tuple[str, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    history: set[str] = field(default_factory=set)
+    exit_code: int | None = None
+
+
+def records(path: Path) -> Iterator[Any]:
+    """The messages of a ``.wandb`` file: LevelDB's log format, after a header of seven bytes."""
+    data, at, message = path.read_bytes(), FILE_HEADER, b""
+    while at + HEADER <= len(data):
+        left = BLOCK - at % BLOCK
+        if left < HEADER:  # the rest of a block too short for a record
+            at += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[at : at + HEADER])
+        message += data[at + HEADER : at + HEADER + length]
+        at += HEADER + length
+        if kind in (1, 4):  # whole, or the last part
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(message)
+            yield record
+            message = b""
+
+
+def read(file: Path) -> Logged:
+    logged = Logged()
+
+    def keep(items: Any, into: dict[str, Any]) -> None:
+        for item in items:
+            into[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
+
+    for record in records(file):
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            logged.name, logged.group = record.run.display_name, record.run.run_group
+            logged.job_type, logged.tags = record.run.job_type, tuple(record.run.tags)
+            keep(record.run.config.update, logged.config)
+        elif kind == "config":
+            keep(record.config.update, logged.config)
+        elif kind == "summary":
+            keep(record.summary.update, logged.summary)
+        elif kind == "history":
+            logged.history |= {i.key or i.nested_key[0] for i in record.history.item}
+        elif kind == "exit":
+            logged.exit_code = record.exit.exit_code
+    return logged
+
+
+def runs(folder: Path) -> list[Logged]:
+    return [read(file) for file in sorted(folder.glob("**/offline-run-*/*.wandb"))]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``m2``, a model; ``Test2K``: two small pictures."""
+    root = tmp_path_factory.mktemp("files")
+    torch.manual_seed(0)
+    small = {"name": "fsrcnn", "d": 8, "s": 4, "m": 1}
+    config = default_config("fsrcnn", 2) | {"backbone": small, "upsamplers": [[8, 8], [4]]}
+    save(build_network(config), root / "m2")
+    (root / "Test2K" / "sub").mkdir(parents=True)
+    Image.effect_noise((72, 56), 60).convert("RGB").save(root / "Test2K" / "a.png")
+    Image.effect_noise((48, 64), 60).convert("RGB").save(root / "Test2K" / "sub" / "b.png")
+    return root
+
+
+def evaluate(files: Path, cwd: Path, *settings: str, code: int = 0) -> str:
+    words = [*settings, f"model={files}/m2.safetensors", f"data.root={files}/Test2K", "threads=1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pcsr_lightning.evaluate", *words],
+        cwd=cwd,
+        env={**os.environ, "WANDB_SILENT": "true"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stderr
+
+
+@pytest.mark.parametrize("sweep", ["jobs", "values"])
+def test_a_group_of_runs_to_compare(sweep: str, files: Path, tmp_path: Path) -> None:
+    """One run a value and one over all, whether each value is a job or all are swept in one."""
+    offline = ("logger=wandb", "logger.offline=true", "published=true")
+    if sweep == "jobs":
+        evaluate(
+            files, tmp_path, "-m", *offline, "routing.k=0,1", "hydra.sweep.dir=all",
+            "save_images=true",
+        )  # fmt: skip
+    else:
+        evaluate(files, tmp_path, *offline, "sweep=k", "sweep_values=[0,1]", "hydra.run.dir=all")
+    found = {run.name: run for run in runs(tmp_path)}
+    assert len(found) == 3
+    assert {run.group for run in found.values()} == {f"{tmp_path.name}-all"}
+    assert {run.exit_code for run in found.values()} == {0}
+    for n, k in enumerate((0, 1)):
+        run = found[f"m2 on Test2K x4, k = {k}"]
+        assert run.job_type == "evaluation"
+        assert set(run.tags) == {"fsrcnn", "Test2K", "x4"}
+        assert (
+            run.config["routing"]["value"]["k"] == k if "value" in run.config["routing"] else True
+        )
+        if sweep == "jobs":
+            expected = json.loads((tmp_path / "all" / str(n) / "metrics.json").read_text())
+            assert {"images", "pictures/a.png", "pictures/sub/b.png"} <= run.history
+        else:
+            whole = json.loads((tmp_path / "all" / "sweep.json").read_text())
+            expected = whole["points"][n] | {"bicubic": whole["bicubic"]}
+        for key, value in flat_numbers(expected).items():
+            assert run.summary[key] == pytest.approx(value), key
+        assert run.summary["k"] == k
+    [overview] = (run for run in found.values() if run.job_type == "overview")
+    assert {"results", "psnr_flops"} <= overview.history
+    [table] = tmp_path.glob("**/media/table/results*.json")
+    rows = json.loads(table.read_text())
+    names = [row[0] for row in rows["data"]]
+    assert [name.rsplit(", ", 1)[-1] for name in names[:2]] == ["k = 0", "k = 1"]
+    theirs = published_points("Test2K", "fsrcnn")
+    assert theirs
+    assert names[2:] == [f"{p.model} on Test2K (published, {p.source})" for p in theirs]
+    assert len(list(tmp_path.glob("**/media/images/psnr_flops*.png"))) == 1
+    if sweep == "jobs":
+        check_pictures_and_table(tmp_path)
+
+
+def check_pictures_and_table(folder: Path) -> None:
+    """Of each job: a row for every picture, and each picture beside its class map."""
+    tables = sorted(folder.glob("**/media/table/images*.json"))
+    assert len(tables) == 2
+    content = json.loads((folder / "all" / "0" / "metrics.json").read_text())
+    rows = json.loads(tables[0].read_text())
+    first = dict(zip(rows["columns"], rows["data"][0], strict=True))
+    assert (first["name"], first["height"], first["width"]) == ("a.png", 56, 72)
+    by_job = [json.loads(t.read_text())["data"][0][rows["columns"].index("psnr")] for t in tables]
+    assert content["images"][0]["psnr"] in by_job
+    sizes = set()
+    for path in folder.glob("**/media/images/pictures/**/*.png"):
+        with Image.open(path) as picture:
+            sizes.add(picture.size)
+    assert sizes == {(2 * 72, 56), (2 * 48, 64)}
+
+
+def test_a_single_run_that_fails_is_marked(files: Path, tmp_path: Path) -> None:
+    """And W&B's own variable says offline too."""
+    bad = tmp_path / "one" / "pictures" / "a.png"
+    bad.mkdir(parents=True)
+    command = (
+        "import os, sys; os.environ['WANDB_MODE'] = 'offline'\n"
+        "from pcsr_lightning.evaluate import main\n"
+        f"sys.argv = ['evaluate', 'model={files}/m2.safetensors', 'data.root={files}/Test2K',\n"
+        "            'threads=1', 'output=plain']\n"
+        "main()\n"
+        "assert 'wandb' not in sys.modules\n"
+        "sys.argv[-1:] = ['logger=wandb', 'save_images=true', 'hydra.run.dir=one',\n"
+        "                 'logger.name=mine', 'logger.group=ours', 'logger.tags=[x]']\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert "AssertionError" not in done.stderr
+    [run] = runs(tmp_path)
+    assert (run.name, run.group, run.tags, run.exit_code) == ("mine", "ours", ("x",), 1)
+    assert len(list(tmp_path.glob("plain/**/metrics.json"))) == 1
+
+
+def test_what_wandb_does_not_take(tmp_path: Path) -> None:
+    runs = WandbRuns({"_target_": "x", "offline": True, "colour": "red"}, {})
+    with pytest.raises(ConfigError, match=r"logger=wandb: .*colour"), runs.run("name"):
+        raise AssertionError("started")
+
+
+def test_names_and_rows() -> None:
+    assert group_name(Path("/a/sweeps/2026-01-01")) == "sweeps-2026-01-01"
+    job = {
+        "model": "m", "data_root": "d", "routing": None, "published": [], "psnr": None,
+        "share": [1.0], "bicubic": {"psnr": 2.0}, "seconds": 3.0,
+    }  # fmt: skip
+    [row] = job_rows([job])
+    assert row == {
+        "name": "m on d, original", "psnr": None, "seconds": 3.0, "share/0": 1.0,
+        "bicubic/psnr": 2.0,
+    }  # fmt: skip
