@@ -11,7 +11,7 @@ TRAIN ?= data/DIV2K/DIV2K_train_HR
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo release test test-all lint types check format wheel wheel-check clean distclean core-env dev-env
+.PHONY: help demo release notebooks test test-all lint types check format wheel wheel-check clean distclean core-env dev-env
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: core-env ## upscale a shipped photograph x4 in five ways and compare them
 release: core-env ## train, measure and write MODEL=… from TRAIN=… VALID=… TEST="…" (WORDS="…" to the training)
 	$(RUN) -m pcsr_lightning.release $(MODEL) --train "$(TRAIN)" $(if $(VALID),--valid "$(VALID)") \
 		$(if $(TEST),--test $(TEST)) $(if $(ABOUT),--about-data "$(ABOUT)") $(if $(OUT),--out "$(OUT)") -- $(WORDS)
+
+notebooks: dev-env ## run the notebooks and keep their outputs (SET14=FOLDER for the third)
+	$(RUN) notebooks/execute.py
 
 test: dev-env ## run the tests, but for the slow ones
 	$(RUN) -m pytest $(PYTEST_ARGS)
