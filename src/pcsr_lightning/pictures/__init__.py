@@ -1,13 +1,30 @@
 """Picture files in and out, and MATLAB-style bicubic resizing."""
 
+from pcsr_lightning.pictures.alpha import fill_under_alpha
 from pcsr_lightning.pictures.bicubic import bicubic
+from pcsr_lightning.pictures.formats import SUFFIXES, check_writable
+from pcsr_lightning.pictures.picture import Picture
 from pcsr_lightning.pictures.picture_files import (
-    SUFFIXES,
-    Picture,
+    decode,
+    encode,
     list_pictures,
     read,
     read_rgb8,
     write,
 )
+from pcsr_lightning.pictures.reading import MAX_PIXELS
 
-__all__ = ["SUFFIXES", "Picture", "bicubic", "list_pictures", "read", "read_rgb8", "write"]
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "Picture",
+    "bicubic",
+    "check_writable",
+    "decode",
+    "encode",
+    "fill_under_alpha",
+    "list_pictures",
+    "read",
+    "read_rgb8",
+    "write",
+]
