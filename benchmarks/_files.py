@@ -58,7 +58,7 @@ def measure(
                 say(f"files, round {n + 1} of {rounds}: {w}x{h}")
                 command = [sys.executable, "-m", "pcsr_lightning.upscale"]
                 command += [str(Path(folder, f"{w}x{h}.png")), str(Path(folder, "out.png"))]
-                command += ["--model", models.pcsr, "--threads", str(threads)]
+                command += ["--model", models.pcsr, "--threads", str(threads), "--overwrite"]
                 command += ["--adaptive"] if file.adaptive else []
                 ran = run(command, threads)
                 runs.append((ran.seconds, ran.peak, ran.output))

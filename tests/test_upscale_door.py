@@ -20,7 +20,7 @@ from pcsr_lightning import pictures, weights
 from pcsr_lightning.inference import upscale
 from pcsr_lightning.inference.execution import has_bf16
 from pcsr_lightning.networks import PCSR, build_network, default_config
-from pcsr_lightning.pictures import Picture, picture_files
+from pcsr_lightning.pictures import Picture
 from pcsr_lightning.upscale import main
 
 
@@ -109,6 +109,9 @@ def test_from_the_command_line(model_file: Path, picture: Path, tmp_path: Path) 
         (["--only-class", "1"], {"only": 1}),
         (["--k", "0.3", "--cost", "proportional"], {"k": 0.3, "cost": "proportional"}),
         (["--no-refine"], {"refine": False}),
+        (["--refine", "--scale", "2"], {"refine": True, "scale": 2}),
+        (["--size", "37x41", "--exact"], {"size": (41, 37)}),
+        (["--size", "37x41"], {"size": (41, 34)}),
         (["--budget", ".5"], {"budget": 0.5}),
         (["--budget", "62.5%"], {"budget": 0.625}),
     ],
@@ -130,8 +133,15 @@ def test_original_model_takes_its_own_scale(
     file = weights.save(model, tmp_path / "original")
     assert call(picture, tmp_path / "out.png", "--model", file) == 0
     assert "10x12 -> 30x36" in capsys.readouterr().out
-    assert call(picture, tmp_path / "out.png", "--model", file, "--scale", 2) == 1
+    assert call(picture, tmp_path / "out2.png", "--model", file, "--scale", 2) == 1
     assert "made for scale 3 only" in capsys.readouterr().err
+    assert call(picture, "--model", file) == 0
+    assert left_in(tmp_path) == [
+        "in.png",
+        "in_x3.png",
+        "original.json",
+        *("original.safetensors", "out.png"),
+    ]
 
 
 def test_depth_alpha_and_grey_are_kept(model_file: Path, tmp_path: Path) -> None:
@@ -181,7 +191,6 @@ def test_refusals(
     before = picture.read_bytes()
     for source, said in [
         ("missing.png", "missing.png: no such file"),
-        (".", "is a folder"),
         ("broken.png", "broken.png: cannot read"),
         ("text.png", "text.png: cannot read"),
         ("empty.png", "empty"),
@@ -220,7 +229,19 @@ def test_refusals(
     "wrong",
     [
         [],
-        ["in.png"],
+        ["in.png", ""],
+        ["in.png", "out.png", "--size", "big"],
+        ["in.png", "out.png", "--size", "30x40", "--scale", "2"],
+        ["in.png", "out.png", "--size", "30x", "--exact"],
+        ["in.png", "out.png", "--exact"],
+        ["in.png", "out.png", "--size", "30x40", "--exact", "--fit"],
+        ["in.png", "out.png", "--format", "gif"],
+        ["in.png", "out.png", "--quality", "0"],
+        ["in.png", "out.png", "--quality", "101"],
+        ["in.png", "out.png", "--max-pixels", "-1"],
+        ["in.png", "out.png", "--json", "--quiet"],
+        ["in.png", "-", "--json"],
+        ["-", "--json"],
         ["in.png", "out.png", "--scale", "big"],
         ["in.png", "out.png", "--k", "1", "--adaptive"],
         ["in.png", "out.png", "--adaptive", "--only-class", "0"],
@@ -253,7 +274,7 @@ def test_surprises_are_one_line_too(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("not enough memory:\n you tried to allocate much")
 
     monkeypatch.setattr(pictures, "write", fail)
@@ -271,13 +292,19 @@ def test_interrupt_leaves_no_half_file(
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
 
-    monkeypatch.setattr(picture_files.os, "replace", interrupt)
-    assert call(picture, tmp_path / "out.png", "--model", model_file) == 130
+    monkeypatch.setattr(os, "replace", interrupt)
+    assert call(picture, tmp_path / "out.png", "--model", model_file, "--overwrite") == 130
     assert left_in(tmp_path) == ["in.png", "out.png"]
     assert (tmp_path / "out.png").read_text() == "older"
 
 
-def test_interrupt_from_outside(model_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "terminated\n")],
+)
+def test_stopped_from_outside(
+    model_file: Path, tmp_path: Path, number: signal.Signals, code: int, told: str
+) -> None:
     pictures.write(Picture(torch.rand(3, 900, 900)), tmp_path / "in.png")
     command = [sys.executable, "-m", "pcsr_lightning.upscale", tmp_path / "in.png"]
     command += [tmp_path / "out.png", "--model", model_file, "--scale", "8", "--threads", "1"]
@@ -289,10 +316,10 @@ def test_interrupt_from_outside(model_file: Path, tmp_path: Path) -> None:
             break
         time.sleep(0.1)
     time.sleep(1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert (out, err) == ("", "interrupted\n")
+    assert process.returncode == code
+    assert (out, err) == ("", told)
     assert left_in(tmp_path) == ["in.png"]
 
 
@@ -301,7 +328,8 @@ def test_a_budget_is_kept_or_said_to_be_out_of_reach(
 ) -> None:
     def line(budget: str) -> str:
         target = tmp_path / "out.png"
-        assert call(picture, target, "--model", model_file, "--budget", budget) == 0
+        options = ("--model", model_file, "--budget", budget, "--overwrite")
+        assert call(picture, target, *options) == 0
         return capsys.readouterr().out.strip()
 
     assert line("50%").endswith(" GMACs, 50% of all-heavy")
@@ -340,8 +368,68 @@ def test_large_pictures_are_kept_as_whole_numbers(
     model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[Picture] = []
-    monkeypatch.setattr(pictures, "write", lambda picture, _: written.append(picture))
+    write = pictures.write
+    monkeypatch.setattr(pictures, "write", lambda picture, _, quality: written.append(picture))
     for bits, dtype in ((8, torch.uint8), (16, torch.uint16)):
-        pictures.picture_files.write(Picture(torch.rand(3, 6, 5), bits=bits), tmp_path / "in.png")
+        write(Picture(torch.rand(3, 6, 5), bits=bits), tmp_path / "in.png")
         assert call(tmp_path / "in.png", tmp_path / "out.png", "--model", model_file) == 0
         assert written.pop().rgb.dtype == dtype
+
+
+@pytest.mark.parametrize("damage", [float("nan"), float("inf"), 1e30])
+def test_damaged_weights_are_told_and_nothing_is_written(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: float
+) -> None:
+    """Not written as black. 1e30 is finite in the file, and overflows on the way."""
+    model = build_network(default_config("fsrcnn", 2))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.where(torch.rand_like(weight) < 0.5, damage, weight))
+    file = weights.save(model, tmp_path / "damaged")
+    refused([picture, tmp_path / "out.png", "--model", file], "NaN or infinite", capsys)
+    refused([picture, "--json", "--model", file], "NaN or infinite", capsys)
+    assert left_in(tmp_path) == ["damaged.json", "damaged.safetensors", "in.png"]
+
+
+def test_a_signal_that_gets_lost_still_stops_the_run(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a finalizer, say, Python can only print an exception."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(3):
+        pictures.write(Picture(torch.rand(3, 6, 5)), folder / f"{i}.png")
+    real = pictures.read
+
+    class Dying:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def read(*args: object) -> Picture:
+        Dying()
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pictures, "read", read)
+    assert call(folder, tmp_path / "out", "--model", model_file) == 143
+    assert left_in(tmp_path / "out") == []
+
+
+def test_a_backbone_of_ones_own(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused([picture, tmp_path / "out.png", "--backbone", "no.such.Thing"], "no.such", capsys)
+
+
+def test_transparent_pixels_lend_no_colour(model_file: Path, tmp_path: Path) -> None:
+    """A red disc on nothing, saved with black under the nothing: the edge stays red."""
+    rows, cols = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
+    alpha = ((rows - 11.5) ** 2 + (cols - 11.5) ** 2 < 64).float()[None]
+    rgb = torch.tensor([1.0, 0.2, 0.2])[:, None, None] * alpha
+    pictures.write(Picture(rgb, alpha), tmp_path / "in.png")
+    assert call(tmp_path / "in.png", tmp_path / "out.png") == 0
+    out = pictures.read(tmp_path / "out.png")
+    assert out.alpha is not None
+    edge = (out.alpha[0] > 0.3) & (out.alpha[0] < 0.9)
+    assert int(edge.sum()) > 50
+    assert out.rgb[0][edge].min() > 0.85

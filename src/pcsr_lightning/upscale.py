@@ -1,4 +1,4 @@
-"""The door for pictures: ``python -m pcsr_lightning.upscale IN OUT``.
+"""The door for pictures: ``python -m pcsr_lightning.upscale IN [OUT]``.
 
 The package's function ``pcsr_lightning.upscale(model, image, ...)`` has the same name. Importing
 this module hides the function behind it, so the module can be called and passes the call on.
@@ -7,38 +7,38 @@ this module hides the function behind it, so the module can be called and passes
 from __future__ import annotations
 
 import argparse
-import logging
-import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pcsr_lightning.errors import ConfigError, PictureError
-from pcsr_lightning.plain_door import INTERRUPTED, run_plain_door
+from pcsr_lightning.batch.sizes import WantedSize
+from pcsr_lightning.plain_door import ending_at_once, guarded
 
 # Heavy libraries are imported inside functions: --help and wrong usage answer at once, and an
 # interrupt during the imports is met like any other.
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from pcsr_lightning.inference import UpscaleResult
-    from pcsr_lightning.networks import PCSR, Original
-    from pcsr_lightning.pictures import Picture
+
+FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif")
 
 _EXAMPLES = """\
 examples:
-  python -m pcsr_lightning.upscale photo.jpg photo_x4.png
-  python -m pcsr_lightning.upscale photo.jpg big.png --adaptive --class-map classes.png
-  python -m pcsr_lightning.upscale photo.jpg big.png --scale 2.5 --k 1 --threads 2
+  python -m pcsr_lightning.upscale photo.jpg                    makes photo_x4.jpg
   python -m pcsr_lightning.upscale photo.jpg big.png --budget 50%
+  python -m pcsr_lightning.upscale photo.jpg big.png --scale 2.5 --adaptive --class-map classes.png
+  python -m pcsr_lightning.upscale photos/ large/ --size 3840x2160 --format webp --quality 90
+  python -m pcsr_lightning.upscale 'photos/**/*.png' large/ --suffix _x4
+  cat a.png | python -m pcsr_lightning.upscale - - --format png > b.png
+  torchrun --nproc-per-node 2 -m pcsr_lightning.upscale photos/ large/
 
-exit codes: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 interrupted
+Results that exist are skipped, so the same command goes on where it was stopped. Any number of
+processes and machines may work on one folder. A file that cannot be read or written is passed
+over, and told of at the end.
+
+exit codes: 0 all done or there already, 1 an error (one line on stderr for each), 2 wrong usage,
+130 interrupted (Ctrl-C), 143 terminated (SIGTERM)
 """
 
 
@@ -46,19 +46,79 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m pcsr_lightning.upscale",
-        description="Enlarge a picture. Every pixel is sent to an upsampler that fits its\n"
+        usage="%(prog)s IN [IN ...] [OUT] [options]",
+        description="Enlarge pictures. Every pixel is sent to an upsampler that fits its\n"
         "difficulty, so that plain areas cost little.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("input", metavar="IN", type=Path, help="the picture to enlarge")
     p.add_argument(
-        "output",
-        metavar="OUT",
-        type=Path,
-        help="where to write the result; its suffix (.png, .jpg, .webp, .tif, ...) chooses the "
-        "format, its folder must exist",
+        "words",
+        metavar="IN [OUT]",
+        nargs="+",
+        help="IN: a picture, a folder (its tree is kept), a quoted pattern such as 'a/**/*.png', "
+        "or - for standard input. OUT, the last of several words: a file for one picture (its "
+        "suffix chooses the format), a folder for more, made if missing (a new one for one "
+        "picture ends in /), or - for standard output. Without OUT, beside the input, "
+        "with _x4 added to its name",
     )
+    p.add_argument("-o", "--out", metavar="OUT", help="OUT, so that all words are inputs")
+    _add_size(p)
+    _add_files(p)
+    _add_work(p)
+    _add_telling(p)
+    return p
+
+
+def _add_size(p: argparse.ArgumentParser) -> None:
+    size = p.add_mutually_exclusive_group()
+    size.add_argument(
+        "--scale",
+        type=float,
+        help="how many times as wide and high, 1 to 16, whole or not (default: 4; an original "
+        "model's own)",
+    )
+    size.add_argument(
+        "--size",
+        metavar="WxH",
+        type=_size,
+        help="the result's size, such as 3840x2160, 3840x or x2160; the picture's shape is kept, "
+        "and the box filled as far as it goes",
+    )
+    fit = p.add_mutually_exclusive_group()
+    fit.add_argument("--fit", action="store_true", help="with --size: keep the shape (the default)")
+    fit.add_argument(
+        "--exact", action="store_true", help="with --size: stretch to exactly that size"
+    )
+
+
+def _add_files(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--suffix",
+        metavar="TEXT",
+        help="added to the results' names, before the dot (default: nothing in an output folder, "
+        "_x4 or the like beside the inputs)",
+    )
+    p.add_argument(
+        "--format",
+        type=_format,
+        metavar="|".join(FORMATS),
+        help="of the results (default: the input's own where it can be written, else png)",
+    )
+    p.add_argument(
+        "--quality", type=_quality, metavar="N", help="1 to 100, for formats that lose something"
+    )
+    p.add_argument("--overwrite", action="store_true", help="make again what exists")
+    p.add_argument(
+        "--class-map",
+        metavar="FILE",
+        type=Path,
+        help="also write a picture of each pixel's class, red (heaviest) to blue (lightest); for "
+        "several pictures, a folder",
+    )
+
+
+def _add_work(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--model",
         metavar="NAME_OR_FILE",
@@ -66,10 +126,11 @@ def parser() -> argparse.ArgumentParser:
         "training's run folder (default: the released model)",
     )
     p.add_argument(
-        "--scale",
-        type=float,
-        help="how many times as wide and high, 1 to 16, whole or not (default: 4; an original "
-        "model's own)",
+        "--backbone",
+        metavar="PACKAGE.CLASS",
+        action="append",
+        default=[],
+        help="import a backbone of your own that the model was trained with (may be repeated)",
     )
     choice = p.add_mutually_exclusive_group()
     choice.add_argument(
@@ -102,16 +163,9 @@ def parser() -> argparse.ArgumentParser:
         "way (default: softmax)",
     )
     p.add_argument(
-        "--no-refine",
-        dest="refine",
-        action="store_false",
-        help="leave the seams between upsamplers as they are",
-    )
-    p.add_argument(
-        "--class-map",
-        metavar="FILE",
-        type=Path,
-        help="also write a picture of each pixel's class, red (heaviest) to blue (lightest)",
+        "--refine",
+        action=argparse.BooleanOptionalAction,
+        help="smooth the seams between upsamplers (default: from scale 4 up)",
     )
     p.add_argument(
         "--precision",
@@ -127,10 +181,53 @@ def parser() -> argparse.ArgumentParser:
         help="what may be in work at a time beside the pictures themselves, such as 200M or 1G "
         "(default: what is fastest)",
     )
+    p.add_argument(
+        "--max-pixels",
+        metavar="N",
+        type=_count,
+        help="refuse to read pictures with more pixels, before memory is taken for them "
+        "(default: 268435456)",
+    )
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
     p.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
+
+
+def _add_telling(p: argparse.ArgumentParser) -> None:
+    telling = p.add_mutually_exclusive_group()
+    telling.add_argument(
+        "--json",
+        action="store_true",
+        help="a JSON object a picture on stdout, one a line, and one at the end that sums up",
+    )
+    telling.add_argument("--quiet", action="store_true", help="tell of nothing but errors")
     p.add_argument("--debug", action="store_true", help="show the whole trace of an error")
-    return p
+
+
+def _size(text: str) -> WantedSize:
+    try:
+        return WantedSize.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _format(text: str) -> str:
+    name = text.lower().removeprefix(".")
+    name = {"jpeg": "jpg", "tiff": "tif"}.get(name, name)
+    if name not in FORMATS:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(FORMATS)}")
+    return name
+
+
+def _quality(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 100")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) < 2**60:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def _share(text: str) -> float:
@@ -154,161 +251,42 @@ def _bytes(text: str) -> int:
     return int(size)
 
 
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's values, with ``inputs`` and ``out`` told apart; ends on wrong usage."""
+    p = parser()
+    args = p.parse_args(argv)
+    args.inputs = list(args.words)
+    if args.out is None and len(args.inputs) > 1:
+        args.out = args.inputs.pop()
+    if "" in (*args.inputs, args.out):
+        p.error("an empty name; is a variable unset?")
+    if args.size is None and (args.exact or args.fit):
+        p.error("--fit and --exact go with --size")
+    if args.exact:
+        if None in (args.size.width, args.size.height):
+            p.error("--exact needs a --size with both width and height, such as 3840x2160")
+        args.size = WantedSize(args.size.width, args.size.height, exact=True)
+    if args.inputs == ["-"] and sys.stdin.isatty():
+        p.error("nothing is sent to standard input; try: cat a.png | ... or < a.png")
+    to_stdout = args.out == "-" or (args.out is None and args.inputs == ["-"])
+    if to_stdout and args.json:
+        p.error("--json writes to standard output, which takes the picture here")
+    if to_stdout and sys.stdout.isatty():
+        p.error("a picture is not for a terminal: send it on (> file), or name an output file")
+    return args
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    args = parser().parse_args(argv)
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    args = parse(argv)
 
-    def task() -> str:
-        _load_libraries()
-        return _run(args)
+    def task() -> int:
+        # Whatever the run needs, while nothing is under way that an interrupt could leave half.
+        with ending_at_once():
+            from pcsr_lightning.batch import command
+        return command.run(args)
 
-    return run_plain_door(task, args.debug)
-
-
-def _load_libraries() -> None:
-    """Imports all that a run needs, with Ctrl-C ending the process on the spot.
-
-    An exception that a signal raises in the midst of an import can be swallowed there, and the
-    command would run on. There is nothing to clean up yet.
-    """
-
-    def leave(*_: object) -> None:
-        os.write(2, b"interrupted\n")
-        os._exit(INTERRUPTED)
-
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, leave) if in_main_thread else None
-    try:
-        import pcsr_lightning.inference
-        import pcsr_lightning.pictures
-        import pcsr_lightning.weights  # noqa: F401
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
-
-
-def _run(args: argparse.Namespace) -> str:
-    _check_paths(args.input, args.output, args.class_map)
-    _check_machine(args.device, args.threads)
-    from pcsr_lightning import pictures, weights
-
-    picture = pictures.read(args.input)
-    model = weights.load(args.model or weights.DEFAULT_MODEL, args.device)
-    start = time.perf_counter()
-    result, enlarged = _enlarge(model, picture, args)
-    seconds = time.perf_counter() - start
-    pictures.write(enlarged, args.output)
-    if args.class_map is not None:
-        pictures.write(_class_map(result), args.class_map)
-    return _summary(model, picture, enlarged, result, seconds, args.budget)
-
-
-def _check_paths(source: Path, target: Path, class_map: Path | None) -> None:
-    """Everything about the files that can be known before any work is done."""
-    from pcsr_lightning.pictures import SUFFIXES
-
-    if not source.is_file():
-        kind = "is a folder, not a picture" if source.is_dir() else "no such file"
-        raise PictureError(f"{source}: {kind}")
-    outputs = [target] if class_map is None else [target, class_map]
-    for path in outputs:
-        folder = path.parent
-        if path.suffix.lower() not in SUFFIXES:
-            raise PictureError(
-                f"{path}: the suffix chooses the format; use one of {', '.join(SUFFIXES)}"
-            )
-        if path.is_dir():
-            raise PictureError(f"{path}: is a folder; name the file to write")
-        if not folder.is_dir():
-            raise PictureError(
-                f"{path}: the folder {folder} does not exist; make it with: mkdir -p {folder}"
-            )
-        if not os.access(folder, os.W_OK):
-            raise PictureError(f"{path}: no permission to write into the folder {folder}")
-        if path.exists() and path.samefile(source):
-            raise PictureError(f"{path}: is the input itself; choose another name for the output")
-    if class_map is not None and class_map.resolve() == target.resolve():
-        raise PictureError(f"{class_map}: the class map would overwrite the enlarged picture")
-
-
-def _check_machine(device: str, threads: int | None) -> None:
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("no CUDA device is available here; leave out --device cuda")
-    if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"--threads must be at least 1, not {threads}")
-        torch.set_num_threads(threads)
-
-
-def _enlarge(
-    model: PCSR | Original, picture: Picture, args: argparse.Namespace
-) -> tuple[UpscaleResult, Picture]:
-    """The result, and the picture to write: alpha, depth, grey and profile as they came in."""
-    from pcsr_lightning.inference import upscale
-    from pcsr_lightning.networks import Original
-    from pcsr_lightning.pictures import bicubic
-
-    scale = args.scale
-    if scale is None:
-        scale = model.scale if isinstance(model, Original) else 4
-    result = upscale(
-        model,
-        picture.rgb[None].to(args.device),
-        scale,
-        args.k,
-        args.adaptive,
-        only=args.only_class,
-        budget=args.budget,
-        cost=args.cost,
-        refine=args.refine,
-        precision=args.precision,
-        max_memory=args.max_memory,
-        bits=picture.bits,
-    )
-    rgb = result.image[0].cpu()
-    alpha: Tensor | None = None
-    if picture.alpha is not None:
-        alpha = bicubic(picture.alpha, (rgb.shape[-2], rgb.shape[-1])).clamp(0, 1)
-    return result, replace(picture, rgb=rgb, alpha=alpha)
-
-
-def _class_map(result: UpscaleResult) -> Picture:
-    import torch
-
-    from pcsr_lightning.inference import class_map
-    from pcsr_lightning.pictures import Picture
-
-    num_classes, image = len(result.shares), result.image[0]
-    image = image.float() / torch.iinfo(image.dtype).max
-    return Picture(class_map(image, result.assignment[0], num_classes).cpu())
-
-
-def _summary(
-    model: PCSR | Original,
-    picture: Picture,
-    enlarged: Picture,
-    result: UpscaleResult,
-    seconds: float,
-    budget: float | None,
-) -> str:
-    from pcsr_lightning.inference import all_heavy_flops, budget_words
-    from pcsr_lightning.networks import PCSR
-
-    lr_size = (picture.rgb.shape[-2], picture.rgb.shape[-1])
-    size = (enlarged.rgb.shape[-2], enlarged.rgb.shape[-1])
-    line = f"{lr_size[1]}x{lr_size[0]} -> {size[1]}x{size[0]} in {seconds:.2f} s"
-    cost = f"{result.flops.gmacs:.3g} GMACs"
-    if isinstance(model, PCSR):
-        shares = " / ".join(f"{100 * share:.1f}%" for share in result.shares)
-        heavy = all_heavy_flops(model, lr_size, size)
-        line += f", classes heavy to light {shares}"
-        cost += f", {100 * result.flops.gmacs / heavy.gmacs:.0f}% of all-heavy"
-        words = None if budget is None else budget_words(model, lr_size, size, budget)
-        cost += f"; {words}" if words else ""
-    return f"{line}, {cost}"
+    return guarded(task, args.debug)
 
 
 class _CallableModule(ModuleType):

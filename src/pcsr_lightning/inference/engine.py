@@ -39,6 +39,9 @@ _OUT_OF_MEMORY = (
 RowSink = Callable[[int, Tensor], None]
 """Takes the first row and rows that follow, in order."""
 
+Progress = Callable[[float], None]
+"""Takes the part of the work that is done, in (0, 1], rising, 1 at the end."""
+
 
 @dataclass
 class Executed:
@@ -74,6 +77,7 @@ class Engine:
         branches: upsamplers and classifier.
         rows: LR rows of a strip.
         keep: whether the features are kept between two passes, or computed again.
+        progress: told after every strip how far the run is. What it raises ends the run.
     """
 
     def __init__(
@@ -84,9 +88,11 @@ class Engine:
         branches: Branches,
         rows: int,
         keep: bool = False,
+        progress: Progress | None = None,
     ) -> None:
         self.lr_B3hw, self.grid, self.branches = lr_B3hw, grid, branches
         self.rows = rows
+        self._progress = progress
         self._features, self._keep = features, keep
         h = grid.lr_size[0]
         # Nearest never falls, and at scales of 1 and more it misses no LR row.
@@ -120,10 +126,11 @@ class Engine:
         Raises:
             PCSRError: NaN or infinite values, or not enough memory for a single row.
         """
+        before = 0.0
         if class_BHW is None and decision.needs_whole:
-            class_BHW = self._settle(decision)
-        M, H = decision.num_classes, self.grid.size[0]
-        refined = RefinedRows(H, M, decision.routing.refine)
+            class_BHW, before = self._settle(decision), 0.5
+        M, (H, W), (h, w) = decision.num_classes, self.grid.size, self.grid.lr_size
+        refined = RefinedRows(H, M, decision.routing.refines((H / h, W / w)))
         enlarged = EnlargedRows(self.lr_B3hw, self.grid.size)
         done = Executed([0] * M, [0] * M)
         every_class = class_BHW is not None and decision.counts_every_class(class_BHW)
@@ -145,7 +152,7 @@ class Engine:
 
             return deliver
 
-        self._each_strip(enlarge)
+        self._each_strip(enlarge, before)
         return done
 
     def counted(self, decision: Decision, class_BHW: Tensor) -> Executed:
@@ -203,15 +210,21 @@ class Engine:
 
             return keep_it
 
-        self._each_strip(look)
+        self._each_strip(look, 0.0, 0.5)
         if kept_BhwD is not None:
             self._features = KeptRows(kept_BhwD)
         return decision.settle(evidence_BcHW)
 
-    def _each_strip(self, work: Callable[[Strip, Tensor], Callable[[], None]]) -> None:
+    def _each_strip(
+        self,
+        work: Callable[[Strip, Tensor], Callable[[], None]],
+        before: float = 0.0,
+        after: float = 1.0,
+    ) -> None:
         """``work`` on every strip in order; what it returns makes its result count.
 
-        Out of memory, the same rows come again in smaller strips.
+        Out of memory, the same rows come again in smaller strips. ``before`` and ``after`` are the
+        parts of the run's work that are done at the start and at the end.
         """
         h, done, delivering = self.grid.lr_size[0], 0, False
         while done < h:
@@ -226,6 +239,8 @@ class Engine:
                     # From here on the strip counts: what fails in a sink must not be done twice.
                     done, delivering = bottom, True
                     deliver()
+                    if self._progress is not None:
+                        self._progress(before + (after - before) * done / h)
                     delivering = False
             except (MemoryError, RuntimeError) as error:
                 if delivering or not is_out_of_memory(error):

@@ -13,7 +13,7 @@ from pcsr_lightning.inference.analysis import Output, UpscaleResult, collect
 from pcsr_lightning.inference.branches import Branches
 from pcsr_lightning.inference.checks import check_finite, check_picture, check_size, output_size
 from pcsr_lightning.inference.decision import Decision
-from pcsr_lightning.inference.engine import Engine
+from pcsr_lightning.inference.engine import Engine, Progress
 from pcsr_lightning.inference.execution import Execution, Precision
 from pcsr_lightning.inference.feature_rows import STRIP_PIXELS, feature_rows, strip_rows
 from pcsr_lightning.inference.flops import Flops, model_macs, original_flops
@@ -38,11 +38,12 @@ def upscale(
     only: int | None = None,
     budget: float | None = None,
     cost: CostRule | str = CostRule.SOFTMAX,
-    refine: bool = True,
+    refine: bool | None = None,
     precision: Precision | str = Precision.FP32,
     max_memory: int | None = None,
     tile_rows: int | None = None,
     bits: int | None = None,
+    progress: Progress | None = None,
 ) -> UpscaleResult:
     """Enlarges pictures, paying for each pixel according to its difficulty.
 
@@ -59,12 +60,14 @@ def upscale(
             upsampler, above 0 and up to 1, instead of ``k``. The hardest pixels are paid for first;
             where it is less than all pixels in the lightest class cost, they go there.
         cost: ``softmax`` (Eq. 9), or ``proportional`` as the published code has it.
-        refine: smooth light pixels beside heavy ones (Sec. 3.4).
+        refine: smooth light pixels beside heavy ones (Sec. 3.4); ``None``: from scale 4 up.
         precision: ``fp32``, or ``bf16`` where the machine multiplies bfloat16 numbers.
         max_memory: bytes that may be in work at a time, beside picture, result and model.
         tile_rows: LR rows in work at a time, instead of ``max_memory``.
         bits: 8 or 16 gives the picture as whole numbers of so many bits, rounded as in a file, in
             a quarter or half of the memory.
+        progress: called with the part of the work that is done, above 0 and rising to 1, after each
+            strip of rows. What it raises ends the work and comes out here.
 
     Returns:
         The picture, the class of each pixel, and the cost.
@@ -81,7 +84,14 @@ def upscale(
     """
     routing = _routing(k, adaptive, only, budget, cost, refine)
     return upscale_by(
-        model, image, routing, Execution(precision, max_memory, tile_rows), scale, size, bits
+        model,
+        image,
+        routing,
+        Execution(precision, max_memory, tile_rows),
+        scale,
+        size,
+        bits,
+        progress,
     )
 
 
@@ -93,6 +103,7 @@ def upscale_by(
     scale: float | Sequence[float] = 4,
     size: tuple[int, int] | None = None,
     bits: int | None = None,
+    progress: Progress | None = None,
 ) -> UpscaleResult:
     """:func:`upscale` with its choices as values; see there."""
     execution = execution or Execution()
@@ -108,16 +119,16 @@ def upscale_by(
     lr_size = (int(image_B3hw.shape[-2]), int(image_B3hw.shape[-1]))
     wanted = output_size(lr_size, scale) if size is None else check_size(lr_size, size)
     if isinstance(model, Original):
-        return _upscale_original(model, image_B3hw, wanted, routing, execution, bits)
+        return _upscale_original(model, image_B3hw, wanted, routing, execution, bits, progress)
     decision = Decision(routing, model_macs(model), lr_size, wanted)
     # Large pictures fill the machine one by one, in strips.
     at_once = len(image_B3hw) if lr_size[0] * lr_size[1] <= STRIP_PIXELS else 1
-    results = [
-        collect(
-            make_engine(model, part, wanted, execution, decision.needs_whole), decision, bits=bits
-        )
-        for part in torch.split(image_B3hw, at_once)
-    ]
+    parts = torch.split(image_B3hw, at_once)
+    results = []
+    for i, part in enumerate(parts):
+        tell = None if progress is None else _part_of(progress, i, len(parts))
+        engine = make_engine(model, part, wanted, execution, decision.needs_whole, tell)
+        results.append(collect(engine, decision, bits=bits))
     return results[0] if len(results) == 1 else _joined(results)
 
 
@@ -127,6 +138,7 @@ def make_engine(
     size: tuple[int, int],
     execution: Execution,
     two_passes: bool = False,
+    progress: Progress | None = None,
 ) -> Engine:
     """Everything ready for one run over pictures.
 
@@ -136,6 +148,7 @@ def make_engine(
         size: ``(H, W)`` of the result.
         execution: precision and strips.
         two_passes: whether classes depend on the whole picture, so that features are worth keeping.
+        progress: told how far the run is.
     """
     lr_size = (int(image_B3hw.shape[-2]), int(image_B3hw.shape[-1]))
     dtype = execution.dtype(model)
@@ -150,7 +163,12 @@ def make_engine(
         rows = strip_rows(execution, features, x_B3hw, area, kept=kept)
         grid = model.grid(lr_size, size)
         branches = Branches.of(model, grid, dtype)
-        return Engine(lr_B3hw, grid, features, branches, rows, keep=kept > 0)
+        return Engine(lr_B3hw, grid, features, branches, rows, kept > 0, progress)
+
+
+def _part_of(progress: Progress, done: int, parts: int) -> Progress:
+    """The progress of one of several pictures as that of all."""
+    return lambda part: progress((done + part) / parts)
 
 
 def _joined(results: Sequence[UpscaleResult]) -> UpscaleResult:
@@ -170,7 +188,7 @@ def _routing(
     only: int | None,
     budget: float | None,
     cost: CostRule | str,
-    refine: bool,
+    refine: bool | None,
 ) -> Routing:
     chosen = [name for name, is_set in _choices(k, adaptive, only, budget) if is_set]
     if len(chosen) > 1:
@@ -200,6 +218,7 @@ def _upscale_original(
     routing: Routing,
     execution: Execution,
     bits: int | None,
+    progress: Progress | None,
 ) -> UpscaleResult:
     lr_size = (int(image_B3hw.shape[-2]), int(image_B3hw.shape[-1]))
     made = (lr_size[0] * model.scale, lr_size[1] * model.scale)
@@ -221,6 +240,8 @@ def _upscale_original(
         for top, sr_B3nW in original_rows(model, image_B3hw, execution):
             check_finite(sr_B3nW, "the enlarged picture")
             picture.put(top, sr_B3nW)
+            if progress is not None:
+                progress((top + sr_B3nW.shape[2]) / made[0])
     flops = original_flops(model, image_B3hw[:, 0].numel())
     assignment = torch.zeros(len(image_B3hw), *made, dtype=torch.uint8, device=image_B3hw.device)
     return UpscaleResult(picture.image_B3HW, assignment, flops, (1.0,))

@@ -1,0 +1,164 @@
+"""From the command line's values to a run over pictures."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import secrets
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from pcsr_lightning import pictures, weights
+from pcsr_lightning.batch.inputs import STREAM, Inputs, find_inputs
+from pcsr_lightning.batch.one_picture import Settings, rehearse
+from pcsr_lightning.batch.outputs import Job, Wishes, plan_jobs
+from pcsr_lightning.batch.report import Reporter, Tally
+from pcsr_lightning.batch.run import Batch
+from pcsr_lightning.batch.sizes import check_scale
+from pcsr_lightning.batch.team import Team, find_team
+from pcsr_lightning.errors import ConfigError, PCSRError
+from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.plain_door import FAILED
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What all processes of a run share.
+
+    Attributes:
+        inputs: what was found.
+        jobs: what is to be done.
+        run: the run's name.
+    """
+
+    inputs: Inputs
+    jobs: list[Job]
+    run: str
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carries out the command; returns its exit code.
+
+    Args:
+        args: from ``pcsr_lightning.upscale.parse``.
+
+    Raises:
+        PCSRError: nothing could be begun; told to a program that reads JSON already.
+    """
+    with _warnings_told(args.quiet):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        team = find_team()
+        loaded: list[tuple[PCSR | Original, Settings]] = []
+
+        def prepare() -> _Plan:
+            loaded.append(_load(args, team))
+            return _plan(args, loaded[0][1])
+
+        plan = team.agree(prepare)
+    except PCSRError as error:
+        if not args.json:
+            raise
+        if args.debug:
+            traceback.print_exception(error)
+        Reporter(0, as_json=True, bars=False).finish(Tally(stopped=str(error)))
+        return FAILED
+    model, settings = loaded[0]
+    reporter = Reporter(
+        len(plan.jobs),
+        as_json=args.json,
+        quiet=args.quiet,
+        bars=team.rank == 0 and not args.debug,
+        to_stderr=any(job.target == STREAM for job in plan.jobs),
+        single=plan.inputs.single,
+    )
+    if team.rank == 0:
+        for folder, reason in plan.inputs.unreadable:
+            reporter.failed(folder, None, f"{folder}: {reason}")
+    batch = Batch(model, plan.jobs, settings, args.overwrite, plan.run, team, reporter, args.debug)
+    return batch.work()
+
+
+def _load(args: argparse.Namespace, team: Team) -> tuple[PCSR | Original, Settings]:
+    """The model and how to use it, tried out."""
+    if args.scale is not None:
+        check_scale(args.scale)
+    device = _device(args, team)
+    for dotted in args.backbone:
+        from pcsr_lightning.networks import import_backbone
+
+        import_backbone(dotted)
+    model = weights.load(args.model or weights.DEFAULT_MODEL, device)
+    scale = args.scale
+    if scale is None:
+        scale = model.scale if isinstance(model, Original) else 4
+    settings = Settings(
+        scale=scale,
+        size=args.size,
+        k=args.k,
+        adaptive=args.adaptive,
+        only=args.only_class,
+        budget=args.budget,
+        cost=args.cost,
+        refine=args.refine,
+        precision=args.precision,
+        max_memory=args.max_memory,
+        format=None if args.format is None else f".{args.format}",
+        quality=args.quality,
+        max_pixels=args.max_pixels or pictures.MAX_PIXELS,
+    )
+    rehearse(model, settings)
+    return model, settings
+
+
+def _plan(args: argparse.Namespace, settings: Settings) -> _Plan:
+    suffixes = pictures.SUFFIXES
+    if settings.format is not None and settings.format not in suffixes:
+        raise ConfigError(
+            f"--format {args.format}: the picture library here cannot write it; it can write "
+            f"{', '.join(suffixes)}"
+        )
+    added = f"_{args.size}" if args.size is not None else f"_x{settings.scale:g}"
+    wishes = Wishes(
+        args.out, args.suffix, added, settings.format, args.class_map, args.overwrite, suffixes
+    )
+    inputs = find_inputs(args.inputs, suffixes, wishes.folders)
+    return _Plan(inputs, plan_jobs(inputs, wishes), secrets.token_hex(8))
+
+
+def _device(args: argparse.Namespace, team: Team) -> str:
+    if args.threads is not None:
+        if args.threads < 1:
+            raise ConfigError(f"--threads must be at least 1, not {args.threads}")
+        torch.set_num_threads(args.threads)
+    if args.device != "cuda":
+        return str(args.device)
+    if not torch.cuda.is_available():
+        raise ConfigError("no CUDA device is available here; leave out --device cuda")
+    return f"cuda:{team.local_rank % torch.cuda.device_count()}"
+
+
+class _Stderr(logging.Handler):
+    """Writes to what stderr is at that moment: bars put themselves in its place to stay whole."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+@contextmanager
+def _warnings_told(quiet: bool) -> Iterator[None]:
+    handler = _Stderr(logging.ERROR if quiet else logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)

@@ -1,0 +1,202 @@
+"""Which files a command line means: files, folders, patterns, standard input."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pcsr_lightning.errors import PictureError
+
+STREAM = Path("-")
+"""Standard input as a source, standard output as a target."""
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture to enlarge.
+
+    Attributes:
+        path: where it is; ``-`` is standard input.
+        place: its place below the output folder, a relative path.
+    """
+
+    path: Path
+    place: Path
+
+
+@dataclass
+class Inputs:
+    """What a command line's inputs came to.
+
+    Attributes:
+        found: the pictures, sorted by place, none twice.
+        unreadable: folders that could not be listed, and why.
+        folder: the one folder that was asked for, if it was one; results go beside it.
+        single: the only input is a file named outright, or standard input.
+    """
+
+    found: list[Found] = field(default_factory=list)
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)
+    folder: Path | None = None
+    single: bool = False
+
+
+def find_inputs(words: Sequence[str], suffixes: Collection[str], without: Sequence[Path]) -> Inputs:
+    """Looks up the command line's inputs.
+
+    A word that names an existing file or folder is that; one with ``*``, ``?`` or ``[`` in it is a
+    pattern, in which ``**`` stands for any number of folders. Files named outright are taken
+    whatever their suffix; in folders and by patterns only pictures are found, and nothing hidden.
+
+    Args:
+        words: as typed.
+        suffixes: of pictures, in lower case.
+        without: folders not to look into, such as the output's.
+
+    Raises:
+        PictureError: there is no such file or folder, or no picture in it.
+    """
+    if list(words) == ["-"]:
+        return Inputs([Found(STREAM, Path("stdin"))], single=True)
+    inputs = Inputs()
+    for word in words:
+        if word == "-":
+            raise PictureError("-: standard input is one picture; do not name others beside it")
+        path = Path(word)
+        if path.is_dir():
+            _add_folder(inputs, path, suffixes, without, keep_name=len(words) > 1)
+        elif os.path.lexists(path) or not _MAGIC.search(word):
+            if not path.exists():
+                raise PictureError(f"{path}: no such file or folder")
+            inputs.found.append(Found(path, Path(path.name)))
+            inputs.single = len(words) == 1
+        else:
+            _add_pattern(inputs, word, suffixes, without)
+    inputs.found = _without_doubles(inputs.found)
+    return inputs
+
+
+def _add_folder(
+    inputs: Inputs,
+    folder: Path,
+    suffixes: Collection[str],
+    without: Sequence[Path],
+    keep_name: bool,
+) -> None:
+    walk = _Walk(folder, without)
+    found = [path for path in walk.files() if path.suffix.lower() in suffixes]
+    inputs.unreadable += walk.unreadable
+    if not found and not walk.unreadable:
+        raise PictureError(
+            f"{folder}: no picture in this folder or those below; looked for {_list(suffixes)}"
+        )
+    # Several folders would otherwise pour their files into one.
+    above = Path(folder.resolve().name) if keep_name else Path()
+    inputs.found += [Found(path, above / path.relative_to(folder)) for path in found]
+    inputs.folder = None if keep_name else folder
+
+
+def _add_pattern(
+    inputs: Inputs, pattern: str, suffixes: Collection[str], without: Sequence[Path]
+) -> None:
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if _MAGIC.search(part))
+    root, magic = Path(*parts[:fixed]), parts[fixed:]
+    if not root.is_dir():
+        raise PictureError(f"{pattern}: there is no folder {root}")
+    walk = _Walk(root, without, None if "**" in magic else len(magic))
+    matching = [path for path in walk.files() if matches(path.relative_to(root).parts, magic)]
+    found = [path for path in matching if path.suffix.lower() in suffixes]
+    inputs.unreadable += walk.unreadable
+    if not found and not walk.unreadable:
+        raise PictureError(
+            f"{pattern}: no picture matches"
+            + (f"; {len(matching)} other files do, none of {_list(suffixes)}" if matching else "")
+        )
+    inputs.found += [Found(path, path.relative_to(root)) for path in found]
+
+
+def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path's parts fit a pattern's; ``**`` fits any number of folders, none included."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        # At the end it means the files in them.
+        rest = pattern[1:] or ("*",)
+        return any(matches(parts[skip:], rest) for skip in range(len(parts)))
+    return (
+        bool(parts)
+        and fnmatch.fnmatchcase(parts[0], pattern[0])
+        and matches(parts[1:], pattern[1:])
+    )
+
+
+class _Walk:
+    """The visible files below a folder, each folder once, however links are laid."""
+
+    def __init__(self, root: Path, without: Sequence[Path], depth: int | None = None) -> None:
+        self._root, self._depth = root, depth
+        self.unreadable: list[tuple[Path, str]] = []
+        self._seen: set[tuple[int, int]] = set()
+        for folder in without:
+            # Not what was asked for itself: an output folder may be the input folder.
+            if folder.is_dir() and not folder.samefile(root):
+                self._seen.add(_identity(folder))
+
+    def files(self) -> Iterator[Path]:
+        # Linked folders come last: a folder is met where it really is, if that is in the tree.
+        waiting = [self._root]
+        while waiting:
+            links: list[Path] = []
+            for folder in waiting:
+                yield from self._below(folder, links)
+            waiting = sorted(links)
+
+    def _below(self, folder: Path, links: list[Path]) -> Iterator[Path]:
+        try:
+            identity = _identity(folder)
+            if identity in self._seen:
+                return
+            self._seen.add(identity)
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            self.unreadable.append((folder, f"cannot be listed ({error.strerror})"))
+            return
+        deeper = self._depth is None or len(folder.relative_to(self._root).parts) + 1 < self._depth
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = folder / entry.name
+            try:
+                is_folder = entry.is_dir()
+            except OSError:
+                is_folder = False  # a link to itself: a file that will not open, and is told so
+            if not is_folder:
+                yield path
+            elif deeper and entry.is_symlink():
+                links.append(path)
+            elif deeper:
+                yield from self._below(path, links)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    there = folder.stat()
+    return there.st_dev, there.st_ino
+
+
+def _without_doubles(found: Sequence[Found]) -> list[Found]:
+    """The same file named twice, by a pattern and by name say, is one picture."""
+    first: dict[str, Found] = {}
+    for one in found:
+        first.setdefault(os.path.abspath(one.path), one)  # noqa: PTH100 - links stay what they are
+    return sorted(first.values(), key=lambda one: (one.place, one.path))
+
+
+def _list(suffixes: Collection[str]) -> str:
+    return ", ".join(suffixes)

@@ -1,0 +1,251 @@
+"""Where each picture's result goes; two that would meet in one file are told of before any work."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pcsr_lightning.batch.inputs import STREAM, Found, Inputs
+from pcsr_lightning.errors import ConfigError, PictureError
+
+_SAME = {".jpeg": ".jpg", ".tiff": ".tif"}
+FALLBACK = ".png"
+"""What a picture becomes whose own format can be read but not written."""
+
+Version = tuple[int, int, int]
+"""What tells a file from the one that was there before: inode, time and size."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture's way.
+
+    Attributes:
+        source: ``-`` is standard input.
+        target: ``-`` is standard output.
+        class_map: a second picture to write, if any.
+        before: what was there under ``target`` when the run began.
+    """
+
+    source: Path
+    target: Path
+    class_map: Path | None = None
+    before: Version | None = None
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line says of outputs.
+
+    Attributes:
+        out: as typed; ``None`` where it was left out, for results beside their inputs.
+        added: put between name and suffix; ``None`` where nothing was said.
+        default_added: what is added where results lie beside their inputs.
+        format: a suffix such as ``.png``, or ``None`` for the input's own.
+        class_map: a file for one picture, a folder for several.
+        overwrite: whether outputs that exist are made again.
+        suffixes: those that can be written.
+    """
+
+    out: str | None
+    added: str | None
+    default_added: str
+    format: str | None
+    class_map: Path | None
+    overwrite: bool
+    suffixes: Collection[str]
+
+    @property
+    def folders(self) -> list[Path]:
+        """Folders that hold outputs, so that nothing in them is an input."""
+        named = [None if self.out in (None, "-") else Path(str(self.out)), self.class_map]
+        return [path for path in named if path is not None and path.is_dir()]
+
+
+def plan_jobs(inputs: Inputs, wishes: Wishes) -> list[Job]:
+    """One job a picture.
+
+    Raises:
+        PictureError: an output cannot be: it would be an input, or another picture's too, its
+            suffix names no format, its folder is missing.
+        ConfigError: options that contradict each other or the number of inputs.
+    """
+    if inputs.single and _is_file(wishes.out, inputs.found[0]):
+        jobs = [_single(inputs.found[0], wishes)]
+    else:
+        jobs = _several(inputs, wishes)
+    jobs = _without_own_results(jobs, wishes.overwrite)
+    _check_distinct(jobs)
+    _check_inputs_untouched(jobs)
+    return [replace(job, before=version(job.target)) for job in jobs]
+
+
+def version(path: Path) -> Version | None:
+    """Which file is there under a name, or ``None``."""
+    if path == STREAM:
+        return None
+    try:
+        there = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISDIR(there.st_mode):
+        return None  # not a result that exists: writing it will say so
+    return there.st_ino, there.st_mtime_ns, there.st_size
+
+
+def _is_file(out: str | None, found: Found) -> bool:
+    """Whether OUT names the one result itself, rather than a folder for it."""
+    if out is None:
+        return found.path == STREAM
+    return out == "-" or not (out.endswith(("/", os.sep)) or Path(out).is_dir())
+
+
+def _single(found: Found, wishes: Wishes) -> Job:
+    target = STREAM if wishes.out is None else Path(wishes.out)
+    if wishes.added is not None:
+        raise ConfigError("--suffix is for results named after their inputs; here OUT is the name")
+    paths = [path for path in (target, wishes.class_map) if path is not None and path != STREAM]
+    for path in paths:
+        _check_file(path, wishes.suffixes)
+    if target != STREAM and wishes.format and _plain(target.suffix) != wishes.format:
+        raise ConfigError(
+            f"{target}: its suffix and --format {wishes.format[1:]} name two formats; drop one"
+        )
+    return Job(found.path, target, wishes.class_map)
+
+
+def _check_file(path: Path, suffixes: Collection[str]) -> None:
+    folder = path.parent
+    if path.is_dir():
+        raise PictureError(f"{path}: is a folder; name the file to write")
+    if path.suffix.lower() not in suffixes:
+        raise PictureError(
+            f"{path}: the suffix chooses the format; use one of {', '.join(suffixes)}"
+            " (a folder that is to be made ends in /)"
+        )
+    if not folder.is_dir():
+        raise PictureError(
+            f"{path}: the folder {folder} does not exist; make it with: mkdir -p {folder}"
+        )
+    if not os.access(folder, os.W_OK):
+        raise PictureError(f"{path}: no permission to write into the folder {folder}")
+
+
+def _several(inputs: Inputs, wishes: Wishes) -> list[Job]:
+    if wishes.out == "-":
+        raise ConfigError("-: standard output takes one picture; name a folder for several")
+    beside = wishes.out is None and inputs.folder is None
+    added = wishes.added
+    if added is None:
+        added = wishes.default_added if beside else ""
+    if "/" in added or os.sep in added:
+        raise ConfigError(f"--suffix {added!r}: a part of a file's name, it cannot hold a /")
+    folder = Path(wishes.out or "")
+    if wishes.out is None and inputs.folder is not None:
+        whole = inputs.folder.resolve()
+        folder = whole.with_name(whole.name + wishes.default_added)
+        # Shown as it was typed where that is possible.
+        if inputs.folder.name not in ("", ".."):
+            folder = inputs.folder.with_name(folder.name)
+    _check_folder_names([] if beside else [folder], wishes.class_map)
+    one_map = inputs.single and wishes.class_map is not None and not wishes.class_map.is_dir()
+    if one_map and wishes.class_map is not None:
+        _check_file(wishes.class_map, wishes.suffixes)
+    jobs = []
+    for found in inputs.found:
+        if found.path == STREAM:
+            raise ConfigError("-: a picture from standard input has no name; name the output file")
+        suffix = _suffix(found.path.suffix, wishes)
+        name = f"{found.path.stem}{added}{suffix}"
+        target = found.path.with_name(name) if beside else folder / found.place.with_name(name)
+        class_map = wishes.class_map
+        if class_map is not None and not one_map:
+            class_map = class_map / found.place.with_name(f"{found.path.stem}{FALLBACK}")
+        jobs.append(Job(found.path, target, class_map))
+    return jobs
+
+
+def _check_folder_names(outs: list[Path], class_map: Path | None) -> None:
+    for path in outs:
+        if path.exists() and not path.is_dir():
+            raise PictureError(
+                f"{path}: is a file; several pictures need a folder as OUT, the last word (or "
+                "-o FOLDER)"
+            )
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise PictureError(f"{path}: cannot make files in {there}; name another folder")
+    if class_map is not None and class_map.is_file():
+        raise PictureError(f"{class_map}: is a file; --class-map needs a folder for several")
+
+
+def _suffix(own: str, wishes: Wishes) -> str:
+    """The result's, its own in its own spelling wherever it can stay."""
+    if wishes.format is None:
+        return own if own.lower() in wishes.suffixes else FALLBACK
+    return own if _plain(own) == wishes.format else wishes.format
+
+
+def _plain(suffix: str) -> str:
+    return _SAME.get(suffix.lower(), suffix.lower())
+
+
+def _key(path: Path) -> str:
+    # Links in the folders' names are followed, a link that is the file itself is what is replaced.
+    return os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
+
+
+def _without_own_results(jobs: Sequence[Job], overwrite: bool) -> list[Job]:
+    """Leaves out what an earlier run has made: results beside their inputs are found again."""
+    targets = {_key(job.target): job for job in jobs if job.target != STREAM}
+    kept = []
+    for job in jobs:
+        maker = None if job.source == STREAM else targets.get(_key(job.source))
+        if maker is None or maker is job:
+            kept.append(job)
+        elif overwrite:
+            raise PictureError(
+                f"{job.source}: is an input, and --overwrite would replace it by the result of "
+                f"{maker.source}; name an output folder, or inputs without it"
+            )
+    return kept
+
+
+def _check_distinct(jobs: Sequence[Job]) -> None:
+    makers: dict[str, Path] = {}
+    for job in jobs:
+        for path, what in ((job.target, "result"), (job.class_map, "class map")):
+            if path is None or path == STREAM:
+                continue
+            other = makers.setdefault(_key(path), job.source)
+            if other is not job.source:
+                raise PictureError(
+                    f"{other} and {job.source} would both become {path}; enlarge them in two runs, "
+                    "into two folders"
+                )
+            if what == "class map" and _key(path) == _key(job.target):
+                raise PictureError(f"{path}: the class map would overwrite the enlarged picture")
+
+
+def _check_inputs_untouched(jobs: Sequence[Job]) -> None:
+    """No output is an input, under whatever name: by what is on the disk, links followed."""
+    sources = {found: job.source for job in jobs if (found := _identity(job.source)) is not None}
+    for job in jobs:
+        for path in (job.target, job.class_map):
+            source = None if path is None else sources.get(_identity(path) or (0, 0))
+            if source is not None:
+                whose = "the input itself" if source == job.source else f"the input {source}"
+                raise PictureError(f"{path}: is {whose}; choose another name for the output")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    if path == STREAM:
+        return None
+    try:
+        there = path.stat()
+    except OSError:
+        return None
+    return there.st_dev, there.st_ino

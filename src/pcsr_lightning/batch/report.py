@@ -1,0 +1,257 @@
+"""What a run tells: a line or a JSON object a picture, bars on a terminal, failures at the end.
+
+Rich is loaded only where there is a terminal to draw bars on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcsr_lightning.batch.inputs import STREAM
+from pcsr_lightning.batch.outputs import Job
+from pcsr_lightning.plain_door import one_line
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from pcsr_lightning.batch.one_picture import Done
+
+
+@dataclass
+class Tally:
+    """How many of what.
+
+    Attributes:
+        skipped: outputs that were there before.
+        elsewhere: made meanwhile by another process.
+        failures: input and reason of each.
+        stopped: why the run ended early.
+        left: pictures not looked at because of that.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    elsewhere: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    stopped: str | None = None
+    left: int = 0
+
+    def add(self, other: Tally) -> None:
+        """What another process of the same run has done."""
+        self.done += other.done
+        self.skipped += other.skipped
+        self.elsewhere += other.elsewhere
+        self.failures += other.failures
+        self.stopped = self.stopped or other.stopped
+        self.left = min(self.left, other.left)
+
+    def words(self) -> str:
+        """In one line."""
+        parts = [f"{self.done} done"]
+        if self.skipped:
+            parts.append(f"{self.skipped} skipped (they exist; --overwrite makes them again)")
+        if self.elsewhere:
+            parts.append(f"{self.elsewhere} done by another process meanwhile")
+        parts.append(f"{len(self.failures)} failed")
+        if self.left:
+            parts.append(f"{self.left} left")
+        return ", ".join(parts)
+
+
+class Reporter:
+    """Tells the user what happens.
+
+    Args:
+        total: pictures in the run.
+        as_json: JSON lines instead of words.
+        quiet: nothing but errors.
+        bars: whether bars may be drawn, on a terminal.
+        to_stderr: words go there, since stdout takes the picture.
+        single: the one picture was named outright, so it need not be named again.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        as_json: bool = False,
+        quiet: bool = False,
+        bars: bool = True,
+        to_stderr: bool = False,
+        single: bool = False,
+    ) -> None:
+        self.tally = Tally()
+        self._json, self._quiet, self._single = as_json, quiet, single
+        self._to_stderr, self._total = to_stderr, total
+        self._start = time.perf_counter()
+        self._bars: Bars | None = None
+        self._batch: TaskID | None = None
+        self._picture_bar: TaskID | None = None
+        if bars and not quiet and sys.stderr.isatty():
+            self._bars = _make_bars()
+            self._bars.start()
+            if total > 1:
+                self._batch = self._bars.add_task("pictures", total=total)
+
+    def close(self) -> None:
+        """Takes the bars away."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def begin(self, job: Job) -> Callable[[float], None] | None:
+        """A picture is begun: what to call with its progress, if anybody looks."""
+        bars = self._bars
+        if bars is None:
+            return None
+
+        def progress(part: float) -> None:
+            # A small picture is done at once, and needs no bar of its own.
+            if self._picture_bar is None and part < 1:
+                self._picture_bar = bars.add_task(job.source.name, total=1.0)
+            if self._picture_bar is not None:
+                bars.update(self._picture_bar, completed=part)
+
+        return progress
+
+    def done(self, job: Job, done: Done) -> None:
+        """A picture is written."""
+        self.tally.done += 1
+        if self._json:
+            self._picture(
+                job,
+                "done",
+                input_size=[done.lr_size[1], done.lr_size[0]],
+                output_size=[done.size[1], done.size[0]],
+                seconds=round(done.seconds, 4),
+                shares=[round(share, 6) for share in done.shares],
+                gmacs=done.gmacs,
+            )
+        elif self._single:
+            self._say(done.words)
+        else:
+            self._say(f"{job.source} -> {job.target}: {done.words}")
+        self._advance()
+
+    def skipped(self, job: Job, elsewhere: bool = False) -> None:
+        """A picture need not be done."""
+        if elsewhere:
+            self.tally.elsewhere += 1
+        else:
+            self.tally.skipped += 1
+        reason = "made by another process meanwhile" if elsewhere else "exists"
+        if self._json:
+            self._picture(job, "skipped", reason=reason)
+        elif self._single:
+            advice = "" if elsewhere else "; --overwrite makes it again"
+            self._say(f"{job.target}: skipped ({reason}{advice})")
+        self._advance()
+
+    def failed(self, source: Path, target: Path | None, error: Exception | str) -> None:
+        """A picture could not be done."""
+        reason = error if isinstance(error, str) else one_line(error)
+        self.tally.failures.append((str(source), reason))
+        if self._json:
+            self._picture(Job(source, target or STREAM), "failed", error=reason)
+        self._advance()
+
+    def passed_over(self) -> None:
+        """Another process of this run tells of a picture."""
+        self._advance()
+
+    def finish(self, tally: Tally, processes: int = 1) -> None:
+        """The end, however it came: the summary, then the failures, one line each."""
+        self.close()
+        if self._json:
+            self._line(
+                {
+                    "event": "summary",
+                    "done": tally.done,
+                    "skipped": tally.skipped,
+                    "elsewhere": tally.elsewhere,
+                    "failed": len(tally.failures),
+                    "left": tally.left,
+                    "error": tally.stopped,
+                    "seconds": round(time.perf_counter() - self._start, 4),
+                    "processes": processes,
+                }
+            )
+        elif not self._single:
+            seconds = time.perf_counter() - self._start
+            by = f" by {processes} processes" if processes > 1 else ""
+            self._say(f"{self._total} pictures: {tally.words()}, in {seconds:.1f} s{by}")
+        for source, reason in tally.failures:
+            told = reason if reason.startswith(source) or self._single else f"{source}: {reason}"
+            print(f"error: {told}", file=sys.stderr)
+        if tally.stopped is not None:
+            print(f"error: {tally.stopped}", file=sys.stderr)
+
+    def _picture(self, job: Job, status: str, **facts: Any) -> None:
+        line = {
+            "event": "picture",
+            "input": str(job.source),
+            "output": str(job.target),
+            "status": status,
+            "input_size": None,
+            "output_size": None,
+            "seconds": None,
+            "shares": None,
+            "gmacs": None,
+            "error": None,
+        }
+        if job.class_map is not None:
+            line["class_map"] = str(job.class_map)
+        self._line(line | facts)
+
+    def _line(self, content: dict[str, Any]) -> None:
+        # In one piece: several processes may write to one pipe.
+        sys.stdout.write(json.dumps(content) + "\n")
+        sys.stdout.flush()
+
+    def _say(self, text: str) -> None:
+        if self._quiet:
+            return
+        if self._bars is not None and (self._to_stderr or sys.stdout.isatty()):
+            self._bars.console.print(text, soft_wrap=True, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr if self._to_stderr else sys.stdout, flush=True)
+
+    def _advance(self) -> None:
+        if self._bars is None:
+            return
+        if self._picture_bar is not None:
+            self._bars.remove_task(self._picture_bar)
+            self._picture_bar = None
+        if self._batch is not None:
+            self._bars.advance(self._batch)
+
+
+def _make_bars() -> Bars:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,
+    )

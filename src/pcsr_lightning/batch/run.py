@@ -1,0 +1,220 @@
+"""The loop over a batch: skip, claim, enlarge, go on past what fails."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pcsr_lightning.batch.claims import Claim, Taken, claim_file, sweep
+from pcsr_lightning.batch.inputs import STREAM
+from pcsr_lightning.batch.one_picture import Settings, enlarge_file
+from pcsr_lightning.batch.outputs import Job, version
+from pcsr_lightning.batch.report import Reporter, Tally
+from pcsr_lightning.batch.team import Team
+from pcsr_lightning.errors import PictureError
+from pcsr_lightning.inference.engine import Progress
+from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.plain_door import DONE, FAILED, stop_if_told
+from pcsr_lightning.whole_files import remove_halves
+
+_log = logging.getLogger(__name__)
+
+_POLL = 0.2
+"""Seconds between two looks at what another process is working on."""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL_WORDS = ("no space left on device", "disk quota exceeded")
+
+
+@dataclass
+class Batch:
+    """A run over pictures.
+
+    Attributes:
+        model: on its device.
+        jobs: all of the run's, the same in every process.
+        settings: how each is enlarged.
+        overwrite: whether outputs that were there before are made again.
+        run: the run's own name, the same in every process of it.
+        team: who else is at work.
+        reporter: whom to tell.
+        debug: whether to show traces.
+    """
+
+    model: PCSR | Original
+    jobs: Sequence[Job]
+    settings: Settings
+    overwrite: bool
+    run: str
+    team: Team
+    reporter: Reporter
+    debug: bool = False
+
+    def work(self) -> int:
+        """Does all that nobody else does; returns the exit code."""
+        tally = self.reporter.tally
+        jobs = self._in_order()
+        try:
+            self._work(jobs)
+        except BaseException:
+            tally.left = max(0, len(self.jobs) - _settled(tally))
+            # A lone picture needs no account of what was done before.
+            if len(self.jobs) > 1:
+                self.reporter.finish(tally)
+            raise
+        finally:
+            self.reporter.close()
+        others = self.team.gather(tally)
+        if self.team.rank:
+            return DONE  # the first process tells what went wrong, and fails for all
+        for other in others[1:]:
+            tally.add(other)
+        if self.team.world > 1:
+            tally.elsewhere = 0 if not tally.stopped else tally.elsewhere
+            for job in self.jobs:
+                sweep(job.target)
+        self.reporter.finish(tally, self.team.world)
+        return FAILED if tally.failures or tally.stopped else DONE
+
+    def _in_order(self) -> list[tuple[Job, bool]]:
+        """Our own share first, then the others', from the end: there they come last."""
+        rank, world = self.team.rank, self.team.world
+        own = [(job, True) for job in self.jobs[rank::world]]
+        rest = [job for i, job in enumerate(self.jobs) if i % world != rank]
+        return own + [(job, False) for job in reversed(rest)]
+
+    def _work(self, jobs: Sequence[tuple[Job, bool]]) -> None:
+        waiting = list(jobs)
+        first = True
+        while waiting:
+            if not first:
+                time.sleep(_POLL)
+            busy = []
+            for job, own in waiting:
+                stop_if_told()
+                if self._visit(job, own) is Taken.BUSY:
+                    busy.append((job, own))
+                if self.reporter.tally.stopped is not None:
+                    return
+            waiting, first = busy, False
+
+    def _visit(self, job: Job, own: bool) -> Taken | None:
+        """Does a job, or sees that it needs nothing; ``BUSY`` where somebody is at it."""
+        if job.target == STREAM:
+            self._enlarge(job)
+            return None
+        if job.before is not None and not self.overwrite:
+            if own:
+                _tidy(job)
+                self.reporter.skipped(job)
+            else:
+                self.reporter.passed_over()
+            return None
+        if version(job.target) != job.before:
+            self._elsewhere(job)
+            return None
+        try:
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+            claim = Claim.take(job.target, self.run)
+        except OSError as error:
+            cannot = PictureError(f"{job.target}: cannot be made there ({error.strerror})")
+            cannot.__cause__ = error
+            self._failed(job, cannot)
+            return None
+        if claim is Taken.BUSY:
+            return Taken.BUSY
+        if claim is Taken.FAILED or (claim is Taken.NO_LOCKS and not own):
+            self.reporter.passed_over()
+        elif isinstance(claim, Claim):
+            self._claimed(job, claim)
+        else:
+            if self.team.world > 1:
+                _log.warning("%s: no file locks here; the shares are fixed", job.target.parent)
+            self._enlarge(job)
+        return None
+
+    def _claimed(self, job: Job, claim: Claim) -> None:
+        with claim:
+            if version(job.target) != job.before:
+                self._elsewhere(job)
+                return
+            # Nobody else is at it, so these were left by processes that were killed.
+            _remove_halves(job)
+            if not self._enlarge(job) and self.team.world > 1:
+                claim.leave_failed()
+
+    def _elsewhere(self, job: Job) -> None:
+        # Within a team, whoever made it has told.
+        if self.team.world > 1:
+            self.reporter.passed_over()
+        else:
+            self.reporter.skipped(job, elsewhere=True)
+
+    def _enlarge(self, job: Job) -> bool:
+        tell = self.reporter.begin(job)
+        try:
+            done = enlarge_file(self.model, job, self.settings, _stoppable(tell))
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # whatever a picture can do to a library
+            stop_if_told()  # or a signal, in a library that makes an error of its own of it
+            self._failed(job, error)
+            return False
+        self.reporter.done(job, done)
+        return True
+
+    def _failed(self, job: Job, error: Exception) -> None:
+        if self.debug:
+            traceback.print_exception(error)
+        self.reporter.failed(job.source, job.target, error)
+        if is_disk_full(error):
+            tally = self.reporter.tally
+            tally.left = len(self.jobs) - _settled(tally)
+            tally.stopped = (
+                f"the disk is full ({job.target.parent}): free some space or name another OUT; the "
+                "same command goes on where this one stopped"
+            )
+
+
+def _stoppable(tell: Progress | None) -> Progress:
+    """Looks for signals at every strip of a picture, too."""
+
+    def progress(part: float) -> None:
+        stop_if_told()
+        if tell is not None:
+            tell(part)
+
+    return progress
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether the next file will fail for the same reason."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        if any(words in str(error).lower() for words in _FULL_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _settled(tally: Tally) -> int:
+    return tally.done + tally.skipped + tally.elsewhere + len(tally.failures)
+
+
+def _tidy(job: Job) -> None:
+    """Removes what a killed process left beside an output that is there."""
+    if claim_file(job.target).exists():
+        claim = Claim.take(job.target, "")
+        if isinstance(claim, Claim):
+            with claim:
+                _remove_halves(job)
+
+
+def _remove_halves(job: Job) -> None:
+    for path in (job.target, job.class_map):
+        if path is not None:
+            remove_halves(path)

@@ -1,0 +1,133 @@
+"""Claims: one owner at a time, and none after its owner's death."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pcsr_lightning.batch import claims
+from pcsr_lightning.batch.claims import Claim, Taken, claim_file, sweep
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from pcsr_lightning.batch.claims import Claim
+claim = Claim.take(Path(sys.argv[1]), "run")
+print(type(claim).__name__, flush=True)
+time.sleep(60)
+"""
+
+# Takes the claim again and again; inside, makes a file that must not be there and removes it.
+RIVAL = """
+import os, sys, time
+from pathlib import Path
+from pcsr_lightning.batch.claims import Claim
+target, end = Path(sys.argv[1]), time.monotonic() + 3
+owned = 0
+while time.monotonic() < end:
+    claim = Claim.take(target, "run")
+    if isinstance(claim, Claim):
+        with claim:
+            os.close(os.open(f"{target}.owner", os.O_CREAT | os.O_EXCL))
+            os.unlink(f"{target}.owner")
+            owned += 1
+print(owned)
+"""
+
+
+def take(target: Path, run: str = "run") -> Claim:
+    claim = Claim.take(target, run)
+    assert isinstance(claim, Claim)
+    return claim
+
+
+def test_one_owner(tmp_path: Path) -> None:
+    target = tmp_path / "a.png"
+    with take(target):
+        assert Claim.take(target, "run") is Taken.BUSY
+        assert Claim.take(target, "other") is Taken.BUSY
+        sweep(target)
+        assert claim_file(target).exists()
+        with take(tmp_path / "b.png"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    take(target).release()
+
+
+def test_given_back_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), take(tmp_path / "a.png"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_owner_blocks_nobody(tmp_path: Path) -> None:
+    target = tmp_path / "a.png"
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, target], stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == b"Claim\n"
+    assert Claim.take(target, "run") is Taken.BUSY
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    assert claim_file(target).exists()
+    take(target).release()
+    assert list(tmp_path.iterdir()) == []
+    claim_file(target).touch()
+    sweep(target)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rivals_never_own_together(tmp_path: Path) -> None:
+    """Taking, removing and making the file anew at the same moment is where such schemes fail."""
+    target = tmp_path / "a.png"
+    rivals = [
+        subprocess.Popen(
+            [sys.executable, "-c", RIVAL, target],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    told = [rival.communicate(timeout=60) for rival in rivals]
+    assert [err for _, err in told] == [""] * 4
+    owned = [int(out) for out, _ in told]
+    assert sum(owned) > 1000
+    assert sorted(owned)[-2] > 0  # two of them at least have met
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failures_are_known_to_their_own_run_only(tmp_path: Path) -> None:
+    target = tmp_path / "a.png"
+    with take(target) as claim:
+        claim.leave_failed()
+    assert Claim.take(target, "run") is Taken.FAILED
+    with take(target, "next"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_long_names(tmp_path: Path) -> None:
+    target = tmp_path / ("ä" * 125 + ".png")
+    target.touch()  # as long as a name can be
+    with take(target):
+        assert Claim.take(target, "run") is Taken.BUSY
+
+
+def test_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(claims.fcntl, "flock", refuse)
+    assert Claim.take(tmp_path / "a.png", "run") is Taken.NO_LOCKS
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(claims, "fcntl", None)
+    assert Claim.take(tmp_path / "a.png", "run") is Taken.NO_LOCKS
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Claim.take(tmp_path / "missing" / "a.png", "run")

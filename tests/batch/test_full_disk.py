@@ -1,0 +1,90 @@
+"""A disk that fills up in the midst of a run."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pcsr_lightning import pictures
+from pcsr_lightning.batch.run import is_disk_full
+from pcsr_lightning.errors import PictureError
+
+Door = Callable[..., tuple[int, str, str]]
+Fill = Callable[..., list[Path]]
+Files = Callable[[Path], dict[str, bytes]]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    command = [mount, "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    if mount is None or subprocess.run(command, capture_output=True).returncode:  # type: ignore[arg-type]
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_stops_the_run(
+    door: Door, fill: Fill, files: Files, lines: Any, tmp_path: Path, tiny_disk: Path
+) -> None:
+    source = tmp_path / "in"
+    fill(source, 12, (30, 30))  # about 42 kB each at x4
+    code, out, err = door(source, tiny_disk / "out", "--json")
+    assert code == 1
+    found, summary = lines(out)
+    done = [one for one in found if one["status"] == "done"]
+    assert [one["status"] for one in found] == ["done"] * len(done) + ["failed"]
+    assert 0 < len(done) < 11
+    assert summary["left"] == 12 - len(found) > 0
+    assert len(err.splitlines()) == 2
+    assert "No space left on device" in err.splitlines()[0]
+    assert "the disk is full" in err.splitlines()[1]
+    assert "the same command goes on" in err.splitlines()[1]
+    # What is there is whole.
+    assert sorted(files(tiny_disk / "out")) == [Path(one["output"]).name for one in done]
+    for one in done:
+        assert pictures.read(one["output"]).rgb.shape == (3, 120, 120)
+    # The same command on a larger disk does the rest.
+    shutil.copytree(tiny_disk / "out", tmp_path / "larger")
+    code, out, _ = door(source, tmp_path / "larger", "--json")
+    assert code == 0
+    assert lines(out)[1]["done"] == 12 - len(done)
+    assert lines(out)[1]["skipped"] == len(done)
+
+
+def test_files_of_limited_size(fill: Fill, files: Files, tmp_path: Path) -> None:
+    """The system cuts a file off in the midst of a write."""
+    fill(tmp_path / "in", ["a.png"], (60, 60))
+    fill(tmp_path / "in", ["b.png"], (8, 8))
+    words = [sys.executable, "-m", "pcsr_lightning.upscale", "in", "out", "--quiet"]
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -f 60; exec "$0" "$@"', *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "a.png" in done.stderr
+    assert "File too large" in done.stderr
+    assert list(files(tmp_path / "out")) == ["b.png"]
+
+
+def test_what_a_full_disk_looks_like() -> None:
+    assert is_disk_full(OSError(errno.ENOSPC, "No space left on device"))
+    wrapped = PictureError("out.png: cannot write")
+    wrapped.__cause__ = OSError(errno.EDQUOT, "Disk quota exceeded")
+    assert is_disk_full(wrapped)
+    assert is_disk_full(PictureError("unable to write (system error: No space left on device)"))
+    assert not is_disk_full(OSError(errno.EFBIG, "File too large"))
+    assert not is_disk_full(PictureError("out.png: no permission"))

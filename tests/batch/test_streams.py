@@ -1,0 +1,96 @@
+"""Pictures through standard input and output, and bars on a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pcsr_lightning.upscale import main
+
+Door = Callable[..., tuple[int, str, str]]
+Fill = Callable[..., list[Path]]
+Files = Callable[[Path], dict[str, bytes]]
+
+
+def test_standard_input_and_output(fill: Fill, door: Door, files: Files, tmp_path: Path) -> None:
+    source = fill(tmp_path, ["a.jpg"])[0]
+    assert door(source, tmp_path / "b.png")[0] == 0
+    command = [sys.executable, "-m", "pcsr_lightning.upscale", "-", "-", "--format", "png"]
+    with source.open("rb") as piped:
+        done = subprocess.run(command, stdin=piped, capture_output=True)
+    assert done.returncode == 0
+    assert done.stdout == (tmp_path / "b.png").read_bytes()
+    assert b"10x12 -> 40x48 in " in done.stderr
+    assert sorted(files(tmp_path)) == ["a.jpg", "b.png"]
+
+
+class _Stdin:
+    def __init__(self, data: bytes) -> None:
+        self.buffer = io.BytesIO(data)
+
+    def isatty(self) -> bool:
+        return False
+
+
+def test_standard_input_in_its_own_format(
+    fill: Fill,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    source = fill(tmp_path, ["a.jpg"])[0]
+    monkeypatch.setattr(sys, "stdin", _Stdin(source.read_bytes()))
+    assert main(["-", "--quiet"]) == 0
+    out, err = capfdbinary.readouterr()
+    assert out.startswith(b"\xff\xd8\xff")
+    assert err == b""
+    monkeypatch.setattr(sys, "stdin", _Stdin(b""))
+    assert main(["-", str(tmp_path / "b.png")]) == 1
+    assert b"nothing came from standard input" in capfdbinary.readouterr().err
+    monkeypatch.setattr(sys, "stdin", _Stdin(b"no picture"))
+    assert main(["-", "-"]) == 1
+    out, err = capfdbinary.readouterr()
+    assert out == b""
+    assert err.startswith(b"error: standard input: cannot read")
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals here")
+def test_bars_are_for_terminals(fill: Fill, tmp_path: Path) -> None:
+    """On stderr, so that what is piped on stays clean."""
+    fill(tmp_path / "in", ["large.png"], (200, 400))
+    fill(tmp_path / "in", ["small.png"])
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pcsr_lightning.upscale", "in", "out", "--json", "--threads", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(theirs)
+    drawn = b""
+    while True:
+        try:
+            part = os.read(ours, 10_000)
+        except OSError:  # closed at the other end
+            break
+        if not part:
+            break
+        drawn += part
+    os.close(ours)
+    assert process.stdout is not None
+    out = process.stdout.read().decode()
+    assert process.wait() == 0
+    assert [json.loads(line)["event"] for line in out.splitlines()] == [
+        *("picture", "picture", "summary")
+    ]
+    assert "pictures" in drawn.decode()
+    assert "large.png" in drawn.decode()
+    assert "small.png" not in drawn.decode()

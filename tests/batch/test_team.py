@@ -1,0 +1,122 @@
+"""Several processes on one folder: every picture is made, and none twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pcsr_lightning.batch.team import Launch, Team, find_team
+from pcsr_lightning.errors import ConfigError
+
+Start = Callable[..., "subprocess.Popen[str]"]
+Fill = Callable[..., list[Path]]
+Files = Callable[[Path], dict[str, bytes]]
+Door = Callable[..., tuple[int, str, str]]
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def test_two_processes_of_one_run(
+    start: Start, fill: Fill, files: Files, door: Door, tmp_path: Path
+) -> None:
+    """Under torchrun, with a bad file, and with a result that exists and is to be made again."""
+    source, target = tmp_path / "in", tmp_path / "out"
+    # The first process's share takes far longer, so the second has to help out.
+    fill(source, [f"{i:03}.png" for i in range(0, 24, 2)], (40, 40))
+    fill(source, [f"{i:03}.png" for i in range(1, 24, 2)])
+    (source / "bad.png").write_bytes(b"no picture")
+    target.mkdir()
+    (target / "000.png").write_bytes(b"older")
+    process = start(source, target, "--json", "--overwrite", "--threads", 1, launcher=TORCHRUN)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    told = [json.loads(line) for line in out.splitlines()]
+    by_status = Counter((one["input"], one["status"]) for one in told[:-1])
+    assert set(by_status.values()) == {1}
+    assert Counter(status for _, status in by_status) == {"done": 24, "failed": 1}
+    summary = told[-1]
+    assert summary["event"] == "summary"
+    assert (summary["done"], summary["failed"], summary["processes"]) == (24, 1, 2)
+    assert err.count("error: ") == 1
+    assert "bad.png: cannot read" in err
+    assert "INFO" not in err
+    assert door(source, tmp_path / "alone", "--quiet")[0] == 1
+    assert files(target) == files(tmp_path / "alone")
+
+
+def test_two_commands_at_once(start: Start, fill: Fill, files: Files, tmp_path: Path) -> None:
+    """Which know nothing of each other; each ends when all is done."""
+    source, target = tmp_path / "in", tmp_path / "out"
+    fill(source, 60, (40, 40))
+    commands = [start(source, target, "--json", "--threads", 1) for _ in range(2)]
+    told = [process.communicate(timeout=300) for process in commands]
+    assert [process.returncode for process in commands] == [0, 0]
+    assert [err for _, err in told] == ["", ""]
+    lines = [json.loads(line) for out, _ in told for line in out.splitlines()]
+    statuses: dict[str, Counter[str]] = {}
+    for line in lines:
+        if line["event"] == "picture":
+            statuses.setdefault(line["input"], Counter())[line["status"]] += 1
+    assert len(statuses) == 60
+    # Made by one, seen by the other.
+    assert all(counts == {"done": 1, "skipped": 1} for counts in statuses.values())
+    assert len(files(target)) == 60
+
+
+def test_errors_before_the_work_are_told_once(start: Start, tmp_path: Path) -> None:
+    process = start(tmp_path / "missing", tmp_path / "out", launcher=TORCHRUN)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert err.count("error: ") == 1
+    assert "no such file or folder" in err
+    assert not (tmp_path / "out").exists()
+
+
+TORCHRUN_WORDS = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "3"}
+SRUN_WORDS = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "launch"),
+    [
+        ({}, Launch()),
+        (TORCHRUN_WORDS, Launch(6, 2)),
+        ({**TORCHRUN_WORDS, **SRUN_WORDS}, Launch(6, 2)),
+        (SRUN_WORDS, Launch(8, 2)),
+        # A batch script's own shell, where nobody has started the other tasks.
+        ({"SLURM_NTASKS": "8", "SLURM_NNODES": "2", "SLURM_PROCID": "0"}, Launch()),
+        ({**SRUN_WORDS, "SLURM_JOB_NAME": "interactive"}, Launch()),
+    ],
+)
+def test_who_was_started(environment: dict[str, str], launch: Launch) -> None:
+    assert Launch.of(environment) == launch
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {**SRUN_WORDS, "SLURM_NTASKS": "7"},
+        {**SRUN_WORDS, "SLURM_NTASKS": "many"},
+        {**TORCHRUN_WORDS, "WORLD_SIZE": ""},
+    ],
+)
+def test_a_launch_that_makes_no_sense(wrong: dict[str, str]) -> None:
+    with pytest.raises(ConfigError):
+        Launch.of(wrong)
+
+
+def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*TORCHRUN_WORDS, *SRUN_WORDS):
+        monkeypatch.delenv(name, raising=False)
+    team: Any = find_team()
+    assert type(team) is Team
+    assert (team.rank, team.world) == (0, 1)
+    assert team.agree(lambda: 3) == 3
+    assert team.gather("x") == ["x"]
