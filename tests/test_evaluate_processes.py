@@ -164,6 +164,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_what_is_foreseen_by_nobody(tmp_path: Path) -> None:
     """An error that is no user's, and then a process that is killed: the others do not wait."""
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -202,6 +203,7 @@ def test_torchrun(words: list[str], run: Run, tmp_path: Path) -> None:
     assert done.stderr.count("c.png is left out") == 2
 
 
+@pytest.mark.slow
 def test_slurm(words: list[str], run: Run, tmp_path: Path) -> None:
     """What srun says to its tasks, said here to two processes."""
     run("sweep=k", VALUES, "hydra.run.dir=one")

@@ -145,6 +145,7 @@ def test_a_figure_of_the_paper(run: Run) -> None:
     assert {tuple(point) for point in found["theirs"]} == {("Test2K", "Table 1")}
 
 
+@pytest.mark.slow
 def test_a_figure_of_the_paper_on_its_own_pictures(
     run: Run, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

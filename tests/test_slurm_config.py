@@ -191,6 +191,7 @@ def test_under_submitit_sigterm_saves_and_goes_on(
 
 
 @needs_plugin
+@pytest.mark.slow
 def test_the_command_submits(tmp_path: Path) -> None:
     """With ``sbatch`` and ``srun`` that start nothing: what would be queued."""
     (tmp_path / "bin").mkdir()

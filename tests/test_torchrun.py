@@ -111,6 +111,7 @@ def test_torchrun_makes_one_run(whole: Path) -> None:
     assert (whole / "train.log").read_text().count("trained 12 steps") == 1
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_at_the_same_step(whole: Path, folder: Path) -> None:
     """The second process alone gets it; resumed under torchrun, the run ends in the same weights"""
     done = train(folder, ALONE, "hydra.run.dir=term", *sent(rank=1, step=6), code=143)

@@ -175,6 +175,7 @@ def test_the_same_sweep_goes_on_and_names_a_job_that_failed(sweep: tuple[Path, s
     assert failed["job"] == 2
 
 
+@pytest.mark.slow
 def test_killed_in_its_second_stage_it_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     words = (
         "stage=all", "num_classes=2", "trainer.max_steps=40", "trainer.log_every_n_steps=5",
@@ -209,6 +210,7 @@ def test_killed_in_its_second_stage_it_goes_on_to_the_same_weights(tmp_path: Pat
     assert measured[0]["psnr"] == measured[1]["psnr"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_all_stages_together(sweep: tuple[Path, str], tmp_path: Path) -> None:
     """Lightning starts the second process once, in the first stage; it stays for the others."""
     words = ("stage=all", "num_classes=2", "stage.w_avg=2", "hydra.run.dir=two")
