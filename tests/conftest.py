@@ -1,9 +1,15 @@
 """What all tests share: reference data that lies outside the repository."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell starts its background jobs deaf to Ctrl-C, and what they start inherits that; the tests
+# send it to what they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
