@@ -3,12 +3,16 @@
 #   PYTHON=python3.12              the interpreter .venv is made with (default: the first usable one)
 #   TORCH=torch==2.13.0            what pip is asked for before all else (a path to a wheel will do)
 #   PIP_ARGS='--extra-index-url …' more words for each `pip install`
+#   WORKERS=4                      how many tests run at once (default: 2), a thread each
 #   PYTEST_ARGS='-k routing -x'    more words for pytest
 
 MODEL ?= fsrcnn-pcsr-x4
 TRAIN ?= data/DIV2K/DIV2K_train_HR
 
+WORKERS ?= 2
+
 RUN := .venv/bin/python
+PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadscope
 
 .DEFAULT_GOAL := help
 .PHONY: help demo release notebooks test test-all lint types check format wheel wheel-check clean distclean core-env dev-env
@@ -27,10 +31,10 @@ notebooks: dev-env ## run the notebooks and keep their outputs (SET14=FOLDER for
 	$(RUN) notebooks/execute.py
 
 test: dev-env ## run the tests, but for the slow ones
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 test-all: dev-env ## run the slow tests too: whole benchmarks, exports to ONNX
-	$(RUN) -m pytest -m "slow or not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "slow or not slow" $(PYTEST_ARGS)
 
 lint: dev-env ## check style and formatting
 	$(RUN) -m ruff check .

@@ -1,7 +1,9 @@
 """What all tests share: reference data that lies outside the repository."""
 
+import logging
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,14 @@ def shared() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_log_file_stays_open() -> Iterator[None]:
+    """A command run within the tests' own process leaves its log file's handler behind."""
+    yield
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, logging.FileHandler) and handler.baseFilename != os.devnull:
+            root.removeHandler(handler)
+            handler.close()
