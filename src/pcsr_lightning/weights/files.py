@@ -20,6 +20,13 @@ from torch import Tensor
 from pcsr_lightning.errors import ConfigError, ModelFileError
 from pcsr_lightning.networks import PCSR, Original, UnknownBackboneError, build_network
 from pcsr_lightning.networks.hub import CONFIG_NAME, WEIGHTS_NAME, HubModel
+from pcsr_lightning.weights.limits import (
+    MAX_CONFIG_BYTES,
+    Limited,
+    TooLargeError,
+    check_claims,
+    check_regular,
+)
 from pcsr_lightning.weights.plain_pickles import read_plain
 from pcsr_lightning.weights.published import read_published
 from pcsr_lightning.whole_files import write_whole
@@ -37,6 +44,7 @@ _UNFIT = (
     AttributeError,
     MemoryError,
 )
+_MOST_DETAIL = 600
 
 
 def save(
@@ -106,6 +114,7 @@ def load_model_file(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
     Raises:
         ModelFileError: the file is missing, damaged, or not one of ours; the message says which.
     """
+    _check_openable(path)
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
     if path.suffix == ".ckpt":
@@ -127,6 +136,9 @@ def _load_safetensors(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
         if not config_path.exists():
             config_path = path.with_name(CONFIG_NAME)
     try:
+        check_regular(config_path)
+        if (size := config_path.stat().st_size) > MAX_CONFIG_BYTES:
+            raise ModelFileError(f"{config_path}: {size:,} bytes, too large for an architecture")
         config = json.loads(config_path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelFileError(
@@ -157,11 +169,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         ModelFileError: it cannot be read, holds more than plain values, or is not of a stage.
     """
+    _check_openable(path)
     content = read_plain(path)
     try:
         facts = dict(content["hyper_parameters"])
         known = {"network", "stage", "backbone", "num_classes"} <= set(facts)
         state = content["state_dict"].items()
+        known &= all(isinstance(key, str) for key, _ in state)
     except (KeyError, TypeError, AttributeError, ValueError):
         known = False
     if not known:
@@ -179,16 +193,43 @@ def _load_checkpoint(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
 
 def _assemble(path: Path, config: Any, tensors: dict[str, Tensor]) -> PCSR | Original:
     if not isinstance(config, dict):
-        raise ModelFileError(f"{path}: its architecture should be a mapping, not {config!r}")
+        raise ModelFileError(
+            f"{path}: its architecture should be a mapping, not {type(config).__name__}"
+        )
+    held: list[Any] = list(tensors.values())  # a checkpoint may say anything
+    if not all(isinstance(t, Tensor) and not t.is_complex() for t in held):
+        raise ModelFileError(f"{path}: some of its weights are not tensors of real numbers")
+    check_claims(tensors.values(), path)
     try:
-        model = build_network(config)
+        with Limited(tensors.values()):
+            model = build_network(config)
         model.load_state_dict(tensors)
+    except TooLargeError as error:
+        raise ModelFileError(
+            f"{path}: the architecture's sizes are not its weights': {error}"
+        ) from None
     except UnknownBackboneError as error:
-        raise ModelFileError(f"{path}: {error}") from None
+        raise ModelFileError(f"{path}: {_told(error)}") from None
     except _UNFIT as error:
-        first = " ".join(str(error).split())
-        raise ModelFileError(f"{path}: weights and architecture do not fit: {first}") from None
+        raise ModelFileError(
+            f"{path}: weights and architecture do not fit: {_told(error)}"
+        ) from None
     for name, tensor in model.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
             raise ModelFileError(f"{path}: {name} holds NaN or infinite values")
     return model.eval()
+
+
+def _check_openable(path: Path) -> None:
+    try:
+        check_regular(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelFileError(f"{path}: cannot be opened ({reason})") from None
+
+
+def _told(error: Exception) -> str:
+    """An error in one line: some of its words may be a stranger's, of any length."""
+    text = " ".join(str(error).split())
+    text = "".join(c if c.isprintable() else "?" for c in text[: _MOST_DETAIL + 1])
+    return text if len(text) <= _MOST_DETAIL else f"{text[:_MOST_DETAIL]}..."

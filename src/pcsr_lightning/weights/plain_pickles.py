@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from pcsr_lightning.errors import ModelFileError
+from pcsr_lightning.weights.limits import check_unpacked
 
 # All that reading a damaged file has been seen to raise: the reader checks little by itself.
 _DAMAGE = (
@@ -26,6 +27,7 @@ def read_plain(path: Path) -> Any:
         ModelFileError: it cannot be read, or holds other objects; in one line.
     """
     try:
+        check_unpacked(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ModelFileError(

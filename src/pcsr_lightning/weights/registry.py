@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import torch
@@ -29,10 +30,18 @@ def find_model(name_or_file: str | Path) -> Path:
     Raises:
         ModelFileError: neither a released model nor an existing file.
     """
-    path = Path(name_or_file).expanduser()
     if str(name_or_file) in list_models():
         return RELEASED / f"{name_or_file}.safetensors"
-    if path.is_dir():
+    try:
+        path = Path(name_or_file).expanduser()
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = 0
+    # RuntimeError: there is no such user, whose folder ~ would be.
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelFileError(f"{name_or_file}: cannot be opened ({reason})") from None
+    if stat.S_ISDIR(mode):
         for inside in ("model.safetensors", "checkpoints/last.ckpt"):
             if (path / inside).is_file():
                 return path / inside
@@ -40,8 +49,10 @@ def find_model(name_or_file: str | Path) -> Path:
             f"{path}: a folder without model.safetensors or checkpoints/last.ckpt in it; expected "
             "the run folder of a training or one that save_pretrained wrote"
         )
-    if path.is_file():
+    if stat.S_ISREG(mode):
         return path
+    if mode:
+        raise ModelFileError(f"{path}: is a pipe, socket or device, not a model file")
     raise ModelFileError(
         f"no model is called {str(name_or_file)!r} and no such file exists; released models: "
         f"{', '.join(list_models()) or 'none'}; or give a .safetensors file, a .ckpt file, a "

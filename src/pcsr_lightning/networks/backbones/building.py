@@ -37,6 +37,13 @@ def build_backbone(name: str, **args: Any) -> Backbone:
     if unknown:
         raise ConfigError(f"backbone {name} takes {', '.join(takes)}, not {', '.join(unknown)}")
     if is_ours(cls):
+        for key, value in args.items():
+            least = 0 if key in ("m", "blocks") else 1  # how many layers, or how wide
+            if type(value) is not int or value < least:
+                raise ConfigError(
+                    f"backbone {name}: {key} must be a whole number of at least {least}, not "
+                    f"{value!r}"
+                )
         return cls(**args)
     plain = arguments(cls, args)
     backbone = cls(**plain)

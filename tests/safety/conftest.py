@@ -1,0 +1,77 @@
+"""The command in a process of its own, whose time and memory are watched."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+ADDRESS_SPACE = 16 * 2**30
+"""Bytes a process may map: PyTorch's libraries and thread stacks alone map several GiB."""
+
+
+@dataclass
+class Watched:
+    """A command that has ended.
+
+    Attributes:
+        slowest: seconds between two lines of stdout, at most.
+        peak: most memory in use, bytes.
+    """
+
+    code: int = 0
+    stdout: list[str] = field(default_factory=list)
+    stderr: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+    peak: int = 0
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """The lines of ``--json``."""
+        return [json.loads(line) for line in self.stdout]
+
+
+@pytest.fixture(scope="session")
+def watched() -> Callable[..., Watched]:
+    """``watched(*words)``: ``python -m pcsr_lightning.upscale`` as users run it."""
+    return _watched
+
+
+def _watched(*words: object, seconds: float = 300) -> Watched:
+    def little_memory() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+
+    command = [sys.executable, "-m", "pcsr_lightning.upscale", *map(str, words)]
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, preexec_fn=little_memory,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        late = threading.Timer(seconds, process.kill)
+        late.start()
+        done, last = Watched(), None
+        assert process.stdout is not None
+        for line in process.stdout:
+            now = time.monotonic()
+            # The first line comes after the imports.
+            done.slowest = max(done.slowest, 0.0 if last is None else now - last)
+            last = now
+            done.stdout.append(line.rstrip("\n"))
+        _, status, usage = os.wait4(process.pid, 0)
+        late.cancel()
+        process.stdout.close()
+        process.returncode = done.code = os.waitstatus_to_exitcode(status)
+        errors.seek(0)
+        done.stderr = errors.read().splitlines()
+    done.peak = usage.ru_maxrss * 1024
+    return done
