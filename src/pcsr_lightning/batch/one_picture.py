@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,11 +18,15 @@ from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.outputs import FALLBACK, Job
 from pcsr_lightning.batch.sizes import WantedSize
 from pcsr_lightning.errors import PictureError
-from pcsr_lightning.inference import UpscaleResult
+from pcsr_lightning.inference import PictureSink, RowsDone
+from pcsr_lightning.inference.analysis import WHOLE
 from pcsr_lightning.inference.engine import Progress
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.pictures import MAX_PIXELS, Picture
 from pcsr_lightning.pictures.formats import HEAD_BYTES, recognise
+
+STREAM_PIXELS = 2**22
+"""Results from this size on go to their file row by row; smaller ones take little memory."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +107,72 @@ def enlarge_file(
     rgb = picture.rgb
     if picture.alpha is not None:
         rgb = pictures.fill_under_alpha(rgb, picture.alpha)
-    result = upscale(model, rgb, size, settings, picture.bits, progress)
-    enlarged = picture.enlarged(result.image[0].cpu(), _enlarged_alpha(picture.alpha, size))
-    if job.class_map is not None:
-        job.class_map.parent.mkdir(parents=True, exist_ok=True)
-        pictures.write(_class_map(result), job.class_map)
-    _write(enlarged, job.target, suffix, settings.quality)
+    if _streams(job, picture, size):
+        result = _streamed(model, picture, size, job, settings, progress)
+    else:
+        result = _at_once(model, replace(picture, rgb=rgb), size, job, settings, suffix, progress)
     seconds = time.perf_counter() - start
     words = _words(model, lr_size, size, result, seconds, settings.budget)
     return Done(lr_size, size, seconds, result.shares, result.flops.gmacs, words)
+
+
+def _at_once(
+    model: PCSR | Original,
+    picture: Picture,
+    size: tuple[int, int],
+    job: Job,
+    settings: Settings,
+    suffix: str,
+    progress: Progress | None,
+) -> RowsDone:
+    """The whole result in memory, then in its file."""
+    image_3HW = torch.empty(3, *size, dtype=WHOLE[picture.bits])
+    class_HW = torch.empty(0 if job.class_map is None else size[0], size[1], dtype=torch.uint8)
+    top = 0
+
+    def sink(rows_3nW: Tensor, class_nW: Tensor) -> None:
+        nonlocal top
+        bottom = top + rows_3nW.shape[1]
+        image_3HW[:, top:bottom] = rows_3nW.cpu()
+        if job.class_map is not None:
+            class_HW[top:bottom] = class_nW.cpu()
+        top = bottom
+
+    result = upscale(model, picture.rgb, size, settings, picture.bits, sink, progress)
+    enlarged = picture.enlarged(image_3HW, _enlarged_alpha(picture.alpha, size))
+    if job.class_map is not None:
+        job.class_map.parent.mkdir(parents=True, exist_ok=True)
+        pictures.write(_class_map(image_3HW, class_HW, len(result.shares)), job.class_map)
+    _write(enlarged, job.target, suffix, settings.quality)
+    return result
+
+
+def _streams(job: Job, picture: Picture, size: tuple[int, int]) -> bool:
+    """Whether rows go to the file as they are finished."""
+    if size[0] * size[1] < STREAM_PIXELS:
+        return False
+    if job.target == STREAM or job.class_map is not None or picture.alpha is not None:
+        return False
+    return pictures.can_stream(job.target.suffix)
+
+
+def _streamed(
+    model: PCSR | Original,
+    picture: Picture,
+    size: tuple[int, int],
+    job: Job,
+    settings: Settings,
+    progress: Progress | None,
+) -> RowsDone:
+    """Rows to the file as they are finished."""
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    facts = pictures.outline(picture, size)
+    with pictures.written_by_rows(facts, job.target, quality=settings.quality) as put:
+
+        def sink(rows_3nW: Tensor, _: Tensor) -> None:
+            put(rows_3nW)
+
+        return upscale(model, picture.rgb, size, settings, picture.bits, sink, progress)
 
 
 def upscale(
@@ -120,24 +181,21 @@ def upscale(
     size: tuple[int, int],
     settings: Settings,
     bits: int,
+    sink: PictureSink,
     progress: Progress | None = None,
-) -> UpscaleResult:
-    """One picture under a run's settings, to exactly ``size``."""
-    return inference.upscale(
-        model,
-        rgb_3hw[None].to(model.mean.device),
-        k=settings.k,
-        adaptive=settings.adaptive,
-        size=size,
-        only=settings.only,
-        budget=settings.budget,
-        cost=settings.cost,
-        refine=settings.refine,
-        precision=settings.precision,
-        max_memory=settings.max_memory,
-        bits=bits,
-        progress=progress,
+) -> RowsDone:
+    """One picture under a run's settings, to exactly ``size``; ``sink`` takes its rows in order."""
+    routing = inference.choose_routing(
+        settings.k,
+        settings.adaptive,
+        settings.only,
+        settings.budget,
+        settings.cost,
+        settings.refine,
     )
+    execution = inference.Execution(settings.precision, settings.max_memory)
+    rgb_3hw = rgb_3hw.to(model.mean.device)
+    return inference.upscale_rows(model, rgb_3hw, size, sink, routing, execution, bits, progress)
 
 
 def rehearse(model: PCSR | Original, settings: Settings) -> None:
@@ -151,7 +209,7 @@ def rehearse(model: PCSR | Original, settings: Settings) -> None:
     if settings.size is not None and isinstance(model, Original):
         size = (4 * model.scale, 4 * model.scale)
     rgb_3hw = torch.linspace(0, 1, 48).reshape(3, 4, 4)
-    upscale(model, rgb_3hw, size, settings, bits=8)
+    upscale(model, rgb_3hw, size, settings, 8, lambda *_: None)
 
 
 def _read(source: Path, max_pixels: int) -> tuple[Picture, str]:
@@ -180,17 +238,16 @@ def _enlarged_alpha(alpha_1hw: Tensor | None, size: tuple[int, int]) -> Tensor |
     return None if alpha_1hw is None else pictures.bicubic(alpha_1hw, size).clamp(0, 1)
 
 
-def _class_map(result: UpscaleResult) -> Picture:
-    num_classes, image = len(result.shares), result.image[0]
-    image = image.float() / torch.iinfo(image.dtype).max
-    return Picture(inference.class_map(image, result.assignment[0], num_classes).cpu())
+def _class_map(image_3HW: Tensor, class_HW: Tensor, num_classes: int) -> Picture:
+    image = image_3HW.float() / torch.iinfo(image_3HW.dtype).max
+    return Picture(inference.class_map(image, class_HW, num_classes))
 
 
 def _words(
     model: PCSR | Original,
     lr_size: tuple[int, int],
     size: tuple[int, int],
-    result: UpscaleResult,
+    result: RowsDone,
     seconds: float,
     budget: float | None,
 ) -> str:

@@ -181,6 +181,10 @@ class Analysis:
         return collect(self._engine, decision, clamp=False).image
 
 
+WHOLE = {8: torch.uint8, 16: torch.uint16}
+"""The types of whole numbers of so many bits."""
+
+
 class Output:
     """A result that is filled row by row.
 
@@ -200,9 +204,9 @@ class Output:
         bits: int | None = None,
         clamp: bool = True,
     ) -> None:
-        self._top = None if bits is None else 2**bits - 1
+        self._bits = bits
         self._clamp = clamp or bits is not None
-        dtype = torch.float32 if bits is None else {8: torch.uint8, 16: torch.uint16}[bits]
+        dtype = torch.float32 if bits is None else WHOLE[bits]
         # Outside of inference mode, so that callers get ordinary tensors.
         with torch.inference_mode(False):
             self.image_B3HW = torch.empty(batch, 3, *size, dtype=dtype, device=device)
@@ -212,9 +216,14 @@ class Output:
         into = self.image_B3HW[:, :, top : top + rows_B3nW.shape[2]]
         if self._clamp:
             rows_B3nW = rows_B3nW.clamp_(0, 1)
-        if self._top is not None:
-            rows_B3nW = rows_B3nW.mul_(self._top).round_()
+        if self._bits is not None:
+            rows_B3nW = whole_numbers(rows_B3nW, self._bits)
         into.copy_(rows_B3nW)
+
+
+def whole_numbers(rows_B3nW: Tensor, bits: int) -> Tensor:
+    """Rows clamped and rounded to so many bits, still float32; overwrites its input."""
+    return rows_B3nW.clamp_(0, 1).mul_(2**bits - 1).round_()
 
 
 def collect(

@@ -82,7 +82,7 @@ def upscale(
         >>> result.image.shape
         torch.Size([1, 3, 240, 320])
     """
-    routing = _routing(k, adaptive, only, budget, cost, refine)
+    routing = choose_routing(k, adaptive, only, budget, cost, refine)
     return upscale_by(
         model,
         image,
@@ -182,14 +182,19 @@ def _joined(results: Sequence[UpscaleResult]) -> UpscaleResult:
     )
 
 
-def _routing(
-    k: float,
-    adaptive: bool,
-    only: int | None,
-    budget: float | None,
-    cost: CostRule | str,
-    refine: bool | None,
+def choose_routing(
+    k: float = 0.0,
+    adaptive: bool = False,
+    only: int | None = None,
+    budget: float | None = None,
+    cost: CostRule | str = CostRule.SOFTMAX,
+    refine: bool | None = None,
 ) -> Routing:
+    """The routing that :func:`upscale`'s arguments ask for.
+
+    Raises:
+        ConfigError: out of range, or two that contradict each other.
+    """
     chosen = [name for name, is_set in _choices(k, adaptive, only, budget) if is_set]
     if len(chosen) > 1:
         raise ConfigError(f"{' and '.join(chosen)} exclude each other: give one of them")
@@ -220,7 +225,27 @@ def _upscale_original(
     bits: int | None,
     progress: Progress | None,
 ) -> UpscaleResult:
-    lr_size = (int(image_B3hw.shape[-2]), int(image_B3hw.shape[-1]))
+    made = check_original(model, (image_B3hw.shape[-2], image_B3hw.shape[-1]), size, routing)
+    picture = Output(len(image_B3hw), made, image_B3hw.device, bits)
+    with torch.inference_mode():
+        for top, sr_B3nW in original_rows(model, image_B3hw, execution):
+            check_finite(sr_B3nW, "the enlarged picture")
+            picture.put(top, sr_B3nW)
+            if progress is not None:
+                progress((top + sr_B3nW.shape[2]) / made[0])
+    flops = original_flops(model, image_B3hw[:, 0].numel())
+    assignment = torch.zeros(len(image_B3hw), *made, dtype=torch.uint8, device=image_B3hw.device)
+    return UpscaleResult(picture.image_B3HW, assignment, flops, (1.0,))
+
+
+def check_original(
+    model: Original, lr_size: tuple[int, int], size: tuple[int, int], routing: Routing
+) -> tuple[int, int]:
+    """The size that an original model makes.
+
+    Raises:
+        ConfigError: another was asked for, or classes that it does not have.
+    """
     made = (lr_size[0] * model.scale, lr_size[1] * model.scale)
     if size != made:
         raise ConfigError(
@@ -235,13 +260,4 @@ def _upscale_original(
             f"budget={routing.budget}: an original model has one class and one cost; take a PCSR "
             "model for a budget"
         )
-    picture = Output(len(image_B3hw), made, image_B3hw.device, bits)
-    with torch.inference_mode():
-        for top, sr_B3nW in original_rows(model, image_B3hw, execution):
-            check_finite(sr_B3nW, "the enlarged picture")
-            picture.put(top, sr_B3nW)
-            if progress is not None:
-                progress((top + sr_B3nW.shape[2]) / made[0])
-    flops = original_flops(model, image_B3hw[:, 0].numel())
-    assignment = torch.zeros(len(image_B3hw), *made, dtype=torch.uint8, device=image_B3hw.device)
-    return UpscaleResult(picture.image_B3HW, assignment, flops, (1.0,))
+    return made

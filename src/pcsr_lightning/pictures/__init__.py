@@ -13,18 +13,22 @@ from pcsr_lightning.pictures.picture_files import (
     write,
 )
 from pcsr_lightning.pictures.reading import MAX_PIXELS
+from pcsr_lightning.pictures.streaming import can_stream, outline, written_by_rows
 
 __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
     "Picture",
     "bicubic",
+    "can_stream",
     "check_writable",
     "decode",
     "encode",
     "fill_under_alpha",
     "list_pictures",
+    "outline",
     "read",
     "read_rgb8",
     "write",
+    "written_by_rows",
 ]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import PictureError
-from pcsr_lightning.pictures.formats import SUFFIXES, check_size, format_for, format_named
+from pcsr_lightning.pictures.formats import SUFFIXES, Format, check_size, format_for, format_named
 from pcsr_lightning.pictures.picture import Picture
 from pcsr_lightning.pictures.reading import MAX_PIXELS, Decoded, decode_file
 from pcsr_lightning.pictures.writing import check_quality, encode_file
@@ -133,14 +133,7 @@ def write(
     """
     path = Path(path)
     format_ = format_for(path, format)
-    check_size(format_, (picture.rgb.shape[-2], picture.rgb.shape[-1]), str(path))
-    check_quality(format_, quality, str(path))
-    if path.is_dir():
-        raise PictureError(f"{path}: is a folder. Name a file to write the picture to.")
-    if path.exists() and not path.is_file():
-        raise PictureError(f"{path}: is not a regular file. Name a file to write the picture to.")
-    if not path.parent.is_dir():
-        raise PictureError(f"{path}: the folder {path.parent} does not exist. Create it first.")
+    check_target(path, format_, (picture.rgb.shape[-2], picture.rgb.shape[-1]), quality)
     try:
         remove_halves(path)
         with whole_file(path) as file:
@@ -148,6 +141,23 @@ def write(
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise PictureError(f"{path}: cannot write this picture ({reason}).") from error
+
+
+def check_target(path: Path, format_: Format, size: tuple[int, int], quality: int | None) -> None:
+    """Refuses a file that a picture cannot be written to.
+
+    Raises:
+        PictureError: too large for the format, a quality beyond its range, a missing folder, or
+            not a regular file.
+    """
+    check_size(format_, size, str(path))
+    check_quality(format_, quality, str(path))
+    if path.is_dir():
+        raise PictureError(f"{path}: is a folder. Name a file to write the picture to.")
+    if path.exists() and not path.is_file():
+        raise PictureError(f"{path}: is not a regular file. Name a file to write the picture to.")
+    if not path.parent.is_dir():
+        raise PictureError(f"{path}: the folder {path.parent} does not exist. Create it first.")
 
 
 def encode(

@@ -77,19 +77,22 @@ def encode_file(
     check_size(format_, size, name)
     check_quality(format_, quality, name)
     forget_operations()
-    with _errors_of(name):
-        bits = _bits(picture, format_, name)
+    with errors_of(name):
+        bits = bits_of(picture, format_, name)
         pixels = _to_pixels(picture, format_, bits, name)
         if format_ is BMP:
             _say_left_out(picture, format_, name)
             assert pixels.dtype == np.uint8
             write_bmp(pixels.astype(np.uint8, copy=False), file, picture.resolution)
             return
-        _write_vips(picture, pixels, bits, file, format_, quality, name)
+        names = ("grey16", "rgb16") if pixels.dtype == np.uint16 else ("b-w", "srgb")
+        kind = names[pixels.shape[2] > 2]
+        image = pyvips.Image.new_from_array(pixels, interpretation=kind)
+        write_vips(picture, image, bits, file, format_, quality, name)
 
 
 @contextmanager
-def _errors_of(name: str) -> Iterator[None]:
+def errors_of(name: str) -> Iterator[None]:
     """What libraries raise, as one line that names the file."""
     try:
         yield
@@ -97,29 +100,41 @@ def _errors_of(name: str) -> Iterator[None]:
         raise PictureError(f"{name}: cannot write this picture ({one_line(error)}).") from error
 
 
-def _write_vips(
+def write_vips(
     picture: Picture,
-    pixels: Pixels,
+    image: pyvips.Image,
     bits: int,
     file: BinaryIO,
     format_: Format,
     quality: int | None,
     name: str,
 ) -> None:
+    """Writes libvips' picture, which may still be in the making, with what belongs to it.
+
+    Args:
+        picture: profile, EXIF, XMP and resolution; of its pixels only the size counts.
+        image: the pixels, from top to bottom.
+        bits: a channel.
+        file: as for :func:`encode_file`.
+        format_: any but BMP.
+        quality: as for :func:`encode_file`.
+        name: of the file, for messages.
+    """
     if pyvips.type_find("VipsOperation", _SAVERS[format_]) == 0:
         raise ValueError(f"this build of libvips cannot write {format_.name}")
     exif = _exif(picture, format_, name)
     place = (
         None if exif is None or format_ is TIFF else ExifPlace(exif, format_, picture.resolution)
     )
-    image = _to_vips(picture, pixels, format_, name)
+    large = image.width * image.height * image.bands * (2 if bits > 8 else 1) > _CLASSIC_TIFF
+    image = _with_facts(picture, image, format_, name)
     options = {**format_.options, "keep": _KEEP}
     if format_.quality is not None:
         options["Q"] = format_.quality if quality is None else quality
     if format_ is AVIF:
         options["bitdepth"] = bits
     if format_ is TIFF:
-        options |= {"resunit": "inch", "bigtiff": pixels.nbytes > _CLASSIC_TIFF}
+        options |= {"resunit": "inch", "bigtiff": large}
     if place is not None:
         image.set_type(pyvips.GValue.blob_type, "exif-data", place.block)
         options["keep"] = _KEEP | _KEEP_EXIF
@@ -149,11 +164,9 @@ def _exif(picture: Picture, format_: Format, name: str) -> bytes | None:
     return exif_blocks.up_to_date(None, size, picture.resolution, in_exif)
 
 
-def _to_vips(picture: Picture, pixels: Pixels, format_: Format, name: str) -> pyvips.Image:
+def _with_facts(picture: Picture, image: pyvips.Image, format_: Format, name: str) -> pyvips.Image:
     """libvips' picture, with profile, XMP and resolution."""
-    wide, bands = pixels.dtype == np.uint16, pixels.shape[2]
-    names = ("grey16", "rgb16") if wide else ("b-w", "srgb")
-    image = pyvips.Image.new_from_array(pixels, interpretation=names[bands > 2])
+    wide = image.format == "ushort"
     icc, xmp = picture.icc, picture.xmp
     if icc is not None:
         image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
@@ -184,7 +197,7 @@ def _say_left_out(picture: Picture, format_: Format, name: str) -> None:
             _log.warning("%s: %s holds no %s; written without it.", name, format_.name, what)
 
 
-def _bits(picture: Picture, format_: Format, name: str) -> int:
+def bits_of(picture: Picture, format_: Format, name: str) -> int:
     """Bits a channel to write."""
     if picture.bits <= format_.max_bits:
         return picture.bits
@@ -211,23 +224,40 @@ def _to_pixels(picture: Picture, format_: Format, bits: int, name: str) -> Pixel
     _, h, w = rgb.shape
     bands = (1 if picture.grey else 3) + (alpha is not None and not flat)
     pixels = np.empty((h, w, bands), np.uint16 if bits > 8 else np.uint8)
-    shift = 16 - bits if bits > 8 else 0
     # A few rows at a time: a large picture in floating point takes more than all else.
     for top in range(0, h, _ROWS):
         rows = slice(top, top + _ROWS)
-        colour = _finite(rgb[:, rows], name)
-        if picture.grey:
-            # Channels that started equal can part by rounding on their way through a network.
-            colour = colour.mean(0, keepdim=True)
-        parts = [colour]
-        if alpha is not None:
-            share = _finite(alpha[:, rows], name).clamp(0, 1)
-            parts = [colour.clamp(0, 1) * share + (1 - share)] if flat else [colour, share]
-        values = torch.cat(parts).clamp_(0, 1).mul_(2**bits - 1).round_()
-        if shift:
-            values *= 2**shift  # libvips takes the upper bits
-        pixels[rows] = values.permute(1, 2, 0).numpy()
+        share = None if alpha is None else alpha[:, rows]
+        pixels[rows] = pixel_rows(rgb[:, rows], share, flat, picture.grey, bits, name)
     return pixels
+
+
+def pixel_rows(
+    rgb_3nw: Tensor, alpha_1nw: Tensor | None, flat: bool, grey: bool, bits: int, name: str
+) -> Pixels:
+    """Rows as whole numbers over their range: ``(n, w, bands)``.
+
+    Args:
+        rgb_3nw: as in `Picture`.
+        alpha_1nw: theirs, if any.
+        flat: whether they are laid on white.
+        grey: one channel for three.
+        bits: a channel.
+        name: of the file, for messages.
+    """
+    colour = _finite(rgb_3nw, name)
+    if grey:
+        # Channels that started equal can part by rounding on their way through a network.
+        colour = colour.mean(0, keepdim=True)
+    parts = [colour]
+    if alpha_1nw is not None:
+        share = _finite(alpha_1nw, name).clamp(0, 1)
+        parts = [colour.clamp(0, 1) * share + (1 - share)] if flat else [colour, share]
+    values = torch.cat(parts).clamp_(0, 1).mul_(2**bits - 1).round_()
+    if 8 < bits < 16:
+        values *= 2 ** (16 - bits)  # libvips takes the upper bits
+    whole = values.permute(1, 2, 0).numpy()
+    return whole.astype(np.uint16) if bits > 8 else whole.astype(np.uint8)
 
 
 def _opaque(alpha: Tensor | None) -> bool:

@@ -1,0 +1,125 @@
+"""A picture enlarged without its result being held: finished rows go to whoever wants them.
+
+Legend: h w LR size, H W HR size, M classes, n HR rows of a strip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pcsr_lightning.inference.analysis import WHOLE, whole_numbers
+from pcsr_lightning.inference.checks import check_finite, check_picture, check_size
+from pcsr_lightning.inference.decision import Decision
+from pcsr_lightning.inference.engine import Progress
+from pcsr_lightning.inference.execution import Execution
+from pcsr_lightning.inference.flops import Flops, model_macs, original_flops
+from pcsr_lightning.inference.original_rows import original_rows
+from pcsr_lightning.inference.routing_choice import Routing
+from pcsr_lightning.inference.upscaler import check_original, make_engine
+from pcsr_lightning.networks import PCSR, Original
+
+PictureSink = Callable[[Tensor, Tensor], None]
+"""Takes the next rows, ``(3, n, W)`` whole numbers, and their classes, ``(n, W)`` uint8."""
+
+
+@dataclass(frozen=True)
+class RowsDone:
+    """What an enlarged picture took.
+
+    Attributes:
+        flops: the cost.
+        shares: the part of the pixels in each class, heaviest first.
+    """
+
+    flops: Flops
+    shares: tuple[float, ...]
+
+
+def upscale_rows(
+    model: PCSR | Original,
+    image_3hw: Tensor,
+    size: tuple[int, int],
+    sink: PictureSink,
+    routing: Routing,
+    execution: Execution,
+    bits: int = 8,
+    progress: Progress | None = None,
+) -> RowsDone:
+    """One picture, its rows handed over in order as they are finished; the same as ``upscale``'s.
+
+    By ``k`` or with one class, memory does not grow with the height of the result. Adaptive and a
+    budget weigh the whole picture first: they keep 4 bytes for each HR pixel (a budget as many for
+    each class but the last), then one.
+
+    Args:
+        model: on the picture's device.
+        image_3hw: RGB in [0, 1], floating point.
+        size: ``(H, W)``.
+        sink: takes the rows. What it raises ends the work and comes out here.
+        routing: which class each pixel takes.
+        execution: precision and strips.
+        bits: 8 or 16, of the whole numbers.
+        progress: as for ``upscale``.
+
+    Raises:
+        ConfigError: an argument out of range.
+        PCSRError: the network gave NaN or infinite values.
+    """
+    image_13hw = image_3hw[None]
+    check_picture(image_13hw, model.mean.device)
+    lr_size = (int(image_3hw.shape[1]), int(image_3hw.shape[2]))
+    size = check_size(lr_size, size)
+    pairs = _Pairs(sink, bits)
+    with torch.inference_mode():
+        if isinstance(model, Original):
+            return _original(model, image_13hw, size, pairs, routing, execution, progress)
+        decision = Decision(routing, model_macs(model), lr_size, size)
+        engine = make_engine(model, image_13hw, size, execution, decision.needs_whole, progress)
+        done = engine.run(decision, pairs.image, pairs.classes)
+    flops = done.flops(decision.macs, lr_size[0] * lr_size[1], decision.single is None)
+    return RowsDone(flops, tuple(count / sum(done.counts_M) for count in done.counts_M))
+
+
+class _Pairs:
+    """Brings rows and their classes together: with refinement, classes come a row earlier."""
+
+    def __init__(self, sink: PictureSink, bits: int) -> None:
+        self._sink, self._bits = sink, bits
+        self._waiting: Tensor | None = None
+
+    def classes(self, _: int, rows_1nW: Tensor) -> None:
+        waiting, new = self._waiting, rows_1nW[0]
+        self._waiting = new if waiting is None else torch.cat([waiting, new])
+
+    def image(self, _: int, rows_13nW: Tensor) -> None:
+        n = rows_13nW.shape[2]
+        if n == 0:
+            return
+        assert self._waiting is not None
+        class_nW, self._waiting = self._waiting[:n], self._waiting[n:].clone()
+        self._sink(whole_numbers(rows_13nW[0], self._bits).to(WHOLE[self._bits]), class_nW)
+
+
+def _original(
+    model: Original,
+    image_13hw: Tensor,
+    size: tuple[int, int],
+    pairs: _Pairs,
+    routing: Routing,
+    execution: Execution,
+    progress: Progress | None,
+) -> RowsDone:
+    lr_size = (int(image_13hw.shape[2]), int(image_13hw.shape[3]))
+    H, W = check_original(model, lr_size, size, routing)
+    for top, sr_13nW in original_rows(model, image_13hw, execution):
+        check_finite(sr_13nW, "the enlarged picture")
+        n = sr_13nW.shape[2]
+        pairs.classes(top, torch.zeros(1, n, W, dtype=torch.uint8, device=sr_13nW.device))
+        pairs.image(top, sr_13nW)
+        if progress is not None:
+            progress((top + n) / H)
+    return RowsDone(original_flops(model, lr_size[0] * lr_size[1]), (1.0,))
