@@ -25,7 +25,7 @@ from pcsr_lightning.inference import output_size
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.networks import PCSR, Original, PixelMLP, evaluating
 from pcsr_lightning.networks.backbones.carn import Merge
-from pcsr_lightning.routing import CostRule, assign_adaptive, class_costs
+from pcsr_lightning.routing import CostRule, assign_adaptive, class_costs, refines_at
 from pcsr_lightning.routing import refine as refine_seams
 
 BLOCK = 300_000
@@ -53,7 +53,7 @@ def plain_upscale(
     *,
     classes_HW: Tensor | None = None,
     cost: CostRule | str = CostRule.PROPORTIONAL,
-    refine: bool = True,
+    refine: bool | None = None,
 ) -> PlainResult:
     """Enlarges one picture in the published way (PCSR, ECCV 2024, Sec. 3).
 
@@ -66,7 +66,7 @@ def plain_upscale(
         classes_HW: classes decided elsewhere. The classifier is run all the same, since a way that
             decides by itself has to run it.
         cost: how FLOPs become the costs of Eq. 9.
-        refine: whether light pixels beside heavy ones are smoothed.
+        refine: whether light pixels beside heavy ones are smoothed; ``None``: by the scale.
 
     Raises:
         ConfigError: more than one picture, or a model without a classifier.
@@ -102,7 +102,7 @@ def plain_upscale(
         out_Q3 += _look_up(lr_13hw, coord_Q2, "bilinear")
         sr_13HW = out_Q3.T.reshape(1, 3, H, W) + mean
         class_HW = class_Q.view(H, W)
-        if refine:
+        if refines_at((H / lr_size[0], W / lr_size[1]), refine):
             sr_13HW = refine_seams(sr_13HW, class_HW[None], model.num_classes)
         sr_13HW = sr_13HW.clamp(0, 1)
     counts_M = torch.bincount(class_Q, minlength=model.num_classes).tolist()

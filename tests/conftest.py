@@ -31,11 +31,13 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_log_file_stays_open() -> Iterator[None]:
-    """A command run within the tests' own process leaves its log file's handler behind."""
-    yield
+def logging_is_put_back() -> Iterator[None]:
+    """A command run within the tests' own process sets its handlers, on streams that then close."""
     root = logging.getLogger()
+    before = root.handlers[:]
+    yield
     for handler in root.handlers[:]:
-        if isinstance(handler, logging.FileHandler) and handler.baseFilename != os.devnull:
+        if handler not in before:
             root.removeHandler(handler)
-            handler.close()
+            if isinstance(handler, logging.FileHandler):
+                handler.close()

@@ -57,7 +57,7 @@ def runs_of_jobs(folder: Path) -> WandbRuns | None:
     for path in sorted(folder.glob("*/.hydra/config.yaml")):
         cfg = OmegaConf.load(path)
         if str(OmegaConf.select(cfg, "logger._target_")).endswith("WandbLogger"):
-            OmegaConf.update(cfg, "logger.save_dir", str(folder))  # a job's own folder until now
+            OmegaConf.update(cfg, "logger.save_dir", str(folder.resolve()))  # until now a job's own
             logger = OmegaConf.to_container(cfg.logger, resolve=True)
             assert isinstance(logger, dict)
             named = {str(key): value for key, value in logger.items() if key != "name"}
