@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -60,9 +61,21 @@ def remove_halves(path: Path) -> None:
     Attempts that still go on, here or in another process of this machine, are left alone.
     """
     for half in path.parent.glob(f"{escape(_beginning(path))}*.tmp"):
-        with suppress(FileNotFoundError):  # another process was faster
-            if not _in_work(half):
-                half.unlink()
+        _remove_half(half)
+
+
+def remove_all_halves(folder: Path) -> None:
+    """:func:`remove_halves` of all that killed processes wrote in a folder, if there is one."""
+    for half in folder.glob(".*.tmp"):
+        # with the process's id, as :func:`whole_file` names them
+        if re.fullmatch(r"\..+\.\d+(-[0-9a-f]+)?\.tmp", half.name):
+            _remove_half(half)
+
+
+def _remove_half(half: Path) -> None:
+    with suppress(FileNotFoundError):  # another process was faster
+        if not _in_work(half):
+            half.unlink()
 
 
 def _beginning(path: Path) -> str:

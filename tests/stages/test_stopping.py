@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pcsr_lightning.stages.checkpoints import remove_leftovers
 from pcsr_lightning.stages.stopping import StopBetweenSteps, checkpoint_of_restart
 from pcsr_lightning.train import main
+from pcsr_lightning.whole_files import remove_all_halves
 
 SENDER = '''
 import os
@@ -239,6 +239,12 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     kept = ["last.ckpt", ".lock", ".notes.tmp", "a.5.tmp"]
     for name in left + kept:
         (tmp_path / name).write_bytes(b"x")
-    remove_leftovers(tmp_path)
-    remove_leftovers(tmp_path / "missing")
+    # and what a writer that ends amid its work really leaves
+    ended = "import os\nwith whole_file(path):\n    os._exit(0)\n"
+    begun = "from pathlib import Path\nfrom pcsr_lightning.whole_files import whole_file\n"
+    code = f"{begun}path = Path({str(tmp_path / 'best.ckpt')!r})\n{ended}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert len(list(tmp_path.glob(".best.ckpt.*.tmp"))) == 1
+    remove_all_halves(tmp_path)
+    remove_all_halves(tmp_path / "missing")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,6 @@ class WholeCheckpoints(TorchCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         write_whole(target, content.getvalue())
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Removes what killed processes have left half-written in a folder, which may be missing."""
-    for path in folder.glob(".*.tmp"):
-        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):  # write_whole's, with the process's id
-            path.unlink(missing_ok=True)
 
 
 def with_validation_ahead(checkpoint: dict[str, Any], counted: bool) -> None:

@@ -21,8 +21,9 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from pcsr_lightning.stages.checkpoints import remove_leftovers, with_validation_ahead
+from pcsr_lightning.stages.checkpoints import with_validation_ahead
 from pcsr_lightning.weights import LAST
+from pcsr_lightning.whole_files import remove_all_halves
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
@@ -69,7 +70,7 @@ class StopBetweenSteps(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if trainer.is_global_zero:
             for folder in (self.checkpoint.parent, self.checkpoint.parent.parent):
-                remove_leftovers(folder)
+                remove_all_halves(folder)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Spawned processes are left alone: their parent would not wait for their checkpoint.
