@@ -3,8 +3,10 @@
 import logging
 import os
 import signal
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,3 +43,30 @@ def logging_is_put_back() -> Iterator[None]:
             root.removeHandler(handler)
             if isinstance(handler, logging.FileHandler):
                 handler.close()
+
+
+@pytest.fixture(scope="session")
+def records() -> Callable[[Path], Iterator[Any]]:
+    """Reads the messages of a ``.wandb`` file: LevelDB's log format, after a header of 7 bytes."""
+    from wandb.proto import wandb_internal_pb2
+
+    block, header = 32768, 7
+
+    def read(path: Path) -> Iterator[Any]:
+        data, at, message = path.read_bytes(), header, b""
+        assert data[:4] == b":W&B"
+        while at + header <= len(data):
+            left = block - at % block
+            if left < header:  # the rest of a block too short for a record
+                at += left
+                continue
+            _, length, kind = struct.unpack("<IHB", data[at : at + header])
+            message += data[at + header : at + header + length]
+            at += header + length
+            if kind in (1, 4):  # whole, or the last part
+                record = wandb_internal_pb2.Record()
+                record.ParseFromString(message)
+                yield record
+                message = b""
+
+    return read

@@ -2,10 +2,9 @@
 
 import json
 import os
-import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from wandb.proto import wandb_internal_pb2
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.published import published_points
@@ -21,7 +19,7 @@ from pcsr_lightning.evaluation.wandb_report import WandbRuns, flat_numbers, grou
 from pcsr_lightning.networks import build_network, default_config
 from pcsr_lightning.weights import save
 
-BLOCK, HEADER, FILE_HEADER = 32768, 7, 7
+Records = Callable[[Path], Iterator[Any]]
 
 
 @dataclass
@@ -38,25 +36,7 @@ class Logged:
     exit_code: int | None = None
 
 
-def records(path: Path) -> Iterator[Any]:
-    """The messages of a ``.wandb`` file: LevelDB's log format, after a header of seven bytes."""
-    data, at, message = path.read_bytes(), FILE_HEADER, b""
-    while at + HEADER <= len(data):
-        left = BLOCK - at % BLOCK
-        if left < HEADER:  # the rest of a block too short for a record
-            at += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + HEADER])
-        message += data[at + HEADER : at + HEADER + length]
-        at += HEADER + length
-        if kind in (1, 4):  # whole, or the last part
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(message)
-            yield record
-            message = b""
-
-
-def read(file: Path) -> Logged:
+def read(file: Path, records: Records) -> Logged:
     logged = Logged()
 
     def keep(items: Any, into: dict[str, Any]) -> None:
@@ -80,8 +60,8 @@ def read(file: Path) -> Logged:
     return logged
 
 
-def runs(folder: Path) -> list[Logged]:
-    return [read(file) for file in sorted(folder.glob("**/offline-run-*/*.wandb"))]
+def runs(folder: Path, records: Records) -> list[Logged]:
+    return [read(file, records) for file in sorted(folder.glob("**/offline-run-*/*.wandb"))]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +94,9 @@ def evaluate(files: Path, cwd: Path, *settings: str, code: int = 0) -> str:
 
 
 @pytest.mark.parametrize("sweep", ["jobs", "values"])
-def test_a_group_of_runs_to_compare(sweep: str, files: Path, tmp_path: Path) -> None:
+def test_a_group_of_runs_to_compare(
+    sweep: str, files: Path, tmp_path: Path, records: Records
+) -> None:
     """One run a value and one over all, whether each value is a job or all are swept in one."""
     offline = ("logger=wandb", "logger.offline=true", "published=true")
     if sweep == "jobs":
@@ -124,7 +106,7 @@ def test_a_group_of_runs_to_compare(sweep: str, files: Path, tmp_path: Path) -> 
         )  # fmt: skip
     else:
         evaluate(files, tmp_path, *offline, "sweep=k", "sweep_values=[0,1]", "hydra.run.dir=all")
-    found = {run.name: run for run in runs(tmp_path)}
+    found = {run.name: run for run in runs(tmp_path, records)}
     assert len(found) == 3
     assert {run.group for run in found.values()} == {f"{tmp_path.name}-all"}
     assert {run.exit_code for run in found.values()} == {0}
@@ -175,7 +157,7 @@ def check_pictures_and_table(folder: Path) -> None:
     assert sizes == {(2 * 72, 56), (2 * 48, 64)}
 
 
-def test_a_single_run_that_fails_is_marked(files: Path, tmp_path: Path) -> None:
+def test_a_single_run_that_fails_is_marked(files: Path, tmp_path: Path, records: Records) -> None:
     """And W&B's own variable says offline too."""
     bad = tmp_path / "one" / "pictures" / "a.png"
     bad.mkdir(parents=True)
@@ -196,7 +178,7 @@ def test_a_single_run_that_fails_is_marked(files: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "error: " in done.stderr
     assert "AssertionError" not in done.stderr
-    [run] = runs(tmp_path)
+    [run] = runs(tmp_path, records)
     assert (run.name, run.group, run.tags, run.exit_code) == ("mine", "ours", ("x",), 1)
     assert len(list(tmp_path.glob("plain/**/metrics.json"))) == 1
 

@@ -2,19 +2,17 @@
 
 import json
 import os
-import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from wandb.proto import wandb_internal_pb2
 
-BLOCK, HEADER, FILE_HEADER = 32768, 7, 7
+Records = Callable[[Path], Iterator[Any]]
 SETTINGS = (
     "backbone.args={d:8,s:4,m:1}",
     "backbone.upsamplers=[[8,8],[8]]",
@@ -29,25 +27,6 @@ SETTINGS = (
     "trainer.log_every_n_steps=1",
     "callbacks.progress=null",
 )
-
-
-def records(path: Path) -> Iterator[Any]:
-    """The messages of a ``.wandb`` file: LevelDB's log format, after a header of seven bytes."""
-    data, at, message = path.read_bytes(), FILE_HEADER, b""
-    assert data[:4] == b":W&B"
-    while at + HEADER <= len(data):
-        left = BLOCK - at % BLOCK
-        if left < HEADER:  # the rest of a block too short for a record
-            at += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + HEADER])
-        message += data[at + HEADER : at + HEADER + length]
-        at += HEADER + length
-        if kind in (1, 4):  # whole, or the last part
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(message)
-            yield record
-            message = b""
 
 
 def train(cwd: Path, *settings: str) -> None:
@@ -67,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "two"
 
 
-def test_all_of_a_training_is_in_its_run(run: Path) -> None:
+def test_all_of_a_training_is_in_its_run(run: Path, records: Records) -> None:
     [file] = run.glob("wandb/offline-run-*/*.wandb")
     found = list(records(file))
     kinds = {record.WhichOneof("record_type") for record in found}

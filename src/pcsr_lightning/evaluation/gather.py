@@ -65,11 +65,16 @@ def runs_of_jobs(folder: Path) -> WandbRuns | None:
     return None
 
 
+def job_folders(folder: Path) -> list[Path]:
+    """The folders of a multirun's jobs, in the order of their numbers."""
+    found = [p for p in folder.iterdir() if p.name.isdecimal()] if folder.is_dir() else []
+    return sorted(found, key=lambda path: int(path.name))
+
+
 def finished_jobs(folder: Path) -> list[dict[str, Any]]:
     """The metrics of a multirun's jobs, in the order of their numbers."""
     found = []
-    numbered = [p for p in folder.iterdir() if p.name.isdecimal()] if folder.is_dir() else []
-    for job in sorted(numbered, key=lambda path: int(path.name)):
+    for job in job_folders(folder):
         try:
             content = json.loads((job / METRICS).read_text(encoding="utf-8"))
         except (OSError, ValueError):

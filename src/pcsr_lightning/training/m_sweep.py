@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pcsr_lightning.errors import PCSRError
+from pcsr_lightning.evaluation.gather import job_folders
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.report import METRICS, decibels, print_table, shares
 from pcsr_lightning.run_folder import outside_rank
@@ -130,12 +131,6 @@ def failure_kept(run_dir: Path, abrupt: bool = False) -> Iterator[None]:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_whole(run_dir / FAILED, json.dumps(content, indent=2).encode())
         print(f"error: {text}", file=sys.stderr)
-
-
-def job_folders(folder: Path) -> list[Path]:
-    """The folders of a multirun's jobs, in the order of their numbers."""
-    found = [p for p in folder.iterdir() if p.name.isdecimal()] if folder.is_dir() else []
-    return sorted(found, key=lambda path: int(path.name))
 
 
 def gather(folder: Path) -> tuple[list[Row], list[Failure]]:
