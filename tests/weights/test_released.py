@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 import pcsr_lightning
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.evaluation import benchmark
-from pcsr_lightning.inference import Routing
+from pcsr_lightning.inference import Routing, upscale
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.weights import DEFAULT_MODEL, find_model, list_models
+from pcsr_lightning.weights.registry import RELEASED
 
 SIZES = {
     "carn-pcsr-multi": 168_970,
@@ -82,5 +85,25 @@ def test_set14_by_the_tables_protocol(name: str, shared: Path) -> None:
 
 
 def test_they_are_small_enough_to_ship() -> None:
-    sizes = [find_model(name).stat().st_size for name in list_models()]
+    sizes = [path.stat().st_size for path in RELEASED.iterdir() if path.suffix != ".md"]
     assert sum(sizes) < MEGABYTES * 10**6
+
+
+ROUTED = [name for name in SIZES if "pcsr" in name]
+
+
+@pytest.fixture(scope="module")
+def sea_13hw(shared: Path) -> Tensor:
+    """A sea with rocks below a clear sky, small enough that every rock has detail."""
+    photograph = pcsr_lightning.pictures.read(shared / "images/large/morning-at-sea.jpg").rgb
+    return torch.nn.functional.avg_pool2d(photograph, 24)[None]
+
+
+@pytest.mark.parametrize("name", ROUTED)
+def test_hard_pixels_are_at_edges_and_not_in_the_sky(name: str, sea_13hw: Tensor) -> None:
+    found = upscale(released(name)[0], sea_13hw, 4)
+    heavy_HW = found.assignment[0] == 0
+    steep_HW = torch.hypot(*torch.gradient(found.image[0].mean(0)))
+    sky_HW = heavy_HW[8 : len(heavy_HW) // 4, 8:-8]  # the picture's border is an edge to it
+    assert sky_HW.float().mean() < heavy_HW.float().mean() / 4
+    assert steep_HW[heavy_HW].mean() > 4 * steep_HW[~heavy_HW].mean()

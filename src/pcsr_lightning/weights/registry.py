@@ -13,11 +13,20 @@ from pcsr_lightning.weights.files import load_model_file
 
 DEFAULT_MODEL = "carn-pcsr-multi"
 RELEASED = Path(__file__).parent / "released"
+"""What ships with the package: six megabytes at most, all together."""
+CHECKOUT = Path(__file__).resolve().parents[3] / "models"
+"""What is too large for that; a checkout has it, an installed wheel does not."""
 
 
 def list_models() -> list[str]:
-    """The names of the models that ship with the package."""
-    return sorted(path.stem for path in RELEASED.glob("*.safetensors"))
+    """The names of the released models: those of the package, and in a checkout of ``models/``."""
+    return sorted(path.stem for folder in _folders() for path in folder.glob("*.safetensors"))
+
+
+def _folders() -> list[Path]:
+    # beside an installed wheel, a folder of that name would be anybody's
+    checkout = CHECKOUT.with_name("pyproject.toml").is_file()
+    return [RELEASED, CHECKOUT] if checkout else [RELEASED]
 
 
 def find_model(name_or_file: str | Path) -> Path:
@@ -31,7 +40,8 @@ def find_model(name_or_file: str | Path) -> Path:
         ModelFileError: neither a released model nor an existing file.
     """
     if str(name_or_file) in list_models():
-        return RELEASED / f"{name_or_file}.safetensors"
+        files = (folder / f"{name_or_file}.safetensors" for folder in _folders())
+        return next(file for file in files if file.is_file())
     try:
         path = Path(name_or_file).expanduser()
         mode = path.stat().st_mode
