@@ -91,12 +91,11 @@ def earlier_model(
     """What the stage builds on: ``init``, else the newest finished run of the stage before.
 
     The first stage and the original start from nothing, unless ``init`` names a model to go on
-    with: for other pictures, say, or more scales. An original may also start from a PCSR model,
-    whose backbone it takes.
+    with: for other pictures, say, or more scales.
 
     Raises:
         ConfigError: there is no such run; the message has the command that makes one. Or ``init``
-            is an original model where the stage needs a PCSR model.
+            is a PCSR model where the stage needs an original one, or the other way round.
     """
     if stage in ("original", "1") and init is None:
         return None
@@ -112,8 +111,11 @@ def earlier_model(
             )
         init = str(found[0])
     model, _ = load_model_file(find_model(init))
-    if isinstance(model, Original) and stage != "original":
-        raise ConfigError(f"init={init} is an original model; stage={stage} needs a PCSR model")
+    if isinstance(model, Original) != (stage == "original"):
+        kinds = (
+            ("an original", "a PCSR") if isinstance(model, Original) else ("a PCSR", "an original")
+        )
+        raise ConfigError(f"init={init} is {kinds[0]} model; stage={stage} needs {kinds[1]} model")
     log.info("stage %s builds on %s", stage, init)
     return model
 

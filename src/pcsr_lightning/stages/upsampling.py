@@ -153,24 +153,18 @@ def forward(stage: PCSRStage, batch: TrainBatch) -> tuple[Tensor, Tensor, Tensor
 def go_on(earlier: PCSR | Original, network: PCSR | Original) -> None:
     """Starts a first stage, or an original model, from the same parts of a trained model, in place.
 
-    From a PCSR model an original takes the backbone, and keeps its own, untrained tail.
-
     Raises:
         ConfigError: the networks do not fit each other; the message names both.
     """
     before, after = earlier.config(), network.config()
-    if isinstance(earlier, PCSR) and isinstance(network, Original):
-        shared = ("backbone", "mean")
-        before, after = ({key: config[key] for key in shared} for config in (before, after))
-    elif isinstance(earlier, PCSR):
+    if isinstance(earlier, PCSR):
         before = {**before, "upsamplers": before["upsamplers"][:1], "classifier": None}
     if before != after:
         raise ConfigError(
             f"init is a model of {_words(before)}; this stage's is of {_words(after)}"
         )
     mine = network.state_dict()
-    same = {k: v for k, v in earlier.state_dict().items() if k in mine}
-    network.load_state_dict({**mine, **same})
+    network.load_state_dict({k: v for k, v in earlier.state_dict().items() if k in mine})
 
 
 def _words(config: dict[str, Any]) -> str:
