@@ -16,12 +16,14 @@ from pcsr_lightning.weights import DEFAULT_MODEL, find_model, list_models
 from pcsr_lightning.weights.registry import RELEASED
 
 SIZES = {
+    "bsrn-pcsr-x4": 198_124,
     "carn-pcsr-multi": 168_970,
     "carn-pcsr-x4": 168_970,
     "carn-pcsr-x4-m3": 180_750,
     "fsrcnn-pcsr-x4": 24_502,
 }
 SET14 = {
+    "bsrn-pcsr-x4": 25.9,
     "carn-pcsr-multi": 26.1,
     "carn-pcsr-x4": 26.1,
     "carn-pcsr-x4-m3": 26.1,

@@ -15,6 +15,8 @@ from pcsr_lightning.networks import PCSR, Original
 
 SWEEP = (2.0, 1.0, 0.5, 0.25, 0.0, -0.1, -0.25, -0.5)
 """The values of ``k`` on a model's curve, from cheap to costly."""
+LABELLED = (2.0, 1.0, 0.5, 0.0, -0.5)
+"""Those with their names in the figure, where all would cover each other."""
 COST = "proportional"
 """The cost under which ``k`` means what it means in the paper's tables."""
 
@@ -103,7 +105,11 @@ def draw_curve(found: Sequence[Measured], name: str, path: Path) -> None:
         path: of the file.
     """
     points = [
-        OurPoint(m.gflops_published, m.psnr, m.routing) for m in found if m.routing != "adaptive"
+        OurPoint(
+            m.gflops_published, m.psnr, m.routing if m.k is None or m.k in LABELLED else ""
+        )
+        for m in found
+        if m.routing != "adaptive"
     ]
     title = f"{found[0].dataset}, x{found[0].scale:g}"
     save_figure(psnr_flops(points, name=name, title=title), path)
