@@ -5,6 +5,7 @@
 #   PIP_ARGS='--extra-index-url …' more words for each `pip install`
 #   WORKERS=4                      how many tests run at once (default: 2), a thread each
 #   PYTEST_ARGS='-k routing -x'    more words for pytest
+#   APP_ARGS='--port 8000'         more words for the demo page
 
 MODEL ?= fsrcnn-pcsr-x4
 TRAIN ?= data/DIV2K/DIV2K_train_HR
@@ -15,13 +16,16 @@ RUN := .venv/bin/python
 PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help demo release notebooks test test-all lint types check format wheel wheel-check clean distclean core-env dev-env
+.PHONY: help demo app release notebooks docs docs-serve test test-all browser-test lint types check format wheel wheel-check clean distclean core-env demo-env dev-env
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: core-env ## upscale a shipped photograph x4 in five ways and compare them
 	$(RUN) -m pcsr_lightning.demo
+
+app: demo-env ## serve the demo page on 127.0.0.1 (APP_ARGS='--port 8000' for more words)
+	$(RUN) -m pcsr_lightning.app $(APP_ARGS)
 
 release: core-env ## train, measure and write MODEL=… from TRAIN=… VALID=… TEST="…" (WORDS="…" to the training)
 	$(RUN) -m pcsr_lightning.release $(MODEL) --train "$(TRAIN)" $(if $(VALID),--valid "$(VALID)") \
@@ -30,11 +34,20 @@ release: core-env ## train, measure and write MODEL=… from TRAIN=… VALID=…
 notebooks: dev-env ## run the notebooks and keep their outputs (SET14=FOLDER for the third)
 	$(RUN) notebooks/execute.py
 
-test: dev-env ## run the tests, but for the slow ones
+test: dev-env ## run the tests, but for the slow ones and those in a browser
 	$(PYTEST) $(PYTEST_ARGS)
 
 test-all: dev-env ## run the slow tests too: whole benchmarks, exports to ONNX
-	$(PYTEST) -m "slow or not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not browser" $(PYTEST_ARGS)
+
+docs: dev-env ## build the documentation into site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
+docs-serve: dev-env ## show the documentation in a browser, and changes as they are made
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs serve
+
+browser-test: dev-env ## try the demo page in a real Chromium, which has to be installed
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m browser tests/browser $(PYTEST_ARGS)
 
 lint: dev-env ## check style and formatting
 	$(RUN) -m ruff check .
@@ -56,7 +69,7 @@ wheel-check: core-env ## build the wheel, install it elsewhere and run the three
 	scripts/wheel_check.sh
 
 clean: ## remove what builds and tools leave behind (outputs/ and .venv stay)
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests scripts -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and remove .venv
@@ -65,6 +78,9 @@ distclean: clean ## clean, and remove .venv
 # Return at once when .venv is up to date.
 core-env:
 	@scripts/install.sh core
+
+demo-env:
+	@scripts/install.sh demo
 
 dev-env:
 	@scripts/install.sh dev

@@ -2,7 +2,8 @@
 # Puts into .venv what the Makefile's targets need, unless it is there already.
 #
 #   scripts/install.sh core    this library, editable, and what it depends on
-#   scripts/install.sh dev     the same with the tools of the extra "dev"
+#   scripts/install.sh demo    the same with the extra "demo", for the demo page
+#   scripts/install.sh dev     the same with the tools of the extra "dev", which holds "demo"
 #
 # PYTHON, TORCH and PIP_ARGS: see the Makefile.
 #
@@ -18,8 +19,9 @@ die() { say "$1"; exit 1; }
 
 case ${1:-} in
     core) target=. ;;
+    demo) target='.[demo]' ;;
     dev) target='.[dev]' ;;
-    *) die "usage: $0 core|dev" ;;
+    *) die "usage: $0 core|demo|dev" ;;
 esac
 cd -- "$(dirname -- "$0")/.."
 stamp=.venv/.installed-$1
@@ -118,15 +120,17 @@ if [ -n "$why" ]; then
     install_torch
 elif [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
+elif [ "$1" = demo ] && [ "$(cat .venv/.installed-dev 2>/dev/null)" = "$wanted" ]; then
+    exit 0
 fi
 
 say "installing pcsr_lightning ($1)"
 before=$(cat .venv/.installed-core 2>/dev/null || true)
-rm -f .venv/.installed-core .venv/.installed-dev
+rm -f .venv/.installed-core .venv/.installed-demo .venv/.installed-dev
 if ! pip_install --editable "$target"; then
     # pip has put things back as they were: what was sound before still is
     if [ -n "$before" ]; then printf '%s\n' "$before" >.venv/.installed-core; fi
     die "pip failed (above). Nothing else was done."
 fi
-if [ "$1" = dev ]; then printf '%s\n' "$wanted" >"$stamp"; fi
+if [ "$1" != core ]; then printf '%s\n' "$wanted" >"$stamp"; fi
 printf '%s\n' "$wanted" >.venv/.installed-core

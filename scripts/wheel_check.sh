@@ -45,6 +45,8 @@ needed = [
     "pcsr_lightning/upscale.py",
     "pcsr_lightning/conf/train.yaml",
     "pcsr_lightning/conf/evaluate.yaml",
+    "pcsr_lightning/app/page.css",
+    "pcsr_lightning/app/viewer.*",
     "pcsr_lightning/weights/released/*.safetensors",
     "pcsr_lightning/weights/released/*.json",
     "pcsr_lightning/data/sample/*.png",

@@ -1,0 +1,8 @@
+"""The demo page: a picture, one slider for what it may cost, and what comes of it.
+
+    python -m pcsr_lightning.app
+
+Rooms: ``__main__`` the door, ``page`` the layout and which event calls what, ``handlers`` what the
+events do, ``session`` what is kept of a visitor, ``work`` the computing, ``words`` what is said of
+it, ``look`` theme and styles. Only ``page``, ``handlers``, ``look`` and the door know of Gradio.
+"""

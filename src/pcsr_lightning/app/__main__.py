@@ -1,0 +1,198 @@
+"""The door of the demo page: ``python -m pcsr_lightning.app``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.plain_door import ending_at_once, guarded, stop_if_told
+
+HOST, PORT = "127.0.0.1", 7860
+PORTS_TRIED = 20
+MAX_PIXELS = 2**23
+"""4K (3840 x 2160) fits in."""
+SWEEP_SECONDS = 60.0
+UPLOAD_BYTES = 32 * 2**20
+MOST_VISITORS = 64
+MOST_WAITING = 64
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m pcsr_lightning.app",
+        description="Serve the demo page: drop a picture, move one slider, and see what it costs.",
+        epilog="It runs until Ctrl-C (exit code 130) or SIGTERM (143). 1: error, 2: wrong usage.",
+    )
+    p.add_argument(
+        "--host",
+        default=HOST,
+        help="address to listen on; 0.0.0.0 lets other machines in, unencrypted "
+        "(default: %(default)s)",
+    )
+    p.add_argument(
+        "--port", type=_port, help=f"(default: the first free one from {PORT} up)", metavar="N"
+    )
+    p.add_argument(
+        "--max-pixels",
+        type=_count,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="refuse to make pictures with more pixels (default: %(default)s); one takes about 60 "
+        "bytes of memory",
+    )
+    p.add_argument(
+        "--model",
+        metavar="NAME_OR_FILE",
+        help="the model that is chosen at first; a file is offered besides the released ones",
+    )
+    p.add_argument("--threads", type=_count, metavar="N", help="processor threads (default: all)")
+    p.add_argument("--debug", action="store_true", help="show the whole trace of an error")
+    return p
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 2**16:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 65535")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) < 2**40:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves until Ctrl-C or SIGTERM; returns the exit code."""
+    args = parser().parse_args(argv)
+
+    def task() -> int:
+        check_installed()
+        folder = Path(tempfile.mkdtemp(prefix="pcsr-app-"))
+        try:
+            serve(args, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return 0
+
+    return guarded(task, args.debug)
+
+
+def check_installed() -> None:
+    """Refuses to start without the extra.
+
+    Raises:
+        ConfigError: Gradio is not installed.
+    """
+    if find_spec("gradio") is None:
+        raise ConfigError(
+            'the demo page needs gradio, which is not installed: pip install "pcsr_lightning[demo]"'
+        )
+
+
+def serve(args: argparse.Namespace, folder: Path) -> None:
+    """Runs the page.
+
+    Args:
+        args: the command line's values.
+        folder: for uploads and results; nothing is written elsewhere.
+
+    Raises:
+        PCSRError: the model cannot be used.
+        OSError: the address cannot be listened on.
+    """
+    # Before Gradio is imported: it reads these then.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
+    port = free_port(args.host, args.port)
+    with ending_at_once():
+        import torch
+
+        from pcsr_lightning.app.work import model_named
+        from pcsr_lightning.weights import DEFAULT_MODEL, list_models
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    model = args.model or DEFAULT_MODEL
+    model_named(model)
+    names = list_models()
+    names = names if model in names else [model, *names]
+    with ending_at_once():
+        from pcsr_lightning.app import look
+        from pcsr_lightning.app.handlers import Handlers
+        from pcsr_lightning.app.page import build
+        from pcsr_lightning.app.session import Sessions
+    sessions = Sessions(folder / "results")
+    page = build(Handlers(sessions, args.max_pixels), names, model, folder / "samples")
+    page.queue(default_concurrency_limit=1, max_size=MOST_WAITING)
+    page.launch(
+        server_name=args.host,
+        server_port=port,
+        share=False,
+        inbrowser=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        footer_links=[],
+        allowed_paths=[str(folder / "results"), str(folder / "samples")],
+        max_file_size=max(UPLOAD_BYTES, 8 * args.max_pixels),
+        state_session_capacity=MOST_VISITORS,
+        theme=look.theme(),
+        css=look.text("page.css"),
+    )
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    print(f"http://{host}:{port}/  (Ctrl-C ends it)", flush=True)
+    try:
+        wait(sessions.sweep)
+    finally:
+        page.close(verbose=False)
+
+
+def wait(sweep: Callable[[], None]) -> None:
+    """Sleeps for good, but for a sweep now and then; a signal's exception ends it."""
+    never = threading.Event()
+    while True:
+        never.wait(SWEEP_SECONDS)
+        stop_if_told()
+        sweep()
+
+
+def free_port(host: str, wanted: int | None) -> int:
+    """A port that can be listened on.
+
+    Raises:
+        ConfigError: the one that is wanted is taken, or no such address is this machine's.
+    """
+    tried = [wanted] if wanted is not None else list(range(PORT, PORT + PORTS_TRIED))
+    problem: OSError | None = None
+    for port in tried:
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+                return port
+        except OSError as error:
+            problem = error
+    assert problem is not None
+    where = f"port {wanted}" if wanted is not None else f"ports {PORT} to {tried[-1]}"
+    raise ConfigError(
+        f"cannot listen on {host}, {where} ({problem.strerror}): give another --host or --port"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""What is kept of each visitor: in memory, for a while, and never more than a bound allows."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from pcsr_lightning.app.loading import Loaded
+from pcsr_lightning.app.measure import Meter
+from pcsr_lightning.inference import Routing, UpscaleResult
+from pcsr_lightning.inference.rerouting import Rerouter
+
+KEPT_SECONDS = 3600.0
+"""After so long without a request a visitor is forgotten."""
+KEPT_SESSIONS = 64
+KEPT_BYTES = 2 * 2**30
+"""Features and finished pixels of all visitors together; those of the longest idle go first."""
+
+FIRST_COMPUTE = 70
+"""Percent: above the floor of all released models but BSRN at scale 4, and far below all-heavy."""
+LOWEST_BUDGET = 1e-6
+BY_BUDGET, BY_K, ADAPTIVE = "compute budget", "k", "adaptive"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the page's controls say.
+
+    Attributes:
+        model: a name or file.
+        scale: 1 to 8.
+        compute: the budget in percent of the all-heavy cost.
+        way: ``compute budget``, ``k`` or ``adaptive``.
+        k: for the way ``k``.
+    """
+
+    model: str
+    scale: float
+    compute: float = FIRST_COMPUTE
+    way: str = BY_BUDGET
+    k: float = 0.0
+
+    @property
+    def routing(self) -> Routing:
+        """The library's word for it. At 0 % every pixel goes to the lightest class."""
+        if self.way == BY_K:
+            return Routing(k=float(self.k))
+        if self.way == ADAPTIVE:
+            return Routing("adaptive")
+        return Routing("budget", budget=min(1.0, max(LOWEST_BUDGET, self.compute / 100)))
+
+
+Ticket = tuple[int, Choices]
+"""One request: which picture (they are numbered) under which choices."""
+
+
+@dataclass
+class FirstRun:
+    """What it took to enlarge the picture the first time.
+
+    Attributes:
+        seconds: all of it, with what was computed in vain because a newer request came.
+        peak: bytes beyond what was held before.
+    """
+
+    seconds: float
+    peak: int | None
+
+
+@dataclass
+class Heavy:
+    """The all-heavy run of a picture."""
+
+    image_3HW: Tensor
+    seconds: float
+    peak: int | None
+
+
+@dataclass
+class Run:
+    """What came of the last request.
+
+    Attributes:
+        seconds: for this very routing, the features being there.
+        reused: features and probabilities were there already.
+    """
+
+    ticket: Ticket
+    result: UpscaleResult
+    seconds: float
+    reused: bool
+
+
+@dataclass
+class Session:
+    """One visitor's picture and all that was computed of it.
+
+    Attributes:
+        folder: for the files that the page shows; goes with the session.
+        number: of the picture, counted up.
+        wanted: the newest request; work on any other stops.
+        key: what ``rerouter`` was made for: picture number, model and size.
+        reference: a picture that the visitor gave to compare with, and its name.
+        features: what the backbone's part of the first run took.
+        spent: seconds that runs took since then.
+        views: files that the page shows, by name.
+        shown: the request whose result they are of.
+        lock: held by whoever computes or changes what was computed.
+    """
+
+    folder: Path
+    number: int = 0
+    loaded: Loaded | None = None
+    wanted: Ticket | None = None
+    key: tuple[int, str, tuple[int, int]] | None = None
+    reference: tuple[str, Tensor] | None = None
+    rerouter: Rerouter | None = None
+    features: Meter = field(default_factory=Meter)
+    spent: float = 0.0
+    first: FirstRun | None = None
+    heavy: Heavy | None = None
+    run: Run | None = None
+    views: dict[str, Path] = field(default_factory=dict)
+    shown: str | None = None
+    used: float = field(default_factory=time.monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def show(self, loaded: Loaded) -> None:
+        """Takes a new picture; work on the old one stops."""
+        self.number += 1
+        self.wanted = None
+        with self.lock:
+            self.loaded, self.reference = loaded, None
+            self.forget_work()
+
+    def end(self) -> None:
+        """The visitor has gone: work stops, and nothing is kept."""
+        self.number += 1
+        self.wanted = None
+        with self.lock:
+            self.loaded = self.reference = None
+            self.forget_work()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def forget_work(self) -> None:
+        """Drops whatever can be computed again."""
+        self.key = self.rerouter = self.first = self.heavy = self.run = self.shown = None
+        for path in self.views.values():
+            path.unlink(missing_ok=True)
+        self.views = {}
+
+    def new_file(self, suffix: str = ".png") -> Path:
+        """A name that nobody can guess."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / f"{secrets.token_urlsafe(16)}{suffix}"
+
+    def keep_view(self, name: str, path: Path) -> None:
+        """Shows a file under a name, in place of the one before, which stays for one more turn."""
+        before, older = self.views.get(name), self.views.get(f"{name} before")
+        if older is not None:
+            older.unlink(missing_ok=True)
+        self.views[name] = path
+        if before is not None:
+            # A browser may be about to fetch it.
+            self.views[f"{name} before"] = before
+
+    @property
+    def fitting_reference(self) -> Tensor | None:
+        """What the result can be compared with: the visitor's reference, or a sample's own."""
+        size = None if self.rerouter is None else self.rerouter.size
+        own = None if self.loaded is None else self.loaded.reference_3HW
+        given = own if self.reference is None else self.reference[1]
+        return given if given is not None and tuple(given.shape[1:]) == size else None
+
+    @property
+    def bytes(self) -> int:
+        """Memory that :meth:`forget_work` frees, about."""
+        if self.rerouter is None:
+            return 0
+        H, W = self.rerouter.size
+        return self.rerouter.bytes + 12 * H * W * (
+            (self.run is not None) + (self.heavy is not None)
+        )
+
+
+class Sessions:
+    """All visitors.
+
+    Args:
+        folder: for their files.
+        seconds, sessions, bytes: the bounds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        seconds: float = KEPT_SECONDS,
+        sessions: int = KEPT_SESSIONS,
+        bytes: int = KEPT_BYTES,
+    ) -> None:
+        self._folder, self._seconds, self._most, self._bytes = folder, seconds, sessions, bytes
+        self._all: OrderedDict[str, Session] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def of(self, visitor: str) -> Session:
+        """A visitor's session, made where there is none."""
+        ended = []
+        with self._lock:
+            if visitor not in self._all:
+                self._all[visitor] = Session(self._folder / secrets.token_urlsafe(16))
+            self._all.move_to_end(visitor)
+            session = self._all[visitor]
+            session.used = time.monotonic()
+            while len(self._all) > self._most:
+                ended.append(self._all.popitem(last=False)[1])
+        for old in ended:
+            old.end()
+        return session
+
+    def end(self, visitor: str) -> None:
+        """A visitor has left."""
+        with self._lock:
+            session = self._all.pop(visitor, None)
+        if session is not None:
+            session.end()
+
+    def sweep(self) -> None:
+        """Forgets whoever was idle for too long, and the work of the longest idle beyond bounds."""
+        now = time.monotonic()
+        with self._lock:
+            late = [v for v, s in self._all.items() if now - s.used > self._seconds]
+            ended = [self._all.pop(visitor) for visitor in late]
+            idle = list(self._all.values())
+        for session in ended:
+            session.end()
+        held = sum(session.bytes for session in idle)
+        for session in idle[:-1]:
+            if held <= self._bytes:
+                return
+            if session.lock.acquire(blocking=False):  # whoever computes is not idle
+                held -= session.bytes
+                session.forget_work()
+                session.lock.release()

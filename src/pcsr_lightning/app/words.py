@@ -1,0 +1,191 @@
+"""What the page says of a run: HTML in which nothing from outside stands unescaped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from pcsr_lightning.app.session import ADAPTIVE, BY_BUDGET, BY_K, Choices, Session
+from pcsr_lightning.app.work import enlarged_bicubic, model_named, psnr
+from pcsr_lightning.inference import all_heavy_flops, budget_words, class_colours
+
+MIB = 2**20
+EMPTY = '<p class="pcsr-note">Drop a picture, or take one of the samples.</p>'
+
+
+def colours(num_classes: int) -> list[str]:
+    """The classes' colours as CSS has them, heaviest first."""
+    rows = (class_colours(num_classes) * 255).round().int().tolist()
+    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in rows]
+
+
+def class_names(num_classes: int) -> list[str]:
+    """What classes are called, heaviest first."""
+    between = [f"class {j}" for j in range(1, num_classes - 1)]
+    return ["heavy", *between, "light"] if num_classes > 1 else ["heavy"]
+
+
+def alert(message: str) -> str:
+    """A message that something went wrong."""
+    return f'<p class="pcsr-alert" role="alert">{escape(message)}</p>'
+
+
+def note(message: str) -> str:
+    """A message."""
+    return f'<p class="pcsr-note" role="status">{escape(message)}</p>'
+
+
+def way_words(choices: Choices) -> str:
+    """How the pixels were chosen, in a few characters."""
+    if choices.way == BY_K:
+        return f"k = {choices.k:g}"
+    return "adaptive" if choices.way == ADAPTIVE else f"{choices.compute:g} %"
+
+
+def picture_line(session: Session) -> str:
+    """Which picture is enlarged, and to what."""
+    loaded, rerouter = session.loaded, session.rerouter
+    if loaded is None:
+        return EMPTY
+    (h, w), words = loaded.size, [loaded.name]
+    size = f"{w} x {h}"
+    if rerouter is not None:
+        size += f" → {rerouter.size[1]} x {rerouter.size[0]} pixels"
+    words.append(size)
+    if loaded.picture.bits > 8:
+        words.append(f"{loaded.picture.bits} bit")
+    if loaded.picture.alpha is not None:
+        words.append("transparent")
+    return f'<p class="pcsr-note" role="status">{escape(" · ".join(words))}</p>'
+
+
+def budget_note(session: Session) -> str | None:
+    """What to tell of a budget near the floor or at the ceiling."""
+    run, rerouter = session.run, session.rerouter
+    if run is None or rerouter is None or run.ticket[1].way != BY_BUDGET:
+        return None
+    choices = run.ticket[1]
+    budget = choices.routing.budget
+    assert budget is not None
+    words = budget_words(model_named(choices.model), rerouter.lr_size, rerouter.size, budget)
+    return None if words is None else words[0].upper() + words[1:] + "."
+
+
+def facts(session: Session) -> str:
+    """Cost, time, memory and PSNR of the last run beside the all-heavy run's."""
+    run, rerouter = session.run, session.rerouter
+    if run is None or rerouter is None or session.first is None:
+        return ""
+    model = model_named(run.ticket[1].model)
+    whole = all_heavy_flops(model, rerouter.lr_size, rerouter.size).gmacs
+    share = 100 * run.result.flops.gmacs / whole
+    heavy, first = session.heavy, session.first
+    waiting = "…"
+    rows = [
+        (
+            "Cost",
+            "-",
+            f"<b>{share:.0f} %</b> <small>{_gmacs(run.result.flops.gmacs)}</small>",
+            f"100 % <small>{_gmacs(whole)}</small>",
+        ),
+        (
+            "Time",
+            "-",
+            _seconds(first.seconds),
+            waiting if heavy is None else _seconds(heavy.seconds),
+        ),
+    ]
+    if run.reused:
+        part = f" <small>{100 * run.seconds / first.seconds:.0f} % of first</small>"
+        rows.append(("Re-routed", "-", f"<b>{_seconds(run.seconds)}</b>{part}", "-"))
+    peak = waiting if heavy is None else _bytes(heavy.peak)
+    rows.append(("Memory", "-", _bytes(first.peak), peak))
+    compared, protocol = _psnr_row(session)
+    rows += compared
+    bar = _share_bar(run.result.shares)
+    remark = budget_note(session)
+    foot = [] if remark is None else [remark]
+    foot += protocol
+    foot.append(
+        "Memory is the peak beyond what was held before; this run's includes "
+        f"{rerouter.bytes / MIB:.0f} MiB that are kept for re-routing."
+    )
+    if compared == [] and session.reference is not None:
+        foot.append(reference_problem(session))
+    notes = "".join(f'<p class="pcsr-note">{escape(text)}</p>' for text in foot if text)
+    return bar + _table(rows) + notes
+
+
+def reference_problem(session: Session) -> str:
+    """Why the visitor's reference cannot be compared with; empty if it can."""
+    if session.reference is None or session.rerouter is None:
+        return ""
+    name, picture = session.reference
+    (H, W), (h, w) = session.rerouter.size, picture.shape[1:]
+    if (h, w) == (H, W):
+        return ""
+    return (
+        f"No PSNR: the reference {name} has {w} x {h} pixels, the result {W} x {H}. "
+        "Give a reference of the result's size, or choose the scale that leads to it."
+    )
+
+
+def _psnr_row(session: Session) -> tuple[list[tuple[str, str, str, str]], list[str]]:
+    reference = session.fitting_reference
+    run, heavy = session.run, session.heavy
+    if reference is None or run is None:
+        return [], []
+    scale = run.ticket[1].scale
+    ours = psnr(run.result.image[0], reference, scale)
+    theirs = None if heavy is None else psnr(heavy.image_3HW, reference, scale)
+    plain = psnr(enlarged_bicubic(session), reference, scale)
+    row = (
+        "PSNR",
+        _decibels(plain),
+        f"<b>{_decibels(ours)}</b>",
+        "…" if theirs is None else _decibels(theirs),
+    )
+    border = math.ceil(scale)
+    return [row], [
+        f"PSNR on RGB, both pictures rounded to 8 bit, {border} pixels of the border left out."
+    ]
+
+
+def _table(rows: Sequence[tuple[str, str, str, str]]) -> str:
+    head = "<tr><td></td><th scope=col>bicubic</th><th scope=col>this run</th>"
+    head += "<th scope=col>all-heavy</th></tr>"
+    body = "".join(
+        f"<tr><th scope=row>{name}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        for name, *cells in rows
+    )
+    return f'<table class="pcsr-facts"><thead>{head}</thead><tbody>{body}</tbody></table>'
+
+
+def _share_bar(shares: Sequence[float]) -> str:
+    """Which part of the pixels each class has."""
+    M = len(shares)
+    parts, words = "", []
+    for share, colour, name in zip(shares, colours(M), class_names(M), strict=True):
+        parts += f'<i style="width:{100 * share:.2f}%;background:{colour}"></i>'
+        words.append(f'<span><i style="background:{colour}"></i>{name} {100 * share:.0f} %</span>')
+    return (
+        f'<div class="pcsr-shares"><div class="pcsr-bar" aria-hidden="true">{parts}</div>'
+        f'<div class="pcsr-legend">Pixels: {"".join(words)}</div></div>'
+    )
+
+
+def _gmacs(value: float) -> str:
+    return f"{value:.3g} GMACs"
+
+
+def _seconds(value: float) -> str:
+    return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def _bytes(value: int | None) -> str:
+    return "not told" if value is None else f"{value / MIB:.0f} MiB"
+
+
+def _decibels(value: float) -> str:
+    return "equal" if math.isinf(value) else f"{value:.2f} dB"

@@ -1,0 +1,192 @@
+"""Rerouting: the same as a fresh run, whatever was routed before, and only new pixels are paid."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import pcsr_lightning
+from pcsr_lightning.errors import ConfigError, PCSRError
+from pcsr_lightning.inference import Execution, Routing
+from pcsr_lightning.inference import upscaler as fresh
+from pcsr_lightning.inference.branches import Branches
+from pcsr_lightning.inference.rerouting import NOBODY, Rerouter
+from pcsr_lightning.networks import PCSR, build_network, default_config
+
+# Matrix products of other row counts may be summed in another order.
+ROUNDING = 1e-6
+
+ROUTINGS = [
+    Routing("budget", budget=0.2),
+    Routing("budget", budget=0.6),
+    Routing("budget", budget=0.9),
+    Routing("budget", budget=1.0),
+    Routing("budget", budget=1e-6),
+    Routing(k=0.0),
+    Routing(k=-2.0),
+    Routing(k=1.5),
+    Routing("adaptive"),
+    Routing("0"),
+    Routing("1"),
+    Routing("budget", budget=0.5, refine=False),
+    Routing("budget", budget=0.5, cost="proportional"),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> PCSR:
+    loaded = pcsr_lightning.load("fsrcnn-pcsr-x4")
+    assert isinstance(loaded, PCSR)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def three() -> PCSR:
+    torch.manual_seed(3)
+    built = build_network(default_config("fsrcnn", 3))
+    assert isinstance(built, PCSR)
+    return built.eval()
+
+
+def picture(h: int, w: int, seed: int = 0) -> Tensor:
+    """Smooth on the left and busy on the right, so that classes differ."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(1, 3, h, w, generator=generator)
+    ramp = torch.linspace(0, 1, w)
+    return (0.5 * (1 - ramp) + noise * ramp).clamp(0, 1)
+
+
+def check(model: PCSR, image: Tensor, rerouter: Rerouter, routing: Routing) -> None:
+    ours = rerouter.run(routing)
+    expected = fresh.upscale_by(model, image, routing, Execution(), size=rerouter.size)
+    assert torch.equal(ours.assignment, expected.assignment), routing
+    assert float((ours.image - expected.image).abs().max()) <= ROUNDING, routing
+    assert ours.flops == expected.flops, routing
+    assert ours.shares == pytest.approx(expected.shares), routing
+
+
+@pytest.mark.parametrize("scale", [4, 2.5, 1])
+def test_each_routing_after_all_others(model: PCSR, scale: float) -> None:
+    image = picture(30, 44)
+    size = (round(30 * scale), round(44 * scale))
+    rerouter = Rerouter(model, image, size)
+    for routing in [*ROUTINGS, *reversed(ROUTINGS)]:
+        check(model, image, rerouter, routing)
+
+
+def test_strips(model: PCSR) -> None:
+    """A picture of several strips, so that seams between them show if there are any."""
+    image = picture(400, 60)
+    rerouter = Rerouter(model, image, (800, 120))
+    assert rerouter._rows < 400
+    for routing in (ROUTINGS[1], ROUTINGS[2], ROUTINGS[0]):
+        check(model, image, rerouter, routing)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.floats(0.01, 1.0), min_size=2, max_size=4),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.floats(1, 4),
+    st.integers(0, 9),
+)
+def test_any_order_of_budgets(
+    three: PCSR, budgets: list[float], h: int, w: int, scale: float, seed: int
+) -> None:
+    image = picture(h, w, seed)
+    rerouter = Rerouter(three, image, (round(h * scale), round(w * scale)))
+    for budget in budgets:
+        check(three, image, rerouter, Routing("budget", budget=budget))
+
+
+def test_only_new_pixels_are_computed(model: PCSR, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    residual = Branches.residual
+
+    image = picture(24, 32)
+    rerouter = Rerouter(model, image, (96, 128))
+    kind = type(rerouter._branches)
+    residual = kind.residual
+
+    def counting(self: Branches, feat: Tensor, strip: object, class_BQ: Tensor) -> Tensor:
+        asked.append(int((class_BQ != NOBODY).sum()))
+        return residual(self, feat, strip, class_BQ)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kind, "residual", counting)
+    first = rerouter.run(Routing("budget", budget=0.5))
+    assert sum(asked) == 96 * 128
+    asked.clear()
+    second = rerouter.run(Routing("budget", budget=0.7))
+    changed = int((first.assignment != second.assignment).sum())
+    assert 0 < sum(asked) == changed < 96 * 128
+    asked.clear()
+    rerouter.run(Routing("budget", budget=0.5))
+    assert asked == []
+
+
+def test_all_heavy_fills_the_heaviest_class(model: PCSR) -> None:
+    image = picture(24, 32)
+    rerouter = Rerouter(model, image, (96, 128))
+    before = rerouter.run(Routing("budget", budget=0.5))
+    heavy = rerouter.all_heavy()
+    expected = fresh.upscale_by(model, image, Routing("0"), size=(96, 128))
+    assert float((heavy.image_3HW - expected.image[0]).abs().max()) <= ROUNDING
+    assert heavy.seconds > 0
+    assert bool(rerouter._done_MHW[0].all())
+    after = rerouter.run(Routing("budget", budget=0.5))
+    assert float((after.image - before.image).abs().max()) <= ROUNDING
+
+
+class Stop(Exception):
+    """Raised by a progress callback."""
+
+
+def test_a_stopped_run_stops_at_once_and_loses_nothing(model: PCSR) -> None:
+    image = picture(400, 60)
+    told: list[float] = []
+
+    def stop_at(limit: float, part: float) -> None:
+        told.append(part)
+        if part >= limit:
+            raise Stop
+
+    with pytest.raises(Stop):
+        Rerouter(model, image, (400, 60), progress=lambda part: stop_at(0.1, part))
+    assert len(told) == 1
+    rerouter = Rerouter(model, image, (400, 60))
+    for limit in (0.1, 0.5, 0.9):
+        with pytest.raises(Stop):
+            rerouter.run(ROUTINGS[1], progress=lambda part, limit=limit: stop_at(limit, part))
+    told.clear()
+    with pytest.raises(Stop):
+        rerouter.all_heavy(lambda part: stop_at(0.0, part))
+    assert len(told) == 1
+    check(model, image, rerouter, ROUTINGS[1])
+    told.clear()
+    rerouter.run(ROUTINGS[2], progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(1)
+
+
+def test_mistakes(model: PCSR) -> None:
+    with pytest.raises(ConfigError, match="each side must grow"):
+        Rerouter(model, picture(8, 8), (4, 4))
+    with pytest.raises(ConfigError, match="no class 2"):
+        Rerouter(model, picture(8, 8), (16, 16)).run(Routing("2"))
+    broken = build_network(default_config("fsrcnn", 2)).eval()
+    assert isinstance(broken, PCSR)
+    with torch.no_grad():
+        next(broken.backbone.parameters()).fill_(float("nan"))
+    with pytest.raises(PCSRError, match="features"):
+        Rerouter(broken, picture(8, 8), (16, 16))
+
+
+def test_bytes(model: PCSR) -> None:
+    rerouter = Rerouter(model, picture(10, 12), (40, 48))
+    channels = model.backbone.out_channels
+    assert rerouter.bytes == 10 * 12 * 4 * channels + 40 * 48 * (2 * (12 + 1 + 4) + 4)
+    assert rerouter.heavy_bytes == 10 * 12 * 4 * channels + 40 * 48 * 12

@@ -1,0 +1,243 @@
+"""A request's picture: the library's own, computed once, stopped when another is wanted."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pcsr_lightning
+from pcsr_lightning.app import words, work
+from pcsr_lightning.app.loading import Loaded
+from pcsr_lightning.app.measure import Meter
+from pcsr_lightning.app.session import BY_K, Choices, Session
+from pcsr_lightning.errors import ConfigError, PCSRError, PictureError
+from pcsr_lightning.evaluation.metrics import psnr
+from pcsr_lightning.networks import PCSR, build_network, default_config
+from pcsr_lightning.pictures import Picture, bicubic, read
+from pcsr_lightning.weights import save
+
+MODEL = "fsrcnn-pcsr-x4"
+LIMIT = 10**7
+
+
+def quiet(_: float, __: str) -> None:
+    """Tells nobody."""
+
+
+def ask(session: Session, **changes: object) -> work.Run:
+    chosen = Choices(**{"model": MODEL, "scale": 4.0, **changes})  # type: ignore[arg-type]
+    session.wanted = (session.number, chosen)
+    return work.enlarge(session, session.wanted, LIMIT, quiet)
+
+
+def by_api(session: Session, budget: float, scale: float = 4.0) -> torch.Tensor:
+    model = pcsr_lightning.load(MODEL)
+    assert isinstance(model, PCSR)
+    assert session.loaded is not None
+    return pcsr_lightning.upscale(
+        model, session.loaded.picture.rgb[None], scale, budget=budget
+    ).image[0]
+
+
+def test_first_run_and_rerouting(session: Session) -> None:
+    first = ask(session)
+    assert not first.reused
+    assert first.result.image.shape == (1, 3, 400, 600)
+    rerouter = session.rerouter
+    again = ask(session, compute=30.0)
+    assert again.reused
+    assert session.rerouter is rerouter
+    assert float((again.result.image[0] - by_api(session, 0.3)).abs().max()) <= 1e-6
+    assert session.first is not None
+    assert session.first.seconds > first.seconds > 0
+    if session.first.peak is not None:
+        assert session.rerouter is not None
+        assert session.first.peak > session.rerouter.heavy_bytes
+    other = ask(session, scale=1.5)
+    assert not other.reused
+    assert session.rerouter is not rerouter
+    assert other.result.image.shape == (1, 3, 150, 225)
+    assert ask(session, scale=1.5, way=BY_K, k=1.0).reused
+
+
+def test_all_heavy(session: Session) -> None:
+    ask(session)
+    assert session.wanted is not None
+    heavy = work.all_heavy(session, session.wanted, quiet)
+    assert float((heavy.image_3HW - by_api(session, 1.0)).abs().max()) <= 1e-6
+    assert session.rerouter is not None
+    assert heavy.seconds > session.rerouter.feature_seconds
+    assert work.all_heavy(session, session.wanted, quiet) is heavy
+
+
+def test_a_newer_request_stops_the_work_between_strips(session: Session) -> None:
+    """Really: no more than one strip is computed after it."""
+    assert session.loaded is not None
+    tall = Loaded("tall.png", Picture(torch.rand(3, 500, 60)))
+    session.show(tall)
+    ticket = (session.number, Choices(MODEL, 1.0))
+    session.wanted = ticket
+    told: list[str] = []
+
+    def newer_after_first(_: float, said: str) -> None:
+        told.append(said)
+        session.wanted = (session.number, Choices(MODEL, 2.0))
+
+    with pytest.raises(work.Stopped):
+        work.enlarge(session, ticket, LIMIT, newer_after_first)
+    assert len(told) == 1
+    assert session.run is session.rerouter is None
+    # One that is old before it has begun does nothing at all.
+    with pytest.raises(work.Stopped):
+        work.enlarge(session, ticket, LIMIT, newer_after_first)
+    assert len(told) == 1
+    session.wanted = ticket
+    work.enlarge(session, ticket, LIMIT, quiet)
+
+    def gone_after_first(_: float, said: str) -> None:
+        told.append(said)
+        session.number += 1
+
+    told.clear()
+    with pytest.raises(work.Stopped):
+        work.all_heavy(session, ticket, gone_after_first)
+    assert len(told) == 1
+    assert session.heavy is None
+
+
+def test_refusals(session: Session, tmp_path: Path) -> None:
+    ticket = (session.number, Choices(MODEL, 4.0))
+    session.wanted = ticket
+    with pytest.raises(PictureError, match="at most 1,000: this picture is too large"):
+        work.enlarge(session, ticket, 1_000, quiet)
+    with pytest.raises(PCSRError, match="no model is called"):
+        ask(session, model="nobody")
+    original = save(build_network(default_config("fsrcnn", original=True)), tmp_path / "original")
+    with pytest.raises(ConfigError, match="two classes or more"):
+        ask(session, model=str(original))
+    with pytest.raises(PCSRError, match="no result yet"):
+        work.save_result(Session(tmp_path))
+
+
+def test_files(session: Session) -> None:
+    run = ask(session)
+    after = work.save_view(session, "after", run.result.image[0])
+    with Image.open(after) as image:
+        seen = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    expected = run.result.image[0].mul(255).round().to(torch.uint8)
+    assert torch.equal(seen, expected)
+    with Image.open(work.save_map(session, run.result.assignment[0])) as image:
+        assert image.mode == "P"
+        assert torch.equal(torch.from_numpy(np.array(image)), run.result.assignment[0])
+        assert image.convert("RGB").getpixel((0, 0)) in {(215, 25, 28), (44, 123, 182)}
+    plain = work.enlarged_bicubic(session)
+    assert session.loaded is not None
+    assert torch.equal(plain, bicubic(session.loaded.picture.rgb, (400, 600)).clamp(0, 1))
+
+
+def test_result_keeps_depth_alpha_and_profile(session: Session, tmp_path: Path) -> None:
+    import pyvips
+
+    profile = pyvips.Image.black(1, 1, bands=3).copy(interpretation="srgb")
+    icc = profile.icc_transform("srgb").get("icc-profile-data")
+    alpha = torch.linspace(0, 1, 12).expand(1, 10, 12)
+    source = Picture(torch.rand(3, 10, 12), alpha, bits=16, icc=icc, resolution=(2.0, 2.0))
+    session.show(Loaded("deep.png", source))
+    run = ask(session)
+    first = work.save_result(session)
+    result = read(first)
+    assert (result.bits, result.icc, result.rgb.shape) == (16, icc, (3, 40, 48))
+    assert result.alpha is not None
+    assert result.resolution is not None
+    assert result.resolution[0] == pytest.approx(8, abs=0.01)
+    assert float((result.rgb - run.result.image[0]).abs().max()) <= 0.51 / 65535
+    with Image.open(work.save_view(session, "after", run.result.image[0])) as view:
+        assert (view.mode, view.info["icc_profile"]) == ("RGBA", icc)
+    assert first.name == "deep_x4.png"
+    work.save_result(session)
+    work.save_result(session)
+    assert not first.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("holiday.jpg", "holiday"),
+        ("../../etc/passwd", "passwd"),
+        ('a"b\n<c>.png', "a_b__c_"),
+        ("Ärger (2).tar.png", "Ärger (2).tar"),
+        ("...", "picture"),
+        ("x" * 300 + ".png", "x" * 60),
+    ],
+)
+def test_plain_names(name: str, plain: str) -> None:
+    assert work.plain_name(name) == plain
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5, 4.0])
+def test_psnr_is_the_benchmarks(scale: float) -> None:
+    torch.manual_seed(0)
+    hr = (torch.rand(3, 40, 50) * 255).round().to(torch.uint8)
+    sr = (hr.float() / 255 + 0.05 * torch.randn(3, 40, 50)).clamp(0, 1)
+    expected = psnr(sr[None], hr[None].float() / 255, math.ceil(scale))
+    assert work.psnr(sr, hr, scale) == pytest.approx(expected, abs=1e-4)
+    assert work.psnr(hr.float() / 255, hr, scale) == math.inf
+
+
+def test_meter() -> None:
+    with Meter() as meter:
+        held = torch.zeros(60 * 2**20, dtype=torch.uint8).add_(1)
+        del held
+    assert meter.seconds > 0
+    if Path("/proc/self/clear_refs").exists():
+        assert meter.peak is not None
+        assert 55 * 2**20 < meter.peak < 200 * 2**20
+        with Meter() as small:
+            pass
+        assert small.peak is not None
+        assert small.peak < 20 * 2**20
+
+
+def test_words(session: Session) -> None:
+    assert words.facts(session) == ""
+    assert "coffee.png" in words.picture_line(session)
+    ask(session, compute=30.0)
+    before = words.facts(session)
+    assert "…" in before  # all-heavy is still to come
+    assert session.wanted is not None
+    work.all_heavy(session, session.wanted, quiet)
+    after = words.facts(session)
+    assert "…" not in after
+    assert "30 %" in after
+    assert after.count(" dB") == 3
+    assert "4 pixels of the border left out" in after
+    assert "Re-routed" not in after
+    ask(session, compute=100.0)
+    assert "ceiling" in words.facts(session)
+    assert "Re-routed" in words.facts(session)
+    ask(session, compute=1.0)
+    assert "below the floor" in words.facts(session)
+    assert "150 x 100 → 600 x 400 pixels" in words.picture_line(session)
+
+
+def test_no_psnr_with_another_size(session: Session) -> None:
+    ask(session)
+    session.reference = ("<b>other</b>.png", torch.zeros(3, 10, 10, dtype=torch.uint8))
+    said = words.facts(session)
+    assert " dB" not in said
+    assert "No PSNR: the reference &lt;b&gt;other&lt;/b&gt;.png has 10 x 10 pixels" in said
+    session.reference = ("right.png", torch.zeros(3, 400, 600, dtype=torch.uint8))
+    assert " dB" in words.facts(session)
+
+
+def test_nothing_from_outside_is_html(session: Session) -> None:
+    name = '<img src=x onerror="alert(1)">.png'
+    session.show(Loaded(name, Picture(torch.rand(3, 5, 5))))
+    for said in (words.picture_line(session), words.alert(name), words.note(name)):
+        assert "<img" not in said
+        assert "&lt;img" in said

@@ -1,0 +1,301 @@
+"""The page as its visitors meet it: a real browser, the real server, released weights."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect
+from tests.browser.serving import MAX_PIXELS, MODEL, Served, open_page, wait_for
+from torch import Tensor
+
+import pcsr_lightning
+from pcsr_lightning.app.loading import load_sample
+from pcsr_lightning.networks import PCSR
+from pcsr_lightning.pictures import Picture, decode, encode, read
+
+pytestmark = pytest.mark.browser
+
+
+def picture(h: int, w: int, seed: int = 0, bits: int = 8, alpha: bool = False) -> Picture:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(3, h, w, generator=generator)
+    ramp = torch.linspace(0, 1, w)
+    rgb = 0.5 * (1 - ramp) + noise * ramp
+    alpha_1hw = torch.linspace(0.2, 1, h)[None, :, None].expand(1, h, w) if alpha else None
+    return Picture(rgb, alpha_1hw, bits)
+
+
+def file_of(picture: Picture, name: str = "mine.png") -> FilePayload:
+    return {"name": name, "mimeType": "image/png", "buffer": encode(picture, "png")}
+
+
+def upload(page: Page, file: FilePayload) -> None:
+    page.locator("#pcsr-drop input[type=file]").set_input_files(files=[file])
+
+
+def key(page: Page) -> str:
+    """Of the request whose result is shown."""
+    return page.locator(".pv").get_attribute("data-shown") or ""
+
+
+def shown(page: Page, label: str) -> None:
+    """Until the viewer shows a result so labelled, and its all-heavy run."""
+    expect(page.locator(".pv-right")).to_have_text(label)
+    page.wait_for_function("document.querySelector('.pv').dataset.shown")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.pv-choice option')].some(o => o.value == 'all-heavy')"
+    )
+
+
+def compute(page: Page, percent: int) -> None:
+    page.locator("#pcsr-compute input[type=range]").fill(str(percent))
+
+
+def downloaded(page: Page, folder: Path) -> tuple[str, Picture]:
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download PNG").click()
+    path = folder / "downloaded.png"
+    waiting.value.save_as(path)
+    return waiting.value.suggested_filename, read(path)
+
+
+def by_api(rgb_3hw: Tensor, budget: float, bits: int = 8) -> Tensor:
+    model = pcsr_lightning.load(MODEL)
+    assert isinstance(model, PCSR)
+    return pcsr_lightning.upscale(model, rgb_3hw[None], 4, budget=budget, bits=bits).image[0]
+
+
+def whole(rgb_3HW: Tensor, bits: int = 8) -> Tensor:
+    return (rgb_3HW * (2**bits - 1)).round().int()
+
+
+def test_upload_slide_compare_download(page: Page, served: Served, tmp_path: Path) -> None:
+    source = picture(40, 60)
+    upload(page, file_of(source))
+    shown(page, "PCSR, 70 %")
+    expect(page.locator("#pcsr-status")).to_contain_text("mine.png · 60 x 40 → 240 x 160 pixels")
+    # What was sent is deleted.
+    assert [path for path in served.folder.rglob("*") if "mine" in path.name] == []
+
+    compute(page, 30)
+    shown(page, "PCSR, 30 %")
+    expect(page.locator("#pcsr-facts")).to_contain_text("Re-routed")
+    cost = page.locator(".pcsr-facts tbody tr", has_text="Cost").locator("td").nth(1)
+    percent = re.match(r"(\d+) %", cost.inner_text())
+    assert percent is not None
+    assert 25 <= int(percent[1]) <= 30
+
+    # The line, and what is on its left.
+    page.locator(".pv-cut").fill("25")
+    box = page.locator(".pv-canvas").bounding_box()
+    line = page.locator(".pv-line").bounding_box()
+    assert box is not None
+    assert line is not None
+    assert line["x"] + line["width"] / 2 == pytest.approx(box["x"] + box["width"] / 4, abs=1)
+    sources = set()
+    for name in ("bicubic", "all-heavy"):
+        page.get_by_label("Compare with", exact=True).select_option(name)
+        expect(page.locator(".pv-left")).to_have_text(name)
+        wait_for(lambda: page.locator(".pv-before").get_attribute("src") not in sources)
+        sources.add(page.locator(".pv-before").get_attribute("src"))
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + box["height"] / 2)
+    page.mouse.up()
+    assert float(page.locator(".pv-cut").input_value()) == pytest.approx(75, abs=1)
+
+    name, result = downloaded(page, tmp_path)
+    assert name == "mine_x4.png"
+    sent = decode(file_of(source)["buffer"])
+    expected = by_api(sent.rgb, 0.3)
+    assert torch.equal(whole(result.rgb), expected.int())
+
+
+def test_bit_depth_and_alpha_are_kept(page: Page, tmp_path: Path) -> None:
+    source = picture(24, 30, bits=16, alpha=True)
+    upload(page, file_of(source, "deep.png"))
+    shown(page, "PCSR, 70 %")
+    name, result = downloaded(page, tmp_path)
+    assert (name, result.bits) == ("deep_x4.png", 16)
+    assert result.alpha is not None
+    assert result.alpha.shape == (1, 96, 120)
+    sent = decode(file_of(source)["buffer"])
+    off = whole(result.rgb, 16) - by_api(sent.rgb, 0.7, 16).int()
+    # 1e-6 of rounding is a fifteenth of a step of 16 bit
+    assert int(off.abs().max()) <= 1
+    assert float((off != 0).float().mean()) < 0.05
+
+
+def test_a_sample_comes_with_its_reference(page: Page, tmp_path: Path) -> None:
+    page.get_by_role("button", name="Cat").click()
+    shown(page, "PCSR, 70 %")
+    expect(page.locator(".pcsr-facts tbody tr", has_text="PSNR")).to_contain_text("dB")
+    page.get_by_label("Compare with", exact=True).select_option("reference")
+    expect(page.locator(".pv-left")).to_have_text("reference")
+    _, result = downloaded(page, tmp_path)
+    assert torch.equal(whole(result.rgb), by_api(load_sample("chelsea").picture.rgb, 0.7).int())
+
+
+def test_the_class_map_moves_without_the_server(page: Page) -> None:
+    page.get_by_role("button", name="Coffee").click()
+    shown(page, "PCSR, 70 %")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for percent in (20, 65, 100):
+        page.get_by_label("Class map").fill(str(percent))
+        opacity = page.locator(".pv-map").evaluate("image => getComputedStyle(image).opacity")
+        assert float(opacity) == pytest.approx(percent / 100)
+    page.get_by_label("Before / after").fill("10")
+    page.get_by_role("button", name="2:1").click()
+    assert page.locator(".pv-canvas").bounding_box()["width"] == 1200  # type: ignore[index]
+    assert [url for url in asked if "heartbeat" not in url] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("torn.png", encode(picture(40, 40), "png")[:500], "cannot read this picture"),
+        ("not.png", b"just words", "not one of PNG"),
+        ("empty.png", b"", "empty"),
+        ("<img src=x onerror=alert(1)>.png", b"\x89PNG\r\n\x1a\n", "cannot read"),
+    ],
+)
+def test_a_corrupt_upload_is_told_in_words(
+    page: Page, served: Served, name: str, content: bytes, says: str
+) -> None:
+    page.on("dialog", lambda dialog: pytest.fail(dialog.message))
+    upload(page, {"name": name, "mimeType": "image/png", "buffer": content})
+    expect(page.locator("#pcsr-status [role=alert]")).to_contain_text(says)
+    assert page.locator("img[src=x]").count() == 0
+    assert key(page) == ""
+    # The page goes on working.
+    upload(page, file_of(picture(20, 20), "next.png"))
+    shown(page, "PCSR, 70 %")
+    expect(page.locator("#pcsr-status [role=alert]")).to_have_count(0)
+
+
+def test_other_files_are_refused(page: Page) -> None:
+    upload(page, {"name": "page.html", "mimeType": "text/html", "buffer": b"<b>hello</b>"})
+    expect(page.get_by_text("Invalid file type")).to_be_visible()
+    assert key(page) == ""
+
+
+def test_too_large_is_refused_with_the_limit(page: Page) -> None:
+    upload(page, file_of(picture(400, 400), "large.png"))
+    alert = page.locator("#pcsr-status [role=alert]")
+    expect(alert).to_contain_text("1,600 x 1,600 = 2,560,000 pixels")
+    expect(alert).to_contain_text(f"at most {MAX_PIXELS:,}: scale 3 would do")
+    upload(page, file_of(Picture(torch.zeros(3, 1300, 1300)), "huge.png"))
+    expect(alert).to_contain_text(f"more than the {MAX_PIXELS:,}")
+    # At a smaller scale the first one is made.
+    page.get_by_label("number input for Scale").fill("1.5")
+    page.get_by_label("number input for Scale").press("Tab")
+    expect(page.locator("#pcsr-status")).to_contain_text("400 x 400 → 600 x 600 pixels")
+
+
+def test_a_reference_of_another_size(page: Page) -> None:
+    upload(page, file_of(picture(20, 30)))
+    shown(page, "PCSR, 70 %")
+    page.get_by_role("button", name="Compare with a reference").click()
+    drop = page.locator("#pcsr-reference input[type=file]")
+    drop.set_input_files(files=[file_of(picture(50, 50), "other.png")])
+    note = page.locator("#pcsr-reference-note")
+    expect(note).to_contain_text("other.png has 50 x 50 pixels, the result 120 x 80")
+    drop.set_input_files(files=[file_of(picture(80, 120), "right.png")])
+    expect(note).to_contain_text("Compared with right.png")
+    expect(page.locator(".pcsr-facts tbody tr", has_text="PSNR")).to_contain_text("dB")
+    expect(page.locator("#pcsr-facts")).to_contain_text("4 pixels of the border left out")
+
+
+def test_a_new_request_stops_the_old_one(page: Page) -> None:
+    page.evaluate(
+        """() => {
+          window.keys = [];
+          new MutationObserver(() => keys.push(document.querySelector('.pv').dataset.shown))
+            .observe(document.querySelector('.pv'), {attributeFilter: ['data-shown']});
+        }"""
+    )
+    page.get_by_label("Model").click()
+    page.get_by_role("option", name="carn-pcsr-x4-m3").click()
+    upload(page, file_of(picture(300, 300), "slow.png"))
+    # It is on its way once the status says so; there is no result of it yet.
+    expect(page.locator("#pcsr-status")).to_contain_text("slow.png")
+    for percent in (40, 30, 20):
+        compute(page, percent)
+    page.get_by_role("button", name="Rocket").click()
+    shown(page, "PCSR, 20 %")
+    expect(page.locator("#pcsr-status")).to_contain_text("rocket.jpg")
+    time.sleep(1)
+    keys = page.evaluate("keys")
+    assert [k for k in keys if "compute=70" in k] == []
+    assert keys[-1].startswith("2 ")
+
+
+def test_two_visitors_at_once(context: BrowserContext, browser: Browser, served: Served) -> None:
+    other = browser.new_context()
+    pages = [context.new_page(), other.new_page()]
+    try:
+        for page in pages:
+            page.set_default_timeout(120_000)
+            open_page(page, served)
+        pages[0].get_by_role("button", name="Astronaut").click()
+        pages[1].get_by_role("button", name="Bricks").click()
+        for page, name in zip(pages, ("astronaut.png", "brick.png"), strict=True):
+            shown(page, "PCSR, 70 %")
+            expect(page.locator("#pcsr-status")).to_contain_text(name)
+        before = set((served.folder / "results").iterdir())
+        assert len(before) >= 2
+    finally:
+        other.close()
+    # Whoever has left leaves nothing behind.
+    wait_for(lambda: len(before & set((served.folder / "results").iterdir())) < len(before), 60)
+
+
+def focused(page: Page, selector: str) -> None:
+    """Goes there by the tab key alone."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    pytest.fail(f"{selector} cannot be reached by the keyboard")
+
+
+def test_by_keyboard_alone(page: Page, tmp_path: Path) -> None:
+    focused(page, "#pcsr-samples button")
+    page.keyboard.press("Enter")
+    shown(page, "PCSR, 70 %")
+    focused(page, ".pv-cut")
+    for _ in range(10):
+        page.keyboard.press("ArrowLeft")
+    assert float(page.locator(".pv-cut").input_value()) == pytest.approx(45)
+    focused(page, ".pv-opacity")
+    page.keyboard.press("End")
+    assert page.locator(".pv-map").evaluate("i => getComputedStyle(i).opacity") == "1"
+    focused(page, ".pv-choice")
+    page.keyboard.press("a")
+    expect(page.locator(".pv-left")).to_have_text("all-heavy")
+    focused(page, "[data-zoom='2']")
+    page.keyboard.press("Space")
+    expect(page.locator("[data-zoom='2']")).to_have_attribute("aria-pressed", "true")
+    focused(page, "#pcsr-compute input[type=range]")
+    page.keyboard.press("ArrowLeft")
+    shown(page, "PCSR, 69 %")
+    focused(page, "#pcsr-download")
+    with page.expect_download() as waiting:
+        page.keyboard.press("Enter")
+    assert waiting.value.suggested_filename == "coffee_x4.png"
+
+
+def test_every_control_has_a_name(page: Page) -> None:
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll('button, input, select, [tabindex="0"]')]
+          .filter(e => e.offsetParent && e.type != 'file')
+          .filter(e => !(e.getAttribute('aria-label') || e.innerText.trim() || e.title
+            || e.labels?.length || e.getAttribute('aria-labelledby')))
+          .map(e => e.outerHTML.slice(0, 200))"""
+    )
+    assert nameless == []
