@@ -20,14 +20,20 @@ SIZES = {
     "carn-pcsr-multi": 168_970,
     "carn-pcsr-x4": 168_970,
     "carn-pcsr-x4-m3": 180_750,
+    "carn-x4": 294_915,
     "fsrcnn-pcsr-x4": 24_502,
+    "srresnet-pcsr-x4": 1_078_390,
+    "srresnet-x4": 1_517_571,
 }
 SET14 = {
     "bsrn-pcsr-x4": 25.9,
     "carn-pcsr-multi": 26.1,
     "carn-pcsr-x4": 26.1,
     "carn-pcsr-x4-m3": 26.1,
+    "carn-x4": 25.5,
     "fsrcnn-pcsr-x4": 25.55,
+    "srresnet-pcsr-x4": 25.8,
+    "srresnet-x4": 26.0,
 }
 """dB at x4 and ``k = 0`` by the tables' protocol that a model may not fall below."""
 MEGABYTES = 6
