@@ -6,6 +6,7 @@ import errno
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from pcsr_lightning import pictures
 from pcsr_lightning.batch.run import is_disk_full
 from pcsr_lightning.errors import PictureError
+from pcsr_lightning.upscale import main
 
 Door = Callable[..., tuple[int, str, str]]
 Fill = Callable[..., list[Path]]
@@ -60,6 +62,52 @@ def test_a_full_disk_stops_the_run(
     assert code == 0
     assert lines(out)[1]["done"] == 12 - len(done)
     assert lines(out)[1]["skipped"] == len(done)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".bmp", ".webp"])
+def test_a_disk_that_fills_up_within_a_result(
+    door: Door, fill: Fill, files: Files, tmp_path: Path, tiny_disk: Path, suffix: str
+) -> None:
+    """The old file stays, and nothing of the new one."""
+    source, target = fill(tmp_path, ["in.png"], (200, 190))[0], tiny_disk / f"out{suffix}"
+    target.write_text("older")
+    code, out, err = door(source, target, "--overwrite", "--quiet", "--quality", 100)
+    assert (code, out, len(err.splitlines())) == (1, "", 2)
+    assert f"out{suffix}: cannot write this picture" in err.splitlines()[0]
+    assert "No space left on device" in err.splitlines()[0]
+    assert "the disk is full" in err.splitlines()[1]
+    assert files(tiny_disk) == {target.name: b"older"}
+
+
+def test_a_class_map_whose_disk_fills_up(
+    door: Door, fill: Fill, files: Files, tmp_path: Path, tiny_disk: Path
+) -> None:
+    """Without it the result is not done either."""
+    source = fill(tmp_path, ["in.png"], (200, 190))[0]
+    classes = tiny_disk / "classes.png"
+    code, _, err = door(source, tmp_path / "out.png", "--class-map", classes, "--quiet")
+    assert (code, len(err.splitlines())) == (1, 2)
+    assert "classes.png: cannot write this picture" in err.splitlines()[0]
+    assert list(files(tmp_path)) == ["in.png"]
+    assert files(tiny_disk) == {}
+
+
+def test_no_room_for_temporary_files(
+    fill: Fill,
+    files: Files,
+    tmp_path: Path,
+    tiny_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    """Standard output gets all or nothing."""
+    source = fill(tmp_path, ["in.png"], (200, 190))[0]
+    monkeypatch.setattr(tempfile, "tempdir", str(tiny_disk))
+    assert main([str(source), "-", "--format", "bmp"]) == 1
+    out, err = capfdbinary.readouterr()
+    assert out == b""
+    assert b"No space left on device" in err
+    assert files(tiny_disk) == {}
 
 
 def test_files_of_limited_size(fill: Fill, files: Files, tmp_path: Path) -> None:

@@ -31,6 +31,20 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).touch()
 
 
+def test_names_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
+    for name, said in (
+        ("loop.png", "its symbolic link leads nowhere, or in a circle"),
+        ("gone.png", "its symbolic link leads nowhere, or in a circle"),
+        ("none.png", "no such file or folder"),
+        ("x" * 300 + ".png", "File name too long"),
+    ):
+        with pytest.raises(PictureError) as caught:
+            find(tmp_path / name)
+        assert str(caught.value) == f"{tmp_path / name}: {said}"
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     touch(

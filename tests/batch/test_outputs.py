@@ -53,6 +53,18 @@ def touch(*names: str) -> None:
         Path(name).write_text(name)
 
 
+def test_names_that_cannot_be_written(here: Path) -> None:
+    touch("a.png", "b.jpg")
+    Path("loop.png").symlink_to("loop.png")
+    for out, said in (
+        ("loop.png", "cannot be made there .Too many levels of symbolic links"),
+        ("x" * 300 + ".png", "cannot be made there .File name too long"),
+        ("b.jpg/c.png", "b.jpg is a file, not a folder"),
+    ):
+        with pytest.raises(PCSRError, match=f"^{out}: {said}"):
+            plan(["a.png"], out)
+
+
 def test_one_file(here: Path) -> None:
     touch("a.png", "done/x", "b.gif")
     assert targets(["a.png"], "b.jpg") == {"a.png": "b.jpg"}

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pcsr_lightning.pictures import bicubic, fill_under_alpha
+from pcsr_lightning.pictures import (
+    ColourRows,
+    EnlargedAlpha,
+    Picture,
+    bicubic,
+    fill_under_alpha,
+)
 
 
 def disc(size: int = 48) -> tuple[Tensor, Tensor]:
@@ -76,3 +82,45 @@ def test_one_faint_pixel_colours_a_large_picture() -> None:
     alpha[:, 400, 70] = 1 / 65535
     filled = fill_under_alpha(rgb, alpha)
     torch.testing.assert_close(filled, rgb[:, 400:401, 70:71].expand_as(rgb))
+
+
+@given(
+    h=st.integers(1, 60),
+    w=st.integers(1, 30),
+    seed=st.integers(0, 10**6),
+    rows=st.integers(1, 20),
+    strip=st.integers(1, 20),
+    shown=st.sampled_from([0.002, 0.1, 0.9]),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_rows_of_the_filled_colour(
+    h: int, w: int, seed: int, rows: int, strip: int, shown: float
+) -> None:
+    """To the last bit what the whole picture gives, from whole numbers too."""
+    generator = torch.Generator().manual_seed(seed)
+    rgb = torch.randint(256, (3, h, w), generator=generator, dtype=torch.uint8)
+    alpha = torch.randint(256, (1, h, w), generator=generator, dtype=torch.uint8)
+    alpha = alpha * (torch.rand(1, h, w, generator=generator) < shown)
+    whole = fill_under_alpha(rgb.float() / 255, alpha.float() / 255)
+    colour = ColourRows(Picture(rgb, alpha), strip)
+    parts = [colour.rows(top, min(h, top + rows)) for top in range(0, h, rows)]
+    assert torch.equal(torch.cat(parts, dim=1), whole)
+
+
+@given(
+    h=st.integers(1, 40),
+    w=st.integers(1, 40),
+    scale=st.floats(1, 8),
+    rows=st.integers(1, 30),
+    bits=st.sampled_from([8, 16]),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_rows_of_the_enlarged_alpha(h: int, w: int, scale: float, rows: int, bits: int) -> None:
+    generator = torch.Generator().manual_seed(h * w)
+    values = torch.randint(2**bits, (1, h, w), generator=generator)
+    alpha = values.to(torch.uint8 if bits == 8 else torch.uint16)
+    size = round(h * scale), round(w * scale)
+    whole = bicubic(values.float() / (2**bits - 1), size).clamp(0, 1)
+    enlarged = EnlargedAlpha(alpha, size)
+    parts = [enlarged.rows(top, min(size[0], top + rows)) for top in range(0, size[0], rows)]
+    assert torch.equal(torch.cat(parts, dim=1), whole)

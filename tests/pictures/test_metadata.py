@@ -217,6 +217,23 @@ def test_a_profile_for_other_channels_is_left_out(caplog: pytest.LogCaptureFixtu
     assert caplog.messages == ["grey.tif: its colour profile is not one for grey; read without it."]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("space", [b"CMYK", b"GRAY", b"Lab "])
+def test_a_profile_of_another_kind_is_said(
+    kind: str, space: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    icc = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    icc[16:20] = space
+    for profile in (bytes(icc), b"junk" * 50):
+        file = io.BytesIO()
+        Image.new("RGB", (8, 6), "teal").save(file, kind, icc_profile=profile, lossless=True)
+        caplog.clear()
+        picture = decode(file.getvalue(), name="in")
+        assert picture.icc is None
+        assert (picture.rgb - torch.tensor([0, 128, 128]).view(3, 1, 1) / 255).abs().max() < 0.02
+        assert caplog.messages == ["in: its colour profile is not one for RGB; read without it."]
+
+
 @pytest.mark.parametrize("format_", ["webp", "avif"])
 def test_grey_with_a_profile_becomes_srgb_where_grey_cannot_be_held(
     format_: str, caplog: pytest.LogCaptureFixture

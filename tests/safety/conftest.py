@@ -1,4 +1,4 @@
-"""The command in a process of its own, whose time and memory are watched."""
+"""The command in a process of its own, whose time and memory are watched; models to be spoilt."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tests.safety.hostile import HARM, SMALL
+
+from pcsr_lightning.networks import PCSR, build_network, default_config
+from pcsr_lightning.weights import save
 
 ADDRESS_SPACE = 16 * 2**30
 """Bytes a process may map: PyTorch's libraries and thread stacks alone map several GiB."""
@@ -75,3 +81,34 @@ def _watched(*words: object, seconds: float = 300) -> Watched:
         done.stderr = errors.read().splitlines()
     done.peak = usage.ru_maxrss * 1024
     return done
+
+
+@pytest.fixture
+def nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In an empty folder, where every payload here would leave a file."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not Path(HARM).exists()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> PCSR:
+    torch.manual_seed(0)
+    built = build_network(
+        default_config("fsrcnn", 2) | {"backbone": SMALL, "upsamplers": [[8, 8], [4]]}
+    )
+    assert isinstance(built, PCSR)
+    return built
+
+
+@pytest.fixture
+def file(model: PCSR, tmp_path: Path) -> Path:
+    return save(model, tmp_path / "m")
+
+
+@pytest.fixture
+def content(model: PCSR) -> dict[str, Any]:
+    """What a stage's checkpoint holds."""
+    facts = {"network": model.config(), "stage": "2", "backbone": "fsrcnn", "num_classes": 2}
+    state = {f"network.{key}": value for key, value in model.state_dict().items()}
+    return {"hyper_parameters": facts, "state_dict": state, "pytorch-lightning_version": "2.6.0"}

@@ -69,11 +69,17 @@ def find_inputs(words: Sequence[str], suffixes: Collection[str], without: Sequen
         if word == "-":
             raise PictureError("-: standard input is one picture; do not name others beside it")
         path = Path(word)
-        if path.is_dir():
+        try:
+            is_folder, is_there = path.is_dir(), path.exists()
+        except OSError as error:
+            raise PictureError(f"{path}: {error.strerror}") from error
+        if is_folder:
             _add_folder(inputs, path, suffixes, without, keep_name=len(words) > 1)
         elif os.path.lexists(path) or not _MAGIC.search(word):
-            if not path.exists():
-                raise PictureError(f"{path}: no such file or folder")
+            if not is_there:
+                leads = "its symbolic link leads nowhere, or in a circle"
+                reason = leads if path.is_symlink() else "no such file or folder"
+                raise PictureError(f"{path}: {reason}")
             inputs.found.append(Found(path, Path(path.name)))
             inputs.single = len(words) == 1
         else:

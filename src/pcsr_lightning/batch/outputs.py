@@ -62,7 +62,7 @@ class Wishes:
     def folders(self) -> list[Path]:
         """Folders that hold outputs, so that nothing in them is an input."""
         named = [None if self.out in (None, "-") else Path(str(self.out)), self.class_map]
-        return [path for path in named if path is not None and path.is_dir()]
+        return [path for path in named if path is not None and _is_folder(path)]
 
 
 def plan_jobs(inputs: Inputs, wishes: Wishes) -> list[Job]:
@@ -91,6 +91,8 @@ def version(path: Path) -> Version | None:
         there = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be made there ({error.strerror})") from error
     if stat.S_ISDIR(there.st_mode):
         return None  # not a result that exists: writing it will say so
     return there.st_ino, there.st_mtime_ns, there.st_size
@@ -100,7 +102,14 @@ def _is_file(out: str | None, found: Found) -> bool:
     """Whether OUT names the one result itself, rather than a folder for it."""
     if out is None:
         return found.path == STREAM
-    return out == "-" or not (out.endswith(("/", os.sep)) or Path(out).is_dir())
+    return out == "-" or not (out.endswith(("/", os.sep)) or _is_folder(Path(out)))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:  # such as a name that is too long
+        raise PictureError(f"{path}: cannot be made there ({error.strerror})") from error
 
 
 def _single(found: Found, wishes: Wishes) -> Job:
@@ -126,6 +135,8 @@ def _check_file(path: Path, suffixes: Collection[str]) -> None:
             f"{path}: the suffix chooses the format; use one of {', '.join(suffixes)}"
             " (a folder that is to be made ends in /)"
         )
+    if folder.is_file():
+        raise PictureError(f"{path}: {folder} is a file, not a folder")
     if not folder.is_dir():
         raise PictureError(
             f"{path}: the folder {folder} does not exist; make it with: mkdir -p {folder}"

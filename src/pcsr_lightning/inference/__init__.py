@@ -6,6 +6,7 @@ from pcsr_lightning.inference.checks import MAX_SCALE, output_size
 from pcsr_lightning.inference.class_map import class_colours, class_map
 from pcsr_lightning.inference.execution import Execution, Precision
 from pcsr_lightning.inference.flops import Flops, all_heavy_flops, original_flops
+from pcsr_lightning.inference.input_rows import PictureRows
 from pcsr_lightning.inference.routing_choice import Routing
 from pcsr_lightning.inference.streamed import PictureSink, RowsDone, upscale_rows
 from pcsr_lightning.inference.upscaler import choose_routing, upscale, upscale_by
@@ -15,6 +16,7 @@ __all__ = [
     "Analysis",
     "Execution",
     "Flops",
+    "PictureRows",
     "PictureSink",
     "Precision",
     "Routing",

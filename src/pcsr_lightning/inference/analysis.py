@@ -20,6 +20,7 @@ from pcsr_lightning.inference.engine import Engine
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.feature_rows import KeptRows, feature_rows, strip_rows
 from pcsr_lightning.inference.flops import Flops, ModelMacs, model_macs
+from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.routing_choice import Routing
 from pcsr_lightning.networks import PCSR, QueryGrid
 
@@ -75,7 +76,7 @@ class Analysis:
         self.size, self.macs = grid.size, macs
         self.feat_BDhw = feat_BhwD.permute(0, 3, 1, 2)
         branches = Branches.of(model, grid, feat_BhwD.dtype)
-        self._engine = Engine(lr_B3hw, grid, KeptRows(feat_BhwD), branches, rows)
+        self._engine = Engine(InputRows(lr_B3hw), grid, KeptRows(feat_BhwD), branches, rows)
 
     @classmethod
     def of(
@@ -107,10 +108,10 @@ class Analysis:
         dtype, macs = execution.dtype(model), model_macs(model)
         with torch.inference_mode():
             lr_B3hw = image_B3hw.float()
-            x = lr_B3hw - model.mean.float()[:, None, None]
+            x = InputRows(lr_B3hw).less(model.mean)
             source = feature_rows(model.backbone, model.backbone.halo, x, dtype)
             rows = strip_rows(execution, source, x, size[0] * size[1] / (h * w))
-            feat_BhwD = x.new_empty(B, h, w, model.backbone.out_channels, dtype=dtype)
+            feat_BhwD = lr_B3hw.new_empty(B, h, w, model.backbone.out_channels, dtype=dtype)
             for top, feat_BrwD in source.strips(rows):
                 feat_BhwD[:, top : top + feat_BrwD.shape[1]] = feat_BrwD
             check_finite(feat_BhwD, "the backbone's features")
@@ -242,8 +243,8 @@ def collect(
         clamp: to [0, 1].
         bits: see :class:`Output`.
     """
-    B, (h, w), (H, W) = len(engine.lr_B3hw), engine.grid.lr_size, engine.grid.size
-    device = engine.lr_B3hw.device
+    B, (h, w), (H, W) = len(engine.lr), engine.grid.lr_size, engine.grid.size
+    device = engine.lr.device
     output = Output(B, (H, W), device, bits, clamp)
     class_BHW = torch.empty(B, H, W, dtype=torch.uint8, device=device)
 

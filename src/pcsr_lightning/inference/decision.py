@@ -13,6 +13,9 @@ from pcsr_lightning.inference.budget import BudgetLimit
 from pcsr_lightning.inference.flops import ModelMacs
 from pcsr_lightning.inference.routing_choice import Routing
 from pcsr_lightning.routing import (
+    DifficultySurvey,
+    KeySurvey,
+    Survey,
     assign_by_difficulty,
     assign_by_k,
     assign_by_keys,
@@ -46,9 +49,10 @@ class Decision:
             )
         scale = (size[0] / lr_size[0], size[1] / lr_size[1])
         self._costs_M = class_costs(macs.plain.branches(scale), routing.cost)
+        self._pixels = size[0] * size[1]
         if routing.budget is not None:
-            lr_pixels, pixels = lr_size[0] * lr_size[1], size[0] * size[1]
-            self._limit = BudgetLimit.of(macs, lr_pixels, pixels, routing.budget).pixels
+            lr_pixels = lr_size[0] * lr_size[1]
+            self._limit = BudgetLimit.of(macs, lr_pixels, self._pixels, routing.budget).pixels
 
     @property
     def single(self) -> int | None:
@@ -80,12 +84,20 @@ class Decision:
             return assign_by_keys(evidence_BcHW, self.macs.tail_M, self._limit)
         return assign_by_difficulty(evidence_BcHW[:, 0], self.num_classes)
 
-    def counts_every_class(self, class_BHW: Tensor) -> bool:
+    def survey(self) -> Survey:
+        """What counts a picture's evidence instead of keeping it."""
+        if self.routing.mode == "budget":
+            return KeySurvey(self.macs.tail_M, self._limit, self._pixels)
+        return DifficultySurvey(self.num_classes)
+
+    def counts_every_class(self, mixed: bool) -> bool:
         """Whether each class's first layer is paid for on all of the pictures.
 
         A budget does, unless there is a single class: what it buys must not depend on the strips.
+
+        Args:
+            mixed: whether pixels take several classes.
         """
-        mixed = bool((class_BHW != class_BHW.flatten()[0]).any())
         return self.routing.mode == "budget" and self.single is None and mixed
 
     def at_once(self, logits_BMHW: Tensor) -> Tensor:

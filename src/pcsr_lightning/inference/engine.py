@@ -2,8 +2,9 @@
 
 Strips of LR rows come out of the backbone, the classifier looks at their queries, each query meets
 the upsampler of its class, and finished HR rows go to whoever wants them. Nothing but the picture,
-the result and one strip is in memory; where classes depend on the whole picture (adaptive, budget),
-one number a pixel is kept besides, and the features too as far as memory allows.
+the result and one strip is in memory. Where classes depend on the whole picture (adaptive, budget),
+a first pass looks at all pixels; what it keeps is in `settling.py`, and the features are kept too
+as far as memory allows.
 
 Legend: B batch, h w LR size, H W HR size, D feature channels, M classes, r LR rows and n HR rows of
 a strip, Q its queries in native order, c values kept of a pixel.
@@ -25,7 +26,9 @@ from pcsr_lightning.inference.checks import check_finite
 from pcsr_lightning.inference.decision import Decision
 from pcsr_lightning.inference.feature_rows import FeatureRows, KeptRows
 from pcsr_lightning.inference.flops import Flops, ModelMacs
+from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.output_rows import EnlargedRows, RefinedRows
+from pcsr_lightning.inference.settling import Rules, first_pass
 from pcsr_lightning.networks import QueryGrid
 
 _log = logging.getLogger(__name__)
@@ -71,7 +74,7 @@ class Engine:
     """One batch of pictures on its way through a model.
 
     Args:
-        lr_B3hw: the pictures, float32.
+        lr: the pictures, ``(B, 3, h, w)``, float32.
         grid: which LR pixel each HR pixel asks.
         features: the backbone's features of them, strip by strip.
         branches: upsamplers and classifier.
@@ -82,7 +85,7 @@ class Engine:
 
     def __init__(
         self,
-        lr_B3hw: Tensor,
+        lr: InputRows,
         grid: QueryGrid,
         features: FeatureRows,
         branches: Branches,
@@ -90,7 +93,7 @@ class Engine:
         keep: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        self.lr_B3hw, self.grid, self.branches = lr_B3hw, grid, branches
+        self.lr, self.grid, self.branches = lr, grid, branches
         self.rows = rows
         self._progress = progress
         self._features, self._keep = features, keep
@@ -127,16 +130,17 @@ class Engine:
             PCSRError: NaN or infinite values, or not enough memory for a single row.
         """
         before = 0.0
+        settled: Tensor | Rules | None = class_BHW
         if class_BHW is None and decision.needs_whole:
-            class_BHW, before = self._settle(decision), 0.5
+            settled, before = self._settle(decision), 0.5
         M, (H, W), (h, w) = decision.num_classes, self.grid.size, self.grid.lr_size
         refined = RefinedRows(H, M, decision.routing.refines((H / h, W / w)))
-        enlarged = EnlargedRows(self.lr_B3hw, self.grid.size)
+        enlarged = EnlargedRows(self.lr, self.grid.size)
         done = Executed([0] * M, [0] * M)
-        every_class = class_BHW is not None and decision.counts_every_class(class_BHW)
+        every_class = settled is not None and decision.counts_every_class(_mixed(settled))
 
         def enlarge(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
-            class_BQ = self._classes(decision, class_BHW, strip, feat_BrwD)
+            class_BQ = self._classes(decision, settled, strip, feat_BrwD)
             counts_M = torch.bincount(class_BQ.flatten(), minlength=M).tolist()
             residual_B3Q = self.branches.residual(feat_BrwD, strip, class_BQ, every_class)
             sr_B3nW = enlarged.rows(strip.hr_top, strip.hr_bottom)
@@ -147,6 +151,8 @@ class Engine:
 
             def deliver() -> None:
                 done.add(counts_M, feat_BrwD[..., 0].numel(), every_class)
+                if isinstance(settled, Rules):
+                    settled.commit()
                 classes(strip.hr_top, class_BnW)
                 image(top, finished)
 
@@ -159,7 +165,7 @@ class Engine:
         """What :meth:`run` would do with these classes, without doing it."""
         M, (h, w) = decision.num_classes, self.grid.lr_size
         done = Executed([0] * M, [0] * M)
-        every_class = decision.counts_every_class(class_BHW)
+        every_class = decision.counts_every_class(_mixed(class_BHW))
         for top in range(0, h, self.rows):
             bottom = min(h, top + self.rows)
             class_BnW = class_BHW[:, self._hr_rows[top] : self._hr_rows[bottom]]
@@ -168,12 +174,15 @@ class Engine:
         return done
 
     def _classes(
-        self, decision: Decision, class_BHW: Tensor | None, strip: Strip, feat_BrwD: Tensor
+        self, decision: Decision, settled: Tensor | Rules | None, strip: Strip, feat_BrwD: Tensor
     ) -> Tensor:
         """The class of each query of a strip, ``(B, Q)``."""
-        if class_BHW is not None:
-            class_B1nW = class_BHW[:, None, strip.hr_top : strip.hr_bottom]
-            return self.branches.to_native(class_B1nW, strip)[:, 0]
+        if settled is not None:
+            if isinstance(settled, Rules):
+                class_BnW = settled.classes(self._evidence(decision, feat_BrwD, strip))
+            else:
+                class_BnW = settled[:, strip.hr_top : strip.hr_bottom]
+            return self.branches.to_native(class_BnW[:, None], strip)[:, 0]
         if decision.single is not None:
             shape = (len(feat_BrwD), (strip.hr_bottom - strip.hr_top) * self.grid.size[1])
             return decision.constant(shape, feat_BrwD.device)
@@ -184,17 +193,20 @@ class Engine:
         check_finite(logits_BMQ, "the classifier's output")
         return logits_BMQ
 
-    def _settle(self, decision: Decision) -> Tensor:
-        """A first pass that ends with every pixel's class, ``(B, H, W)``."""
-        B, (h, w) = len(self.lr_B3hw), self.grid.lr_size
-        evidence_BcHW = self.lr_B3hw.new_empty(B, decision.kept, *self.grid.size)
+    def _evidence(self, decision: Decision, feat_BrwD: Tensor, strip: Strip) -> Tensor:
+        evidence_BcQ = decision.evidence(self._logits(feat_BrwD, strip)[..., None])[..., 0]
+        return self.branches.to_rows(evidence_BcQ, strip)
+
+    def _settle(self, decision: Decision) -> Tensor | Rules:
+        """A first pass; with every pixel's class, ``(B, H, W)``, or with rules for them."""
+        B, (h, w) = len(self.lr), self.grid.lr_size
+        remembered = first_pass(decision, B, self.grid.size, self.lr.device)
         kept_BhwD: Tensor | None = None
         keep = self._keep and not isinstance(self._features, KeptRows)
 
         def look(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
             nonlocal kept_BhwD, keep
-            evidence_BcQ = decision.evidence(self._logits(feat_BrwD, strip)[..., None])[..., 0]
-            rows = self.branches.to_rows(evidence_BcQ, strip)
+            rows = self._evidence(decision, feat_BrwD, strip)
             if kept_BhwD is None and keep:
                 try:
                     kept_BhwD = feat_BrwD.new_empty(B, h, w, feat_BrwD.shape[3])
@@ -204,7 +216,7 @@ class Engine:
                     keep = False  # then they are computed again
 
             def keep_it() -> None:
-                evidence_BcHW[:, :, strip.hr_top : strip.hr_bottom] = rows
+                remembered.put(strip.hr_top, rows)
                 if kept_BhwD is not None:
                     kept_BhwD[:, strip.top : strip.bottom] = feat_BrwD
 
@@ -213,7 +225,7 @@ class Engine:
         self._each_strip(look, 0.0, 0.5)
         if kept_BhwD is not None:
             self._features = KeptRows(kept_BhwD)
-        return decision.settle(evidence_BcHW)
+        return remembered.settle()
 
     def _each_strip(
         self,
@@ -257,6 +269,13 @@ class Engine:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _mixed(settled: Tensor | Rules) -> bool:
+    """Whether pixels take several classes."""
+    if isinstance(settled, Rules):
+        return settled.mixed
+    return bool((settled != settled.flatten()[0]).any())
 
 
 def is_out_of_memory(error: BaseException) -> bool:

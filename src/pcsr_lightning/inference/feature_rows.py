@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsr_lightning.inference.execution import Execution
+from pcsr_lightning.inference.input_rows import InputRows, as_input
 from pcsr_lightning.inference.row_graph import NotStreamable
 from pcsr_lightning.inference.row_plan import plan_rows
 from pcsr_lightning.inference.row_steps import RowPlan
@@ -58,24 +59,23 @@ class StreamedRows(FeatureRows):
 
     Args:
         plan: the network.
-        x_13hw: its input.
+        x: its input, ``(1, 3, h, w)``.
         dtype: of the arithmetic.
     """
 
-    def __init__(self, plan: RowPlan, x_13hw: Tensor, dtype: torch.dtype) -> None:
-        self.plan, self.dtype = plan, dtype
-        self.x_hw3 = x_13hw[0].permute(1, 2, 0)
-        self.height = len(self.x_hw3)
+    def __init__(self, plan: RowPlan, x: Tensor | InputRows, dtype: torch.dtype) -> None:
+        self.plan, self.dtype, self._x = plan, dtype, as_input(x)
+        self.height = int(self._x.shape[2])
 
     def strips(self, rows: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         # A stream that begins within a picture gives its first rows as if the picture began there.
         begin = max(0, start - self.plan.reach)
-        h, w, _ = self.x_hw3.shape
-        stream = RowStream(self.plan, w, rows, 3, self.dtype, self.x_hw3.device)
+        h, w = self.height, int(self._x.shape[3])
+        stream = RowStream(self.plan, w, rows, 3, self.dtype, self._x.device)
         g = self.plan.growth
         made = begin * g
         for top in range(begin, h, rows):
-            x_rw3 = self.x_hw3[top : top + rows].to(self.dtype)
+            x_rw3 = self._x.rows(top, top + rows)[0].permute(1, 2, 0).to(self.dtype)
             for feat_rwD in stream.push(x_rw3, last=top + rows >= h):
                 skip = max(0, start * g - made)
                 if len(feat_rwD) > skip:
@@ -83,7 +83,7 @@ class StreamedRows(FeatureRows):
                 made += len(feat_rwD)
 
     def memory(self, rows: int) -> int:
-        w = self.x_hw3.shape[1]
+        w = int(self._x.shape[3])
         return w * stream_values(self.plan, rows) * self.dtype.itemsize
 
 
@@ -93,29 +93,29 @@ class TiledRows(FeatureRows):
     Args:
         module: ``(B, 3, h, w) -> (B, D, h, w)``, in evaluation mode.
         halo: rows above and below that can change a feature; ``None`` for the whole picture.
-        x_B3hw: its input.
+        x: its input, ``(B, 3, h, w)``.
         dtype: of the arithmetic.
     """
 
     def __init__(
-        self, module: nn.Module, halo: int | None, x_B3hw: Tensor, dtype: torch.dtype
+        self, module: nn.Module, halo: int | None, x: Tensor | InputRows, dtype: torch.dtype
     ) -> None:
-        self.module, self.x_B3hw, self.dtype = module, x_B3hw, dtype
-        self.height = x_B3hw.shape[2]
+        self.module, self._x, self.dtype = module, as_input(x), dtype
+        self.height = self._x.shape[2]
         self.halo = self.height if halo is None else halo
         self.reach = self.halo if self.halo < self.height else 0  # else there is one tile only
 
     def strips(self, rows: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         h, halo = self.height, self.halo
         if halo >= h:
-            whole_BhwD = self._run(self.x_B3hw)
+            whole_BhwD = self._run(self._x.rows(0, h))
             g = whole_BhwD.shape[1] // h
             for top in range(start, h, rows):
                 yield top * g, whole_BhwD[:, top * g : (top + rows) * g]
             return
         for top in range(start, h, rows):
             first, last = max(0, top - halo), min(h, top + rows + halo)
-            tile_BrwD = self._run(self.x_B3hw[:, :, first:last])
+            tile_BrwD = self._run(self._x.rows(first, last))
             g = tile_BrwD.shape[1] // (last - first)
             yield top * g, tile_BrwD[:, (top - first) * g : (top - first + rows) * g]
 
@@ -129,7 +129,7 @@ class TiledRows(FeatureRows):
         return feat_BDrw.permute(0, 2, 3, 1).to(self.dtype)
 
     def memory(self, rows: int) -> int:
-        B, _, h, w = self.x_B3hw.shape
+        B, _, h, w = self._x.shape
         return B * w * min(h, rows + 2 * self.halo) * VALUES * self.dtype.itemsize
 
 
@@ -153,27 +153,27 @@ class KeptRows(FeatureRows):
 
 
 def feature_rows(
-    module: nn.Module, halo: int | None, x_B3hw: Tensor, dtype: torch.dtype
+    module: nn.Module, halo: int | None, x: Tensor | InputRows, dtype: torch.dtype
 ) -> FeatureRows:
     """The fastest exact way through ``module`` for this picture.
 
     Args:
         module: a backbone, or an original model without its mean.
         halo: see :class:`TiledRows`.
-        x_B3hw: mean-free pictures.
+        x: mean-free pictures, ``(B, 3, h, w)``.
         dtype: of the arithmetic.
     """
-    if x_B3hw.device.type == "cpu" and len(x_B3hw) == 1:
+    if x.device.type == "cpu" and len(x) == 1:
         plan = _plan(module, dtype)
         if plan is not None:
-            return StreamedRows(plan, x_B3hw, dtype)
-    return TiledRows(module, halo, x_B3hw, dtype)
+            return StreamedRows(plan, x, dtype)
+    return TiledRows(module, halo, x, dtype)
 
 
 def strip_rows(
     execution: Execution,
     features: FeatureRows,
-    x_B3hw: Tensor,
+    x: Tensor | InputRows,
     area: float,
     kept: int = 0,
 ) -> int:
@@ -182,15 +182,15 @@ def strip_rows(
     Args:
         execution: may say so, or how much memory there is.
         features: where they come from.
-        x_B3hw: the pictures.
+        x: the pictures, ``(B, 3, h, w)``.
         area: HR pixels for each LR pixel.
         kept: bytes of the memory that are taken already.
     """
-    B, _, h, w = x_B3hw.shape
+    B, _, h, w = x.shape
     if execution.tile_rows is not None:
         return min(h, execution.tile_rows)
     # Where strips overlap, low ones would do most of their work twice.
-    pixels = STRIP_PIXELS if x_B3hw.device.type == "cpu" else STRIP_PIXELS_GPU
+    pixels = STRIP_PIXELS if x.device.type == "cpu" else STRIP_PIXELS_GPU
     rows = max(1, min(h, max(pixels // (B * w), 2 * features.reach)))
     if execution.max_memory is None:
         return rows

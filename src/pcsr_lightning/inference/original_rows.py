@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.feature_rows import feature_rows, strip_rows
+from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.output_rows import EnlargedRows
 from pcsr_lightning.networks import Original
 from pcsr_lightning.networks.original import TAIL_REACH
@@ -21,13 +22,13 @@ _BODIES: weakref.WeakKeyDictionary[Original, nn.Module] = weakref.WeakKeyDiction
 
 
 def original_rows(
-    model: Original, image_B3hw: Tensor, execution: Execution
+    model: Original, image: InputRows, execution: Execution
 ) -> Iterator[tuple[int, Tensor]]:
     """The enlarged pictures' rows, in order: first HR row and rows ``(B, 3, n, W)``, float32.
 
     Args:
         model: on the pictures' device.
-        image_B3hw: in [0, 1], floating point.
+        image: ``(B, 3, h, w)`` in [0, 1], float32.
         execution: precision and strips.
     """
     dtype = execution.dtype(model)
@@ -35,12 +36,12 @@ def original_rows(
     if body is None:
         body = _BODIES[model] = nn.Sequential(model.backbone, model.tail)
     mean = model.mean.float()[:, None, None]
-    x_B3hw = image_B3hw.float() - mean
+    x = image.less(model.mean)
     halo = None if model.backbone.halo is None else model.backbone.halo + TAIL_REACH
-    s, (h, w) = model.scale, x_B3hw.shape[-2:]
-    enlarged = EnlargedRows(x_B3hw, (h * s, w * s)) if model.backbone.adds_enlarged_input else None
-    features = feature_rows(body, halo, x_B3hw, dtype)
-    rows = strip_rows(execution, features, x_B3hw, s**2)
+    s, (h, w) = model.scale, x.shape[-2:]
+    enlarged = EnlargedRows(x, (h * s, w * s)) if model.backbone.adds_enlarged_input else None
+    features = feature_rows(body, halo, x, dtype)
+    rows = strip_rows(execution, features, x, s**2)
     for top, sr_BnW3 in features.strips(rows):
         sr_B3nW = sr_BnW3.permute(0, 3, 1, 2).float() + mean
         if enlarged is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.routing import refine
 
 
@@ -15,21 +16,20 @@ class EnlargedRows:
     """The bilinearly enlarged input ``upX`` of Eq. 6, any rows of it, however it is cut.
 
     Args:
-        lr_B3hw: float32.
+        lr: the pictures.
         size: ``(H, W)``.
     """
 
-    def __init__(self, lr_B3hw: Tensor, size: tuple[int, int]) -> None:
-        self.lr_B3hw = lr_B3hw
-        device = lr_B3hw.device
-        self._low_H, self._high_H, self._weight_H = _between(lr_B3hw.shape[2], size[0], device)
-        self._low_W, self._high_W, self._weight_W = _between(lr_B3hw.shape[3], size[1], device)
+    def __init__(self, lr: InputRows, size: tuple[int, int]) -> None:
+        self._lr = lr
+        self._low_H, self._high_H, self._weight_H = _between(lr.shape[2], size[0], lr.device)
+        self._low_W, self._high_W, self._weight_W = _between(lr.shape[3], size[1], lr.device)
 
     def rows(self, top: int, bottom: int) -> Tensor:
         """HR rows ``[top, bottom)``: ``(B, 3, n, W)``."""
         low, high = self._low_H[top:bottom], self._high_H[top:bottom]
         first, last = int(low[0]), int(high[-1])
-        few = self.lr_B3hw[:, :, first : last + 1]
+        few = self._lr.rows(first, last + 1)
         left, right = few.index_select(3, self._low_W), few.index_select(3, self._high_W)
         wide = torch.lerp(left, right, self._weight_W)
         above, below = wide.index_select(2, low - first), wide.index_select(2, high - first)

@@ -17,6 +17,7 @@ from pcsr_lightning.inference.decision import Decision
 from pcsr_lightning.inference.engine import Progress
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.flops import Flops, model_macs, original_flops
+from pcsr_lightning.inference.input_rows import InputRows, PictureRows
 from pcsr_lightning.inference.original_rows import original_rows
 from pcsr_lightning.inference.routing_choice import Routing
 from pcsr_lightning.inference.upscaler import check_original, make_engine
@@ -41,7 +42,7 @@ class RowsDone:
 
 def upscale_rows(
     model: PCSR | Original,
-    image_3hw: Tensor,
+    picture: Tensor | PictureRows,
     size: tuple[int, int],
     sink: PictureSink,
     routing: Routing,
@@ -51,13 +52,14 @@ def upscale_rows(
 ) -> RowsDone:
     """One picture, its rows handed over in order as they are finished; the same as ``upscale``'s.
 
-    By ``k`` or with one class, memory does not grow with the height of the result. Adaptive and a
-    budget weigh the whole picture first: they keep 4 bytes for each HR pixel (a budget as many for
-    each class but the last), then one.
+    Memory does not grow with the height of the result. Adaptive and a budget weigh the whole
+    picture first: up to :data:`~pcsr_lightning.inference.settling.EVIDENCE_BYTES` they keep 4 bytes
+    for each HR pixel (a budget as many for each class but the last), then one; of larger pictures
+    they keep counts (:mod:`pcsr_lightning.routing.surveys`), and the classifier runs twice.
 
     Args:
-        model: on the picture's device.
-        image_3hw: RGB in [0, 1], floating point.
+        model: on the picture's device, if it is a tensor.
+        picture: RGB in [0, 1], ``(3, h, w)``, floating point; or what gives its rows.
         size: ``(H, W)``.
         sink: takes the rows. What it raises ends the work and comes out here.
         routing: which class each pixel takes.
@@ -69,19 +71,25 @@ def upscale_rows(
         ConfigError: an argument out of range.
         PCSRError: the network gave NaN or infinite values.
     """
-    image_13hw = image_3hw[None]
-    check_picture(image_13hw, model.mean.device)
-    lr_size = (int(image_3hw.shape[1]), int(image_3hw.shape[2]))
+    image = _checked(picture, model.mean.device)
+    lr_size = (int(image.shape[2]), int(image.shape[3]))
     size = check_size(lr_size, size)
     pairs = _Pairs(sink, bits)
     with torch.inference_mode():
         if isinstance(model, Original):
-            return _original(model, image_13hw, size, pairs, routing, execution, progress)
+            return _original(model, image, size, pairs, routing, execution, progress)
         decision = Decision(routing, model_macs(model), lr_size, size)
-        engine = make_engine(model, image_13hw, size, execution, decision.needs_whole, progress)
+        engine = make_engine(model, image, size, execution, decision.needs_whole, progress)
         done = engine.run(decision, pairs.image, pairs.classes)
     flops = done.flops(decision.macs, lr_size[0] * lr_size[1], decision.single is None)
     return RowsDone(flops, tuple(count / sum(done.counts_M) for count in done.counts_M))
+
+
+def _checked(picture: Tensor | PictureRows, device: torch.device) -> InputRows:
+    if not isinstance(picture, Tensor):
+        return InputRows(picture, device)
+    check_picture(picture[None], device)
+    return InputRows(picture[None].float())
 
 
 class _Pairs:
@@ -106,16 +114,16 @@ class _Pairs:
 
 def _original(
     model: Original,
-    image_13hw: Tensor,
+    image: InputRows,
     size: tuple[int, int],
     pairs: _Pairs,
     routing: Routing,
     execution: Execution,
     progress: Progress | None,
 ) -> RowsDone:
-    lr_size = (int(image_13hw.shape[2]), int(image_13hw.shape[3]))
+    lr_size = (int(image.shape[2]), int(image.shape[3]))
     H, W = check_original(model, lr_size, size, routing)
-    for top, sr_13nW in original_rows(model, image_13hw, execution):
+    for top, sr_13nW in original_rows(model, image, execution):
         check_finite(sr_13nW, "the enlarged picture")
         n = sr_13nW.shape[2]
         pairs.classes(top, torch.zeros(1, n, W, dtype=torch.uint8, device=sr_13nW.device))

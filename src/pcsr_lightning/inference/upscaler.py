@@ -17,6 +17,7 @@ from pcsr_lightning.inference.engine import Engine, Progress
 from pcsr_lightning.inference.execution import Execution, Precision
 from pcsr_lightning.inference.feature_rows import STRIP_PIXELS, feature_rows, strip_rows
 from pcsr_lightning.inference.flops import Flops, model_macs, original_flops
+from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.original_rows import original_rows
 from pcsr_lightning.inference.routing_choice import Routing
 from pcsr_lightning.networks import PCSR, Original
@@ -127,14 +128,15 @@ def upscale_by(
     results = []
     for i, part in enumerate(parts):
         tell = None if progress is None else _part_of(progress, i, len(parts))
-        engine = make_engine(model, part, wanted, execution, decision.needs_whole, tell)
+        rows = InputRows(part.float())
+        engine = make_engine(model, rows, wanted, execution, decision.needs_whole, tell)
         results.append(collect(engine, decision, bits=bits))
     return results[0] if len(results) == 1 else _joined(results)
 
 
 def make_engine(
     model: PCSR,
-    image_B3hw: Tensor,
+    image: InputRows,
     size: tuple[int, int],
     execution: Execution,
     two_passes: bool = False,
@@ -144,26 +146,25 @@ def make_engine(
 
     Args:
         model: on the pictures' device.
-        image_B3hw: in [0, 1], floating point.
+        image: ``(B, 3, h, w)`` in [0, 1], float32.
         size: ``(H, W)`` of the result.
         execution: precision and strips.
         two_passes: whether classes depend on the whole picture, so that features are worth keeping.
         progress: told how far the run is.
     """
-    lr_size = (int(image_B3hw.shape[-2]), int(image_B3hw.shape[-1]))
+    lr_size = (int(image.shape[-2]), int(image.shape[-1]))
     dtype = execution.dtype(model)
     with torch.inference_mode():
-        lr_B3hw = image_B3hw.float()
-        x_B3hw = lr_B3hw - model.mean.float()[:, None, None]
-        features = feature_rows(model.backbone, model.backbone.halo, x_B3hw, dtype)
+        x = image.less(model.mean)
+        features = feature_rows(model.backbone, model.backbone.halo, x, dtype)
         area = size[0] * size[1] / (lr_size[0] * lr_size[1])
         limit = KEEP_BYTES if execution.max_memory is None else execution.max_memory // 2
-        kept = x_B3hw[:, 0].numel() * model.backbone.out_channels * dtype.itemsize
+        kept = len(x) * lr_size[0] * lr_size[1] * model.backbone.out_channels * dtype.itemsize
         kept = kept if two_passes and kept <= limit else 0
-        rows = strip_rows(execution, features, x_B3hw, area, kept=kept)
+        rows = strip_rows(execution, features, x, area, kept=kept)
         grid = model.grid(lr_size, size)
         branches = Branches.of(model, grid, dtype)
-        return Engine(lr_B3hw, grid, features, branches, rows, kept > 0, progress)
+        return Engine(image, grid, features, branches, rows, kept > 0, progress)
 
 
 def _part_of(progress: Progress, done: int, parts: int) -> Progress:
@@ -228,7 +229,7 @@ def _upscale_original(
     made = check_original(model, (image_B3hw.shape[-2], image_B3hw.shape[-1]), size, routing)
     picture = Output(len(image_B3hw), made, image_B3hw.device, bits)
     with torch.inference_mode():
-        for top, sr_B3nW in original_rows(model, image_B3hw, execution):
+        for top, sr_B3nW in original_rows(model, InputRows(image_B3hw.float()), execution):
             check_finite(sr_B3nW, "the enlarged picture")
             picture.put(top, sr_B3nW)
             if progress is not None:

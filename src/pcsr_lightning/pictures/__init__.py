@@ -1,6 +1,6 @@
 """Picture files in and out, and MATLAB-style bicubic resizing."""
 
-from pcsr_lightning.pictures.alpha import fill_under_alpha
+from pcsr_lightning.pictures.alpha import ColourRows, EnlargedAlpha, fill_under_alpha
 from pcsr_lightning.pictures.bicubic import bicubic
 from pcsr_lightning.pictures.formats import SUFFIXES, check_writable
 from pcsr_lightning.pictures.picture import Picture
@@ -13,17 +13,25 @@ from pcsr_lightning.pictures.picture_files import (
     write,
 )
 from pcsr_lightning.pictures.reading import MAX_PIXELS
-from pcsr_lightning.pictures.streaming import can_stream, outline, written_by_rows
+from pcsr_lightning.pictures.streaming import (
+    TakesRows,
+    encoded_by_rows,
+    outline,
+    written_by_rows,
+)
 
 __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
+    "ColourRows",
+    "EnlargedAlpha",
     "Picture",
+    "TakesRows",
     "bicubic",
-    "can_stream",
     "check_writable",
     "decode",
     "encode",
+    "encoded_by_rows",
     "fill_under_alpha",
     "list_pictures",
     "outline",

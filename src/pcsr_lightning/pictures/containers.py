@@ -1,5 +1,7 @@
 """Finished files amended where libvips does not write what is wanted.
 
+Captions and colour codes are put into the file; what lies behind them moves, piece by piece.
+
 libvips rewrites EXIF on its own terms (private tags are lost, maker notes move) and writes a
 resolution even where none is known. So it is given a block of the right length, which is then
 overwritten byte for byte, and an unfounded resolution is marked as one without a unit.
@@ -15,14 +17,16 @@ from typing import BinaryIO
 
 import pyvips
 
-from pcsr_lightning.pictures import tags, tiff_tags
-from pcsr_lightning.pictures.formats import JPEG, PNG, TIFF, Format
+from pcsr_lightning.pictures import heif, jpeg_notes, png_notes, tags, tiff_tags
+from pcsr_lightning.pictures.formats import AVIF, JPEG, PNG, TIFF, Format
+from pcsr_lightning.pictures.notes import Notes
 
 _MARK = b"Exif\0\0"
 _MARK_BYTES = 16
 _MAKER_NOTE = 0x927C
 _PIECE = 2**20
 _JFIF_BYTES = 18
+_BEHIND_IHDR = 33
 JPEG_MOST_XMP = 60_000  # libvips leaves more out without a word
 MOST_EXIF = 65_500  # what a JPEG has room for; libvips passes on no more in any format
 
@@ -83,6 +87,40 @@ def forget_resolution(file: BinaryIO, format_: Format) -> None:
             content = struct.pack(">IIB", 1, 1, 0)
             file.seek(at + 8)
             file.write(content + struct.pack(">I", zlib.crc32(b"pHYs" + content)))
+
+
+def put_notes(file: BinaryIO, format_: Format, notes: Notes) -> None:
+    """Puts what the format holds of captions and colour codes into the file. TIFF has its own way.
+
+    Raises:
+        BoxError: an AVIF that is not built as expected; it is left as it was.
+        OSError: the file cannot be written.
+    """
+    if format_ is PNG:
+        _insert(file, _BEHIND_IHDR, png_notes.chunk_bytes(notes))
+    elif format_ is JPEG:
+        _insert(file, jpeg_notes.place(file), jpeg_notes.segment_bytes(notes))
+    elif format_ is AVIF and notes.cicp is not None and notes.cicp[2]:
+        at, old, new = heif.with_cicp(file, notes.cicp)
+        _insert(file, at, bytes(len(new) - len(old)))
+        file.seek(at)
+        file.write(new)
+
+
+def _insert(file: BinaryIO, at: int, data: bytes) -> None:
+    """Moves what is behind a place from its end on, so that nothing is held or doubled."""
+    if not data:
+        return
+    end = file.seek(0, 2)
+    while end > at:
+        start = max(at, end - _PIECE)
+        file.seek(start)
+        piece = file.read(end - start)
+        file.seek(start + len(data))
+        file.write(piece)
+        end = start
+    file.seek(at)
+    file.write(data)
 
 
 def _jfif(resolution: tuple[float, float] | None) -> bytes:

@@ -28,6 +28,16 @@ def resolution_of(exif: bytes | None) -> tuple[float, float] | None:
         return None
 
 
+def orientation_of(exif: bytes | None) -> int:
+    """1 to 8, EXIF's number for how the picture is to be turned; 1 if the block does not say."""
+    try:
+        reader = TagReader(BytesIO(exif or b""))
+        found = reader.whole(reader.directory(reader.first)[0][tags.ORIENTATION])
+    except (KeyError, TagError):
+        return 1
+    return found if 1 <= found <= 8 else 1
+
+
 def finer(
     rounded: tuple[float, float] | None, exact: tuple[float, float] | None
 ) -> tuple[float, float] | None:

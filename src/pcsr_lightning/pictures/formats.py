@@ -21,6 +21,7 @@ class Format:
         alpha: holds transparency.
         grey: holds a picture of one colour channel.
         metadata: holds a colour profile, EXIF and XMP.
+        notes: those of `Notes`' attributes that it holds.
         density: libvips writes pixels per mm into it, not only into EXIF.
         quality: what is used where none is asked for; None for formats that lose nothing.
         options: of libvips' saver.
@@ -33,18 +34,26 @@ class Format:
     alpha: bool = True
     grey: bool = True
     metadata: bool = True
+    notes: frozenset[str] = frozenset()
     density: bool = True
     quality: int | None = None
     options: Mapping[str, object] = field(default_factory=dict)
 
 
-PNG = Format("PNG", (".png",), 1_000_000, max_bits=16)
+PNG = Format(
+    "PNG",
+    (".png",),
+    1_000_000,
+    max_bits=16,
+    notes=frozenset({"texts", "colour", "cicp", "iptc", "comments"}),
+)
 # 65,500, not the format's 65,535: more is refused by libjpeg.
 JPEG = Format(
     "JPEG",
     (".jpg", ".jpeg"),
     65_500,
     alpha=False,
+    notes=frozenset({"iptc", "comments"}),
     density=False,
     quality=95,
     options={"subsample_mode": "off"},
@@ -63,6 +72,7 @@ TIFF = Format(
     (".tif", ".tiff"),
     1_000_000,
     max_bits=16,
+    notes=frozenset({"iptc"}),
     options={"compression": "deflate", "predictor": "horizontal"},
 )
 BMP = Format("BMP", (".bmp",), 1_000_000, alpha=False, metadata=False)
@@ -73,6 +83,7 @@ AVIF = Format(
     16_384,
     max_bits=10,
     grey=False,
+    notes=frozenset({"cicp"}),
     density=False,
     quality=90,
     options={"compression": "av1", "subsample_mode": "off"},

@@ -1,21 +1,26 @@
-"""What is read from the beginning of a file by hand, because libvips does not tell it exactly.
+"""What is read from a file by hand, because libvips does not tell it, or not exactly.
 
 libvips reports 72 dpi or 1 pixel per mm where a file names no resolution at all, does not see that
-a PNG or AVIF is animated, and does not read EXIF from TIFF.
+a PNG or AVIF is animated, does not read EXIF from TIFF, and keeps few captions and no colour codes.
+Of sizes beyond its own bounds it complains on stderr, so those are known here before it sees them.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from pcsr_lightning.pictures import tiff_tags
+from pcsr_lightning.pictures import exif as exif_blocks
+from pcsr_lightning.pictures import exif_types, tiff_tags
 from pcsr_lightning.pictures.formats import AVIF, JPEG, PNG, TIFF, Format
+from pcsr_lightning.pictures.heif import read_heif
+from pcsr_lightning.pictures.jpeg_notes import read_jpeg
+from pcsr_lightning.pictures.notes import Notes
+from pcsr_lightning.pictures.png_notes import read_png
 from pcsr_lightning.pictures.tags import TagReader
 
-_MOST_CHUNKS = 10_000
+_MOST_SIDE = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -26,51 +31,90 @@ class Header:
         resolution: pixels per mm, across and down, as stored (before any turning); None if not
             named (outside EXIF).
         animated: the file holds more than one frame.
-        exif: of a TIFF file, an EXIF block with what its tags say.
+        exif: of a TIFF file, an EXIF block with what its tags say; of a PNG, one from a text chunk.
+        xmp: of a PNG, a packet from a text chunk.
+        orientation: what `exif` says, where libvips does not see it.
+        size: (h, w) that the header claims, as stored; None where libvips tells it in time.
+        profile: a PNG file has a colour profile; libpng drops one that does not fit unsaid.
+        notes: captions and colour codes.
+        left_out: what of the file cannot be kept, a phrase each.
         problem: why the picture must be refused, or None.
     """
 
     resolution: tuple[float, float] | None = None
     animated: bool = False
     exif: bytes | None = None
+    xmp: bytes | None = None
+    orientation: int = 1
+    size: tuple[int, int] | None = None
+    profile: bool = False
+    notes: Notes = field(default_factory=Notes)
+    left_out: tuple[str, ...] = ()
     problem: str | None = None
 
 
 def read_header(file: BinaryIO, format_: Format) -> Header:
-    """Reads what there is to know at a file's beginning.
+    """Reads what there is to know beside the pixels.
 
     Raises:
-        ValueError: a damaged TIFF structure.
+        ValueError: a damaged TIFF structure, or a size beyond all bounds.
     """
-    if format_ is PNG:
-        chunks = dict(png_chunks(file))
-        return Header(_png_resolution(chunks.get(b"pHYs")), b"acTL" in chunks)
-    if format_ is JPEG:
-        return Header(_jfif_resolution(file))
-    if format_ is AVIF:
-        file.seek(8)
-        return Header(animated=file.read(4) == b"avis")
-    if format_ is TIFF:
-        reader = TagReader(file)
-        resolution = reader.resolution(reader.directory(reader.first)[0])
-        exif = tiff_tags.take_exif(reader)
-        return Header(resolution, exif=exif, problem=tiff_tags.problem(reader))
-    return Header()
+    readers = {PNG: _png, JPEG: _jpeg, TIFF: _tiff, AVIF: _avif}
+    header = readers[format_](file) if format_ in readers else Header()
+    if header.size is not None and not 0 < min(header.size) <= max(header.size) <= _MOST_SIDE:
+        raise ValueError("its header claims {1:,} x {0:,} pixels".format(*header.size))
+    return header
 
 
-def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Name and content of the small chunks before the pixels; of long ones the name only."""
-    at = 8
-    for _ in range(_MOST_CHUNKS):
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8:
-            return
-        size, name = struct.unpack(">I4s", head)
-        if name in (b"IDAT", b"IEND"):
-            return
-        yield name, file.read(size) if size <= 1024 else b""
-        at += 12 + size
+def _png(file: BinaryIO) -> Header:
+    facts = read_png(file)
+    head = facts.chunks.get(b"IHDR", b"")
+    exif = None if b"eXIf" in facts.chunks else facts.exif
+    return Header(
+        _png_resolution(facts.chunks.get(b"pHYs")),
+        b"acTL" in facts.chunks,
+        exif,
+        facts.xmp,
+        exif_blocks.orientation_of(exif),
+        struct.unpack(">II", head[:8])[::-1] if len(head) >= 8 else None,
+        b"iCCP" in facts.chunks,
+        facts.notes,
+        tuple(facts.problems),
+    )
+
+
+def _jpeg(file: BinaryIO) -> Header:
+    notes, problems = read_jpeg(file)
+    return Header(_jfif_resolution(file), notes=notes, left_out=tuple(problems))
+
+
+def _tiff(file: BinaryIO) -> Header:
+    reader = TagReader(file)
+    resolution = reader.resolution(reader.directory(reader.first)[0])
+    wrong: list[int] = []
+    exif = tiff_tags.take_exif(reader, wrong)
+    left_out = [f"its values of another type than their tags' ({exif_types.names(wrong)})"]
+    left_out = left_out if wrong else []
+    notes = Notes()
+    try:
+        notes = Notes(iptc=tiff_tags.take_iptc(reader))
+    except ValueError:
+        left_out.append("its damaged IPTC")
+    return Header(
+        resolution,
+        exif=exif,
+        size=tiff_tags.size_of(reader),
+        notes=notes,
+        left_out=tuple(left_out),
+        problem=tiff_tags.problem(reader),
+    )
+
+
+def _avif(file: BinaryIO) -> Header:
+    file.seek(8)
+    animated = file.read(4) == b"avis"
+    facts = read_heif(file)
+    return Header(animated=animated, size=facts.size, notes=Notes(cicp=facts.cicp))
 
 
 def _png_resolution(chunk: bytes | None) -> tuple[float, float] | None:

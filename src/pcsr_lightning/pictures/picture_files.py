@@ -9,6 +9,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,7 +59,7 @@ def list_pictures(folder: str | Path) -> list[Path]:
     return sorted(found)
 
 
-def read(path: str | Path, max_pixels: int | None = MAX_PIXELS) -> Picture:
+def read(path: str | Path, max_pixels: int | None = MAX_PIXELS, whole: bool = False) -> Picture:
     """Reads a picture file: orientation applied, 16 bit exact, CMYK brought to sRGB.
 
     The content decides, not the suffix. Of several frames or pages the first is read, with a
@@ -68,16 +69,20 @@ def read(path: str | Path, max_pixels: int | None = MAX_PIXELS) -> Picture:
         path: a regular file.
         max_pixels: the most pixels it may have, checked before memory is taken for them; None for
             no limit.
+        whole: gives the pixels as whole numbers, which take a quarter or half of the memory.
 
     Raises:
         PictureError: missing, not a picture, truncated, too large or otherwise unreadable; names
             the file.
     """
-    return _picture(_decode_path(Path(path), max_pixels))
+    return _picture(_decode_path(Path(path), max_pixels), whole)
 
 
 def decode(
-    data: bytes, max_pixels: int | None = MAX_PIXELS, name: str = "standard input"
+    data: bytes,
+    max_pixels: int | None = MAX_PIXELS,
+    name: str = "standard input",
+    whole: bool = False,
 ) -> Picture:
     """The picture in a file's bytes; as `read`.
 
@@ -85,13 +90,13 @@ def decode(
         data: the bytes.
         max_pixels: as for `read`.
         name: what messages call it.
+        whole: as for `read`.
 
     Raises:
         PictureError: as for `read`.
     """
-    return _picture(
-        decode_file(io.BytesIO(data), lambda: pyvips.Source.new_from_memory(data), name, max_pixels)
-    )
+    source = partial(pyvips.Source.new_from_memory, data)
+    return _picture(decode_file(io.BytesIO(data), source, name, max_pixels), whole)
 
 
 def read_rgb8(path: str | Path) -> Tensor:
@@ -181,16 +186,22 @@ def encode(
         return file.read()
 
 
-def _picture(decoded: Decoded) -> Picture:
+def _picture(decoded: Decoded, whole: bool) -> Picture:
     pixels = decoded.pixels
     bits = 16 if pixels.dtype == np.uint16 else 8
     h, w, bands = pixels.shape
-    values = np.empty((bands, h, w), np.float32)
-    np.divide(pixels.transpose(2, 0, 1), np.float32(2**bits - 1), out=values)
-    tensor = torch.from_numpy(values)
+    if whole:
+        # Pillow's are not ours to write.
+        tensor = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
+        tensor = tensor.permute(2, 0, 1)
+    else:
+        values = np.empty((bands, h, w), np.float32)
+        np.divide(pixels.transpose(2, 0, 1), np.float32(2**bits - 1), out=values)
+        tensor = torch.from_numpy(values)
     grey = bands <= 2
+    grey_rgb = tensor[:1].expand(3, h, w) if whole else tensor[:1].repeat(3, 1, 1)
     return Picture(
-        rgb=tensor[:1].repeat(3, 1, 1) if grey else tensor[:3],
+        rgb=grey_rgb if grey else tensor[:3],
         alpha=tensor[-1:] if bands in (2, 4) else None,
         bits=bits,
         grey=grey,
@@ -198,6 +209,7 @@ def _picture(decoded: Decoded) -> Picture:
         exif=decoded.exif,
         xmp=decoded.xmp,
         resolution=decoded.resolution,
+        notes=decoded.notes,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import numpy as np
@@ -34,6 +34,7 @@ from pcsr_lightning.pictures.formats import (
     recognise,
 )
 from pcsr_lightning.pictures.headers import Header, read_header
+from pcsr_lightning.pictures.notes import Notes
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 MAX_PIXELS = 2**28
@@ -63,6 +64,7 @@ class Decoded:
     exif: bytes | None = None
     xmp: bytes | None = None
     resolution: tuple[float, float] | None = None
+    notes: Notes = field(default_factory=Notes)
 
 
 def decode_file(
@@ -96,6 +98,8 @@ def decode_file(
         header = read_header(file, format_)
         if header.problem is not None:
             raise ValueError(header.problem)
+        if header.size is not None:
+            check(*header.size)
         file.seek(0)
         if format_ is BMP:
             pixels, resolution = read_bmp(file, check)
@@ -137,16 +141,22 @@ def _decoded(image: pyvips.Image, header: Header, name: str) -> Decoded:
         raise ValueError(f"channels of type {image.format}; 8 or 16 bit whole numbers are needed")
     if header.animated or _whole(image, "n-pages", 1) > 1:
         _log.warning("%s: holds several frames or pages; only the first was read.", name)
-    icc, xmp = _blob(image, "icc-profile-data"), _blob(image, "xmp-data")
+    for what in header.left_out:
+        _log.warning("%s: read without %s.", name, what)
+    icc, xmp = _blob(image, "icc-profile-data"), _blob(image, "xmp-data") or header.xmp
+    if icc is None and header.profile:
+        icc = b""  # known not to fit
     exif = header.exif
     if exif is None and (block := _blob(image, "exif-data")) is not None:
         exif = exif_blocks.bare(block)
     resolution = exif_blocks.finer(header.resolution, exif_blocks.resolution_of(exif))
-    orientation = _whole(image, "orientation", 1)
+    orientation = _whole(image, "orientation", header.orientation)
     depth = _whole(image, "bits-per-sample", 16)
     if orientation != 1:
         # Turning needs random access.
-        image = image.copy_memory().autorot()
+        image = image.copy_memory()
+        image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
+        image = image.autorot()
         if orientation in _SIDEWAYS and resolution is not None:
             resolution = resolution[::-1]
     if image.interpretation == "cmyk":
@@ -159,7 +169,8 @@ def _decoded(image: pyvips.Image, header: Header, name: str) -> Decoded:
     pixels: Pixels = image.numpy().reshape(image.height, image.width, image.bands)
     if image.format == "ushort" and image.get_typeof("heif-compression") and depth < 16:
         pixels = _full_range(pixels, depth)
-    return Decoded(pixels, _fitting(icc, image.bands, name), exif, xmp, resolution)
+    icc = _fitting(icc, image.bands, name)
+    return Decoded(pixels, icc, exif, xmp, resolution, header.notes)
 
 
 def _inks_to_srgb(image: pyvips.Image) -> pyvips.Image:
@@ -173,8 +184,8 @@ def _inks_to_srgb(image: pyvips.Image) -> pyvips.Image:
 def _full_range(pixels: Pixels, depth: int) -> Pixels:
     """libvips puts 10 and 12 bits on top of 16, so that white is a little below 65,535."""
     top = 2**depth - 1
-    values = (pixels >> (16 - depth)).astype(np.uint32)
-    full: Pixels = ((values * 65535 + top // 2) // top).astype(np.uint16)
+    full_N = ((np.arange(top + 1) * 65535 + top // 2) // top).astype(np.uint16)
+    full: Pixels = full_N[pixels >> (16 - depth)]
     return full
 
 

@@ -1,20 +1,24 @@
 """Pictures written row by row, so that no more than a few rows of them are in memory.
 
 libvips encodes in a thread of its own, from a pipe. What goes through the pipe is a PNG file that
-is not compressed: of what libvips reads from top to bottom, that is the cheapest to make.
+is not compressed: of what libvips reads from top to bottom, that is the cheapest to make. PNG, TIFF
+and JPEG leave as they come; the encoders of WebP and AVIF gather the whole picture, whose sides
+those formats limit to 16,383 pixels. BMP, which libvips lacks, is written here.
 Arrays are (n, w, bands), n rows of a strip.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import struct
+import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import pyvips
@@ -22,40 +26,51 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import PictureError
-from pcsr_lightning.pictures.formats import JPEG, PNG, TIFF, Format, format_for, format_named
-from pcsr_lightning.pictures.picture import Picture
+from pcsr_lightning.pictures.bmp_rows import BmpRows
+from pcsr_lightning.pictures.formats import BMP, Format, check_size, format_for, format_named
+from pcsr_lightning.pictures.picture import Picture, floats
 from pcsr_lightning.pictures.picture_files import check_target
 from pcsr_lightning.pictures.reading import Pixels, forget_operations
-from pcsr_lightning.pictures.writing import bits_of, errors_of, pixel_rows, write_vips
+from pcsr_lightning.pictures.writing import (
+    bits_of,
+    check_quality,
+    errors_of,
+    pixel_rows,
+    say_flat,
+    say_left_out,
+    write_vips,
+)
 from pcsr_lightning.whole_files import remove_halves, whole_file
 
-_STREAMED = (PNG, TIFF, JPEG)  # the encoders of the others want the whole picture
 _PIECE = 2**16
-_PNG_KINDS = {1: 0, 3: 2}  # bands: its code for grey and RGB
+_PNG_KINDS = {1: 0, 2: 4, 3: 2, 4: 6}  # bands: its code for grey, grey and alpha, RGB, RGBA
 
 
-def can_stream(suffix: str) -> bool:
-    """Whether a format is encoded row by row."""
-    return format_named(suffix) in _STREAMED
+class TakesRows(Protocol):
+    """Takes a picture's next rows, (3, n, w), and their alpha, (1, n, w), where it has one."""
+
+    def __call__(self, rgb_3nw: Tensor, alpha_1nw: Tensor | None = None, /) -> None: ...
 
 
 def outline(picture: Picture, size: tuple[int, int]) -> Picture:
     """The picture enlarged to ``(H, W)`` with pixels that take no memory and mean nothing."""
-    return picture.enlarged(torch.zeros(1, 1, 1).expand(3, *size), None)
+    nothing = torch.zeros(1, 1, 1)
+    alpha = None if picture.alpha is None else nothing.expand(1, *size)
+    return picture.enlarged(nothing.expand(3, *size), alpha)
 
 
 @contextmanager
 def written_by_rows(
     facts: Picture, path: str | Path, quality: int | None = None
-) -> Iterator[Callable[[Tensor], None]]:
+) -> Iterator[TakesRows]:
     """Writes a picture as `write` does, whole or not at all; gives what takes its next rows.
 
-    Rows are (3, n, w), as in `Picture`. The file has its name once the block is left with all rows
-    given, and not if it is left by an exception, which passes through.
+    Rows are as in `Picture`. The file has its name once the block is left with all rows given, and
+    not if it is left by an exception, which passes through.
 
     Args:
-        facts: all but the pixels, see :func:`outline`; without alpha.
-        path: the file; its suffix names a format that :func:`can_stream` takes.
+        facts: all but the pixels, see :func:`outline`.
+        path: the file.
         quality: as for `write`.
 
     Raises:
@@ -64,27 +79,80 @@ def written_by_rows(
     path = Path(path)
     format_, size = format_for(path), (facts.rgb.shape[-2], facts.rgb.shape[-1])
     check_target(path, format_, size, quality)
-    inside: BaseException | None = None
+    inside: list[BaseException] = []
     try:
         remove_halves(path)
-        with whole_file(path) as file:
-            encoder = _Encoder(facts, file, format_, quality, str(path))
-            try:
-                yield encoder.put
-            except BaseException as error:
-                inside = error
-                encoder.abandon()
-                raise
-            encoder.finish()
+        with (
+            whole_file(path) as file,
+            _encoding(facts, file, format_, quality, str(path), inside) as put,
+        ):
+            yield put
     except (OSError, ValueError) as error:
-        if error is inside:
+        if error in inside:
             raise
         reason = getattr(error, "strerror", None) or error
         raise PictureError(f"{path}: cannot write this picture ({reason}).") from error
+    finally:
+        inside.clear()  # or the error and its trace hold each other, and the file open
 
 
-class _Encoder:
-    """A thread that encodes what comes through a pipe.
+@contextmanager
+def encoded_by_rows(
+    facts: Picture,
+    format: str,
+    stream: BinaryIO,
+    quality: int | None = None,
+    name: str = "standard output",
+) -> Iterator[TakesRows]:
+    """As :func:`written_by_rows`, into a stream, which gets nothing before all is encoded.
+
+    Until then it is in a temporary file, without a name, in the system's folder for such.
+
+    Args:
+        facts: see :func:`written_by_rows`.
+        format: a format's name or suffix.
+        stream: is written to, from top to bottom.
+        quality: as for `write`.
+        name: what messages call it.
+
+    Raises:
+        PictureError: as `encode`; also from the rows' taker.
+        OSError: of ``stream``.
+    """
+    format_ = format_named(format, f"{name}: ")
+    check_size(format_, (facts.rgb.shape[-2], facts.rgb.shape[-1]), name)
+    check_quality(format_, quality, name)
+    with tempfile.TemporaryFile() as file:
+        with _encoding(facts, file, format_, quality, name, []) as put:
+            yield put
+        file.seek(0)
+        shutil.copyfileobj(file, stream, _PIECE)
+        stream.flush()
+
+
+@contextmanager
+def _encoding(
+    facts: Picture,
+    file: BinaryIO,
+    format_: Format,
+    quality: int | None,
+    name: str,
+    inside: list[BaseException],
+) -> Iterator[TakesRows]:
+    """The rows' taker; ``inside`` gets what the block raises, to be told from our own errors."""
+    with errors_of(name):
+        rows = _Rows(facts, file, format_, quality, name)
+    try:
+        yield rows.put
+    except BaseException as error:
+        inside.append(error)
+        rows.abandon()
+        raise
+    rows.finish()
+
+
+class _Rows:
+    """Makes whole numbers of rows and counts them.
 
     Args:
         facts: the picture without its pixels.
@@ -98,31 +166,36 @@ class _Encoder:
         self, facts: Picture, file: BinaryIO, format_: Format, quality: int | None, name: str
     ) -> None:
         forget_operations()
-        self._facts, self._file, self._format = facts, file, format_
-        self._quality, self._name = quality, name
+        self._format, self._name, self._grey = format_, name, facts.grey
+        self._has_alpha = facts.alpha is not None
+        self._flat = self._has_alpha and not format_.alpha
+        self._told = False
         self._bits = bits_of(facts, format_, name)
-        self._error: BaseException | None = None
         self._left = int(facts.rgb.shape[1])
-        self._zlib = zlib.compressobj(0)
-        self._out, self._in = os.pipe()
-        self._open = True
-        self._thread = threading.Thread(target=self._encode, name="encoder", daemon=True)
-        self._thread.start()
-        try:
-            self._begin()
-        except BaseException:
-            self.abandon()
-            raise
+        bands = (1 if facts.grey else 3) + (self._has_alpha and not self._flat)
+        self._encoder: _Encoder | BmpRows
+        if format_ is BMP:
+            say_left_out(facts, format_, name)
+            size = self._left, int(facts.rgb.shape[2])
+            self._encoder = BmpRows(file, size, bands, facts.resolution)
+        else:
+            self._encoder = _Encoder(facts, file, format_, quality, self._bits, bands, name)
 
-    def put(self, rgb_3nw: Tensor) -> None:
+    def put(self, rgb_3nw: Tensor, alpha_1nw: Tensor | None = None, /) -> None:
         """Takes the next rows.
 
         Raises:
             PictureError: they, or earlier ones, cannot be written.
         """
-        pixels = pixel_rows(rgb_3nw, None, False, self._facts.grey, self._bits, self._name)
-        self._left -= len(pixels)
-        self._chunk(b"IDAT", self._zlib.compress(_png_rows(pixels)))
+        if self._has_alpha != (alpha_1nw is not None):
+            raise PictureError(f"{self._name}: alpha goes with all rows of a picture or with none.")
+        if self._flat and not self._told and alpha_1nw is not None and _seen_through(alpha_1nw):
+            self._told = True
+            say_flat(self._format, self._name)
+        with errors_of(self._name):
+            pixels = pixel_rows(rgb_3nw, alpha_1nw, self._flat, self._grey, self._bits, self._name)
+            self._left -= len(pixels)
+            self._encoder.put(pixels)
 
     def finish(self) -> None:
         """Waits until all is in the file.
@@ -131,8 +204,52 @@ class _Encoder:
             PictureError: it cannot be written.
         """
         try:
-            if self._left:
-                raise ValueError(f"{self._left} rows are missing")
+            with errors_of(self._name):
+                if self._left:
+                    raise ValueError(f"{self._left} rows are missing")
+                self._encoder.finish()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Ends the encoder, wherever it is."""
+        self._encoder.abandon()
+
+
+class _Encoder:
+    """A thread in which libvips encodes what comes through a pipe; see :class:`_Rows`."""
+
+    def __init__(
+        self,
+        facts: Picture,
+        file: BinaryIO,
+        format_: Format,
+        quality: int | None,
+        bits: int,
+        bands: int,
+        name: str,
+    ) -> None:
+        self._write: Callable[[pyvips.Image], None] = lambda image: write_vips(
+            facts, image, bits, file, format_, quality, name
+        )
+        self._name = name
+        self._error: BaseException | None = None
+        self._zlib = zlib.compressobj(0)
+        self._out, self._in = os.pipe()
+        self._open = True
+        self._thread = threading.Thread(target=self._encode, name="encoder", daemon=True)
+        self._thread.start()
+        try:
+            self._begin(int(facts.rgb.shape[2]), int(facts.rgb.shape[1]), bits, bands)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def put(self, pixels: Pixels) -> None:
+        self._chunk(b"IDAT", self._zlib.compress(_png_rows(pixels)))
+
+    def finish(self) -> None:
+        try:
             self._chunk(b"IDAT", self._zlib.flush())
             self._chunk(b"IEND", b"")
         finally:
@@ -146,11 +263,11 @@ class _Encoder:
             os.close(self._in)
         self._thread.join()
 
-    def _begin(self) -> None:
-        H, W = self._facts.rgb.shape[-2:]
-        kind = _PNG_KINDS[1 if self._facts.grey else 3]
+    def _begin(self, width: int, height: int, bits: int, bands: int) -> None:
+        depth = 16 if bits > 8 else 8
         self._send(b"\x89PNG\r\n\x1a\n")
-        self._chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, self._bits, kind, 0, 0, 0))
+        facts = struct.pack(">IIBBBBB", width, height, depth, _PNG_KINDS[bands], 0, 0, 0)
+        self._chunk(b"IHDR", facts)
 
     def _chunk(self, name: bytes, data: bytes) -> None:
         if data or name != b"IDAT":
@@ -166,7 +283,11 @@ class _Encoder:
 
     def _check(self) -> None:
         if self._error is not None:
-            raise self._error
+            error, self._error = self._error, None
+            try:
+                raise error
+            finally:
+                del error  # its trace holds this frame
 
     def _encode(self) -> None:
         """The thread. Whatever happens, it reads to the end, so that nobody waits for it."""
@@ -174,15 +295,8 @@ class _Encoder:
             with errors_of(self._name):
                 source = pyvips.Source.new_from_descriptor(self._out)
                 image = pyvips.Image.pngload_source(source, access="sequential", fail_on="error")
-                write_vips(
-                    self._facts,
-                    image,
-                    self._bits,
-                    self._file,
-                    self._format,
-                    self._quality,
-                    self._name,
-                )
+                # A PNG that says nothing of its resolution is taken for one of 72 dpi.
+                self._write(image.copy(xres=1.0, yres=1.0))
         except BaseException as error:  # told to whoever gives the rows
             self._error = error
         finally:
@@ -199,3 +313,8 @@ def _png_rows(pixels: Pixels) -> bytes:
     out = np.zeros((n, 1 + wide[0].nbytes), np.uint8)
     out[:, 1:] = np.ascontiguousarray(wide).view(np.uint8).reshape(n, -1)
     return out.tobytes()
+
+
+def _seen_through(alpha_1nw: Tensor) -> bool:
+    """Whether something is transparent. Bicubic weights of ones sum up to a little less than 1."""
+    return bool((floats(alpha_1nw) < 1 - 0.5 / 65535).any())

@@ -14,19 +14,12 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import PictureError
-from pcsr_lightning.pictures import exif as exif_blocks
-from pcsr_lightning.pictures import tiff_tags
 from pcsr_lightning.pictures.bmp import write_bmp
-from pcsr_lightning.pictures.containers import (
-    JPEG_MOST_XMP,
-    MOST_EXIF,
-    ExifPlace,
-    forget_resolution,
-)
+from pcsr_lightning.pictures.containers import ExifPlace, forget_resolution
+from pcsr_lightning.pictures.facts import exif_for, notes_for, put_rest, with_facts
 from pcsr_lightning.pictures.formats import AVIF, BMP, JPEG, PNG, TIFF, WEBP, Format, check_size
 from pcsr_lightning.pictures.picture import Picture
 from pcsr_lightning.pictures.reading import Pixels, forget_operations, one_line
-from pcsr_lightning.pictures.tags import TagError
 
 _log = logging.getLogger(__name__)
 _SAVERS = {
@@ -81,7 +74,7 @@ def encode_file(
         bits = bits_of(picture, format_, name)
         pixels = _to_pixels(picture, format_, bits, name)
         if format_ is BMP:
-            _say_left_out(picture, format_, name)
+            say_left_out(picture, format_, name)
             assert pixels.dtype == np.uint8
             write_bmp(pixels.astype(np.uint8, copy=False), file, picture.resolution)
             return
@@ -112,7 +105,7 @@ def write_vips(
     """Writes libvips' picture, which may still be in the making, with what belongs to it.
 
     Args:
-        picture: profile, EXIF, XMP and resolution; of its pixels only the size counts.
+        picture: profile, EXIF, XMP, resolution and notes; of its pixels only the size counts.
         image: the pixels, from top to bottom.
         bits: a channel.
         file: as for :func:`encode_file`.
@@ -122,12 +115,12 @@ def write_vips(
     """
     if pyvips.type_find("VipsOperation", _SAVERS[format_]) == 0:
         raise ValueError(f"this build of libvips cannot write {format_.name}")
-    exif = _exif(picture, format_, name)
+    exif, notes = exif_for(picture, format_, name), notes_for(picture, format_, name)
     place = (
         None if exif is None or format_ is TIFF else ExifPlace(exif, format_, picture.resolution)
     )
     large = image.width * image.height * image.bands * (2 if bits > 8 else 1) > _CLASSIC_TIFF
-    image = _with_facts(picture, image, format_, name)
+    image = with_facts(picture, image, format_, name)
     options = {**format_.options, "keep": _KEEP}
     if format_.quality is not None:
         options["Q"] = format_.quality if quality is None else quality
@@ -145,49 +138,11 @@ def write_vips(
             forget_resolution(written, format_)
         if place is not None:
             place.fill(written)
-        elif exif is not None:
-            tiff_tags.put_exif(written, exif)
+        put_rest(written, format_, exif, notes, name)
 
 
-def _exif(picture: Picture, format_: Format, name: str) -> bytes | None:
-    """The block to write, or None."""
-    size = (picture.rgb.shape[1], picture.rgb.shape[2])
-    in_exif = not format_.density
-    try:
-        exif = exif_blocks.up_to_date(picture.exif, size, picture.resolution, in_exif)
-        if exif is None or format_ is TIFF or len(exif) <= MOST_EXIF:
-            return exif
-        problem = "is too large"
-    except TagError as error:
-        problem = f"is damaged ({error})"
-    _log.warning("%s: its EXIF block %s; written without it.", name, problem)
-    return exif_blocks.up_to_date(None, size, picture.resolution, in_exif)
-
-
-def _with_facts(picture: Picture, image: pyvips.Image, format_: Format, name: str) -> pyvips.Image:
-    """libvips' picture, with profile, XMP and resolution."""
-    wide = image.format == "ushort"
-    icc, xmp = picture.icc, picture.xmp
-    if icc is not None:
-        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
-        if icc[16:20] == b"GRAY" and not format_.grey:
-            image = image.icc_transform("srgb", embedded=True, depth=16 if wide else 8)
-            image = image.copy()
-            image.remove("icc-profile-data")
-            _log.warning("%s: %s holds no profile for grey; brought to sRGB.", name, format_.name)
-    if xmp is not None and format_ is JPEG and len(xmp) > JPEG_MOST_XMP:
-        _log.warning("%s: its XMP is too large for a JPEG; written without it.", name)
-    elif xmp is not None:
-        upright = exif_blocks.upright_xmp(xmp, (picture.rgb.shape[1], picture.rgb.shape[2]))
-        image.set_type(pyvips.GValue.blob_type, "xmp-data", upright)
-    if picture.resolution is not None:
-        across, down = picture.resolution
-        image = image.copy(xres=across, yres=down)
-        image.set_type(pyvips.GValue.gstr_type, "resolution-unit", "in")
-    return image
-
-
-def _say_left_out(picture: Picture, format_: Format, name: str) -> None:
+def say_left_out(picture: Picture, format_: Format, name: str) -> None:
+    """Warns of what a format without metadata cannot hold."""
     for what, value in (
         ("colour profile", picture.icc),
         ("EXIF", picture.exif),
@@ -195,6 +150,7 @@ def _say_left_out(picture: Picture, format_: Format, name: str) -> None:
     ):
         if value is not None:
             _log.warning("%s: %s holds no %s; written without it.", name, format_.name, what)
+    notes_for(picture, format_, name)
 
 
 def bits_of(picture: Picture, format_: Format, name: str) -> int:
@@ -216,9 +172,7 @@ def _to_pixels(picture: Picture, format_: Format, bits: int, name: str) -> Pixel
     flat = alpha is not None and not format_.alpha
     if flat:
         if not _opaque(alpha):
-            _log.warning(
-                "%s: %s cannot hold transparency; laid on white.", name, format_.suffixes[0]
-            )
+            say_flat(format_, name)
         else:
             flat, alpha = False, None
     _, h, w = rgb.shape
@@ -230,6 +184,11 @@ def _to_pixels(picture: Picture, format_: Format, bits: int, name: str) -> Pixel
         share = None if alpha is None else alpha[:, rows]
         pixels[rows] = pixel_rows(rgb[:, rows], share, flat, picture.grey, bits, name)
     return pixels
+
+
+def say_flat(format_: Format, name: str) -> None:
+    """Warns of transparency that a format cannot hold."""
+    _log.warning("%s: %s cannot hold transparency; laid on white.", name, format_.suffixes[0])
 
 
 def pixel_rows(

@@ -105,9 +105,7 @@ def draw_curve(found: Sequence[Measured], name: str, path: Path) -> None:
         path: of the file.
     """
     points = [
-        OurPoint(
-            m.gflops_published, m.psnr, m.routing if m.k is None or m.k in LABELLED else ""
-        )
+        OurPoint(m.gflops_published, m.psnr, m.routing if m.k is None or m.k in LABELLED else "")
         for m in found
         if m.routing != "adaptive"
     ]

@@ -11,9 +11,14 @@ from pcsr_lightning.routing.assign import (
 from pcsr_lightning.routing.budget import assign_by_budget, assign_by_keys, upgrade_keys
 from pcsr_lightning.routing.cost import CostRule, class_costs
 from pcsr_lightning.routing.refine import refine, refines_at
+from pcsr_lightning.routing.surveys import DifficultySurvey, KeySurvey, Rule, Survey
 
 __all__ = [
     "CostRule",
+    "DifficultySurvey",
+    "KeySurvey",
+    "Rule",
+    "Survey",
     "assign_adaptive",
     "assign_by_budget",
     "assign_by_difficulty",

@@ -91,9 +91,13 @@ def _cluster(d_HW: Tensor, num_classes: int) -> Tensor:
         return torch.full_like(d_HW, num_classes - 1, dtype=torch.uint8)
     unit_HW = (d_HW - low) / (high - low)
     counts = torch.histc(unit_HW.float(), bins=BINS, min=0.0, max=1.0).double().cpu()
-    thresholds = kmeans_thresholds(counts, num_classes).to(unit_HW)
+    return groups(unit_HW, kmeans_thresholds(counts, num_classes), num_classes)
+
+
+def groups(unit_HW: Tensor, thresholds: Tensor, num_classes: int) -> Tensor:
+    """Difficulties in parts of their range to classes, by what :func:`kmeans_thresholds` gives."""
     # bucketize counts the thresholds below a value: 0 for the easiest group.
-    group_HW = torch.bucketize(unit_HW, thresholds)
+    group_HW = torch.bucketize(unit_HW, thresholds.to(unit_HW))
     return (num_classes - 1 - group_HW).to(torch.uint8)
 
 

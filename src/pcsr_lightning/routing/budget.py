@@ -50,14 +50,14 @@ def assign_by_budget(
     Raises:
         ConfigError: ``limit`` is NaN, or the costs do not fit the logits or rise.
     """
-    _check(int(logits_BMHW.shape[1]), costs_M, macs_M, limit)
+    check_macs(int(logits_BMHW.shape[1]), costs_M, macs_M, limit)
     keys_of = partial(upgrade_keys, costs_M=costs_M)
     return torch.stack([_assign(x_MHW, keys_of, macs_M, limit) for x_MHW in logits_BMHW])
 
 
 def assign_by_keys(keys_BTHW: Tensor, macs_M: Sequence[float], limit: float) -> Tensor:
     """:func:`assign_by_budget` from what :func:`upgrade_keys` made, which takes less to keep."""
-    _check(int(keys_BTHW.shape[1]) + 1, None, macs_M, limit)
+    check_macs(int(keys_BTHW.shape[1]) + 1, None, macs_M, limit)
     return torch.stack([_assign(x_THW, lambda x: x, macs_M, limit) for x_THW in keys_BTHW])
 
 
@@ -96,7 +96,14 @@ def upgrade_keys(logits_BMHW: Tensor, costs_M: Tensor) -> Tensor:
 Keys = Callable[[Tensor], Tensor]
 
 
-def _check(num_classes: int, costs_M: Tensor | None, macs_M: Sequence[float], limit: float) -> None:
+def check_macs(
+    num_classes: int, costs_M: Tensor | None, macs_M: Sequence[float], limit: float
+) -> None:
+    """Refuses costs and limits that mean nothing.
+
+    Raises:
+        ConfigError: see :func:`assign_by_budget`.
+    """
     lengths = {num_classes, len(macs_M), num_classes if costs_M is None else len(costs_M)}
     if num_classes < 2 or len(lengths) > 1:
         raise ConfigError(
@@ -122,13 +129,30 @@ def _assign(x_CHW: Tensor, keys_of: Keys, macs_M: Sequence[float], limit: float)
     threshold, left = found
     prices_M = torch.tensor(list(macs_M), dtype=torch.float64, device=x_CHW.device)
     for rows in _chunks(H, W):
-        order_TnW = _ordered(keys_of(x_CHW[:, rows]))
-        light_nW = (order_TnW <= threshold).sum(dim=0, dtype=torch.uint8)
-        out_HW[rows] = light_nW
-        if left > 0:
-            heavy_nW = (order_TnW < threshold).sum(dim=0, dtype=torch.uint8)
-            left = _upgrade(out_HW[rows].view(-1), heavy_nW.view(-1), prices_M, left)
+        order_TnW = ordered(keys_of(x_CHW[:, rows]))
+        out_HW[rows], left = classes_at(order_TnW, threshold, prices_M, left)
     return out_HW
+
+
+def classes_at(
+    order_TnW: Tensor, threshold: int, prices_M: Tensor, left: float
+) -> tuple[Tensor, float]:
+    """The classes of the next rows in raster order, and what is left after them.
+
+    Args:
+        order_TnW: keys as whole numbers that are ordered as they are.
+        threshold: the key at which not all pixels can be paid.
+        prices_M: what a pixel of each class costs, float64.
+        left: what pixels at the threshold may still cost.
+
+    Returns:
+        Classes ``(n, W)``, uint8; and ``left`` less what was paid, below 0 once no more is.
+    """
+    out_nW = (order_TnW <= threshold).sum(dim=0, dtype=torch.uint8)
+    if left > 0:
+        heavy_nW = (order_TnW < threshold).sum(dim=0, dtype=torch.uint8)
+        left = _upgrade(out_nW.view(-1), heavy_nW.view(-1), prices_M, left)
+    return out_nW, left
 
 
 def _upgrade(out_N: Tensor, heavy_N: Tensor, prices_M: Tensor, left: float) -> float:
@@ -151,10 +175,10 @@ def _threshold(
     """The ordered key at and below which not all can be paid, and what is left once those above
     are; ``None`` where everything can be paid."""
     steps_T = torch.tensor([a - b for a, b in pairwise(macs_M)], dtype=torch.float64)
-    high = _first_too_dear(_histogram(x_CHW, keys_of, None), steps_T, left)
+    high = first_too_dear(_histogram(x_CHW, keys_of, None), steps_T, left)
     if high is None:
         return None
-    low = _first_too_dear(_histogram(x_CHW, keys_of, high[0]), steps_T, high[1])
+    low = first_too_dear(_histogram(x_CHW, keys_of, high[0]), steps_T, high[1])
     assert low is not None  # the same pixels, and their sum is exact
     return ((high[0] - 2 ** (HALF - 1)) << HALF) + low[0], low[1]
 
@@ -165,7 +189,7 @@ def _histogram(x_CHW: Tensor, keys_of: Keys, high: int | None) -> Tensor:
     counts: Tensor | None = None
     for rows in _chunks(H, W):
         chunk = []
-        for order_nW in _ordered(keys_of(x_CHW[:, rows])):
+        for order_nW in ordered(keys_of(x_CHW[:, rows])):
             bins = (order_nW >> HALF) + 2 ** (HALF - 1)
             if high is not None:
                 bins = order_nW[bins == high] & (2**HALF - 1)
@@ -176,7 +200,7 @@ def _histogram(x_CHW: Tensor, keys_of: Keys, high: int | None) -> Tensor:
     return counts.cpu()
 
 
-def _first_too_dear(counts_TN: Tensor, steps_T: Tensor, left: float) -> tuple[int, float] | None:
+def first_too_dear(counts_TN: Tensor, steps_T: Tensor, left: float) -> tuple[int, float] | None:
     """The highest bin that cannot be paid whole, and what is left after those above it."""
     # From the top. Multiply-adds are multiples of a half: sums below 2^52 are exact.
     paid_N = (counts_TN.double() * steps_T[:, None]).sum(0).flip(0).cumsum(0)
@@ -186,7 +210,7 @@ def _first_too_dear(counts_TN: Tensor, steps_T: Tensor, left: float) -> tuple[in
     return len(paid_N) - 1 - above, left - (float(paid_N[above - 1]) if above else 0.0)
 
 
-def _ordered(keys: Tensor) -> Tensor:
+def ordered(keys: Tensor) -> Tensor:
     """Whole numbers (int32) that are ordered as the floats are."""
     bits = (keys + 0.0).view(torch.int32)  # -0.0 becomes 0.0
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
