@@ -277,7 +277,7 @@ def test_surprises_are_one_line_too(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("not enough memory:\n you tried to allocate much")
 
-    monkeypatch.setattr(pictures, "write", fail)
+    monkeypatch.setattr(pictures, "written_by_rows", fail)
     said = r"RuntimeError: not enough memory: you tried to allocate much \(--debug"
     refused([picture, tmp_path / "out.png", "--model", model_file], said, capsys)
 
@@ -362,18 +362,6 @@ def test_half_precision_changes_little(model_file: Path, picture: Path, tmp_path
         assert call(picture, out, "--model", model_file, "--precision", precision) == 0
     full, half = (pictures.read(tmp_path / f"{p}.png").rgb for p in ("fp32", "bf16"))
     assert 0 < (full - half).abs().max() < 0.05
-
-
-def test_large_pictures_are_kept_as_whole_numbers(
-    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[Picture] = []
-    write = pictures.write
-    monkeypatch.setattr(pictures, "write", lambda picture, _, quality: written.append(picture))
-    for bits, dtype in ((8, torch.uint8), (16, torch.uint16)):
-        write(Picture(torch.rand(3, 6, 5), bits=bits), tmp_path / "in.png")
-        assert call(tmp_path / "in.png", tmp_path / "out.png", "--model", model_file) == 0
-        assert written.pop().rgb.dtype == dtype
 
 
 @pytest.mark.parametrize("damage", [float("nan"), float("inf"), 1e30])
