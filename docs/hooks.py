@@ -25,7 +25,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-CARDS = Path("src/pcsr_lightning/weights/released")
+CARDS = (Path("src/pcsr_lightning/weights/released"), Path("models"))
 INCLUDE = re.compile(r"^<!-- include: (\S+?)(?:#(.+?))?( \(tables\))? -->$", re.MULTILINE)
 MODEL_CARDS = "<!-- model cards -->"
 LINK = re.compile(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^)\s]+)\)")
@@ -51,7 +51,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_serve(server: Any, **_: Any) -> Any:
     """Changes of included files are shown as well."""
-    for path in ("README.md", "benchmarks", "conf/recipe", str(CARDS)):
+    for path in ("README.md", "benchmarks", "conf/recipe", *map(str, CARDS)):
         server.watch(str(ROOT / path))
     return server
 
@@ -71,7 +71,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 def cards() -> list[Path]:
     """The cards of the released models, from the root of the repository."""
-    return sorted(path.relative_to(ROOT) for path in (ROOT / CARDS).glob("*.md"))
+    found = (path for folder in CARDS for path in (ROOT / folder).glob("*.md"))
+    return sorted((path.relative_to(ROOT) for path in found), key=lambda path: path.stem)
 
 
 def card(path: Path, where: str) -> str:
@@ -143,7 +144,7 @@ def relinked(match: re.Match[str], path: str, where: str) -> str:
         place = PICTURES[file]
     elif file.startswith("docs/"):
         place = file.removeprefix("docs/")
-    elif Path(file).parent == CARDS and file.endswith(".md"):
+    elif Path(file).parent in CARDS and file.endswith(".md"):
         place, anchor = "models.md", Path(file).stem
     elif file in SHOWN_AT:
         place = SHOWN_AT[file]
