@@ -67,6 +67,7 @@ for name in cases:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts memory as Linux does")
+@pytest.mark.slow
 def test_memory_does_not_follow_the_result(tmp_path: Path) -> None:
     for height, kind in product(HEIGHTS, ("plain", "alpha")):
         shape = (height, WIDTH, 4 if kind == "alpha" else 3)

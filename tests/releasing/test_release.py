@@ -95,6 +95,7 @@ def test_a_finished_release_trains_nothing_again(recipe: Path, undisturbed: Path
     assert (undisturbed / "stage-2" / "run.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_in_the_same_weights(
     recipe: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -81,7 +81,10 @@ def test_the_default_model_serves_every_scale(scale: float) -> None:
         assert found.psnr > for_x4.psnr + 0.1
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if "srresnet" in name else []) for name in SIZES],
+)
 def test_set14_by_the_tables_protocol(name: str, shared: Path) -> None:
     model, _ = released(name)
     routing = Routing(k=0.0, cost="proportional")

@@ -17,6 +17,8 @@ BINS = 4096
 TOLERANCE = 0.01
 """Clustering ends with the step in which no centroid moves further than this."""
 MAX_ITERATIONS = 100
+CHUNK = 2**20
+"""Pixels looked at together: what is worked out on the way takes no more memory than they need."""
 
 
 def heavy_classes(num_classes: int) -> int:
@@ -89,9 +91,15 @@ def _cluster(d_HW: Tensor, num_classes: int) -> Tensor:
     low, high = d_HW.min(), d_HW.max()
     if not bool(high > low):
         return torch.full_like(d_HW, num_classes - 1, dtype=torch.uint8)
-    unit_HW = (d_HW - low) / (high - low)
-    counts = torch.histc(unit_HW.float(), bins=BINS, min=0.0, max=1.0).double().cpu()
-    return groups(unit_HW, kmeans_thresholds(counts, num_classes), num_classes)
+    # A few rows at a time: groups are counted with 8 bytes for each pixel.
+    chunks = d_HW.split(max(1, CHUNK // d_HW.shape[1]))
+    counts = torch.zeros(BINS, dtype=torch.float64)
+    for d_nW in chunks:
+        unit_nW = (d_nW - low) / (high - low)
+        counts += torch.histc(unit_nW.float(), bins=BINS, min=0.0, max=1.0).double().cpu()
+    thresholds = kmeans_thresholds(counts, num_classes)
+    found = [groups((d_nW - low) / (high - low), thresholds, num_classes) for d_nW in chunks]
+    return torch.cat(found)
 
 
 def groups(unit_HW: Tensor, thresholds: Tensor, num_classes: int) -> Tensor:

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.routing.assign import CHUNK
 
-CHUNK = 2**20
-"""Pixels looked at together: what is worked out on the way takes no more memory than they need."""
 HALF = 16
 """A threshold's 32 bits are found in two halves, each by one histogram."""
 SMALLEST = 1e-12
