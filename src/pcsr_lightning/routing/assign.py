@@ -92,7 +92,7 @@ def _cluster(d_HW: Tensor, num_classes: int) -> Tensor:
     if not bool(high > low):
         return torch.full_like(d_HW, num_classes - 1, dtype=torch.uint8)
     # A few rows at a time: groups are counted with 8 bytes for each pixel.
-    chunks = d_HW.split(max(1, CHUNK // d_HW.shape[1]))
+    chunks = torch.split(d_HW, max(1, CHUNK // d_HW.shape[1]))
     counts = torch.zeros(BINS, dtype=torch.float64)
     for d_nW in chunks:
         unit_nW = (d_nW - low) / (high - low)
