@@ -4,7 +4,8 @@
 
 One training a call, on one thread, from random weights; the learning rate falls in a straight line
 to nothing at the last second. Seconds are the process's own CPU time, so other work on the machine
-changes them little; validation is not counted. Shapes: B crops, Q query pixels, H W HR size.
+changes them little; validation is not counted, nor is a teacher's work. Shapes: B crops, Q query
+pixels, D feature channels, h w LR size, H W HR size.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from torch import Tensor
 from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.data.batches import StepBatches, TrainBatch
 from pcsr_lightning.data.degradation import validation_pair
-from pcsr_lightning.networks import PCSR
+from pcsr_lightning.networks import PCSR, enlarge
 from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.pictures.protocol import eight_bit, shave
 from pcsr_lightning.stages import Schedule
 from pcsr_lightning.stages.start import stage_network
+from pcsr_lightning.weights import load
 
 WARMUP = 50
 UNCOUNTED = 4
@@ -47,6 +49,8 @@ def parse() -> argparse.Namespace:
     p.add_argument("--loss", choices=["l1", "l2", "charbonnier", "frequency"], default="l1")
     p.add_argument("--weight", type=float, default=0.002, help="of the frequency term")
     p.add_argument("--ema", type=float, default=0.995, help="decay of the averaged weights")
+    p.add_argument("--teacher", help="a larger model; its pictures are mixed into the truth")
+    p.add_argument("--share", type=float, default=0.5, help="of the teacher's picture in it")
     p.add_argument("--seconds", type=float, default=200.0)
     return p.parse_args()
 
@@ -86,6 +90,16 @@ def step(args: argparse.Namespace, network: PCSR, batch: TrainBatch) -> Tensor:
 
 
 @torch.no_grad()
+def taught(args: argparse.Namespace, teacher: PCSR, batch: TrainBatch) -> TrainBatch:
+    """The batch with the teacher's all-heavy picture mixed into the truth."""
+    size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
+    feat_BDhw = teacher.features(batch.lr_B3hw)
+    grid = teacher.grid((batch.lr_B3hw.shape[-2], batch.lr_B3hw.shape[-1]), size)
+    seen_B3HW = enlarge(batch.lr_B3hw, size) + teacher.residual(feat_BDhw, grid, 0)
+    return batch._replace(hr_B3HW=torch.lerp(batch.hr_B3HW, seen_B3HW, args.share))
+
+
+@torch.no_grad()
 def validate(network: PCSR, data: SRDataModule) -> float:
     found = []
     with evaluating(network):
@@ -104,6 +118,8 @@ def main() -> None:
     torch.manual_seed(0)
     network = stage_network("1", args.backbone, 2)
     assert isinstance(network, PCSR)
+    teacher = load(args.teacher) if args.teacher else None
+    assert teacher is None or isinstance(teacher, PCSR)
     data = SRDataModule(args.train, args.valid, lr_crop=args.crop, val_limit=20)
     crops = batches(data, args.batch)
     optimizer = Schedule(args.lr, 1, optimizer=args.optimizer).make_optimizer(network)
@@ -119,6 +135,10 @@ def main() -> None:
         batch = data.degradation.train_batch(
             raw._replace(window_BHWC=torch.from_numpy(raw.window_BHWC))
         )
+        if teacher is not None:
+            paused = time.process_time()
+            batch = taught(args, teacher, batch)
+            start += time.process_time() - paused
         optimizer.zero_grad()
         step(args, network, batch).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
