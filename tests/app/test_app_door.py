@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
@@ -91,6 +92,12 @@ def test_served_told_and_ended(tmp_path: Path) -> None:
     assert url == f"http://127.0.0.1:{port}/"
     with urllib.request.urlopen(url) as answer:
         page = answer.read().decode()
+    # Nobody reads files that are not the page's.
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    with pytest.raises(HTTPError, match="403"):
+        urllib.request.urlopen(f"{url}gradio_api/file={secret}")
+    secret.unlink()
     for elsewhere in ("fonts.googleapis", "cdnjs", "unpkg", "jsdelivr"):
         assert elsewhere not in page
     process.send_signal(signal.SIGINT)

@@ -12,7 +12,7 @@ import pcsr_lightning
 from pcsr_lightning.errors import ConfigError, PCSRError
 from pcsr_lightning.inference import Execution, Routing
 from pcsr_lightning.inference import upscaler as fresh
-from pcsr_lightning.inference.branches import Branches
+from pcsr_lightning.inference.branches import Strip, WholeScale
 from pcsr_lightning.inference.rerouting import NOBODY, Rerouter
 from pcsr_lightning.networks import PCSR, build_network, default_config
 
@@ -101,22 +101,25 @@ def test_any_order_of_budgets(
     rerouter = Rerouter(three, image, (round(h * scale), round(w * scale)))
     for budget in budgets:
         check(three, image, rerouter, Routing("budget", budget=budget))
+        check(three, image, rerouter, Routing("budget", budget=budget, cost="proportional"))
 
 
-def test_only_new_pixels_are_computed(model: PCSR, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pixels upsamplers were asked for, call by call."""
     asked: list[int] = []
-    residual = Branches.residual
+    residual = WholeScale.residual
 
-    image = picture(24, 32)
-    rerouter = Rerouter(model, image, (96, 128))
-    kind = type(rerouter._branches)
-    residual = kind.residual
-
-    def counting(self: Branches, feat: Tensor, strip: object, class_BQ: Tensor) -> Tensor:
+    def counting(self: WholeScale, feat: Tensor, strip: Strip, class_BQ: Tensor) -> Tensor:
         asked.append(int((class_BQ != NOBODY).sum()))
-        return residual(self, feat, strip, class_BQ)  # type: ignore[arg-type]
+        return residual(self, feat, strip, class_BQ)
 
-    monkeypatch.setattr(kind, "residual", counting)
+    monkeypatch.setattr(WholeScale, "residual", counting)
+    return asked
+
+
+def test_only_new_pixels_are_computed(model: PCSR, asked: list[int]) -> None:
+    rerouter = Rerouter(model, picture(24, 32), (96, 128))
     first = rerouter.run(Routing("budget", budget=0.5))
     assert sum(asked) == 96 * 128
     asked.clear()
@@ -139,6 +142,30 @@ def test_all_heavy_fills_the_heaviest_class(model: PCSR) -> None:
     assert bool(rerouter._done_MHW[0].all())
     after = rerouter.run(Routing("budget", budget=0.5))
     assert float((after.image - before.image).abs().max()) <= ROUNDING
+
+
+def test_all_heavy_begins_with_what_larger_budgets_need(model: PCSR, asked: list[int]) -> None:
+    """Each pixel once, the new ones first; what was done before a stop is not done again."""
+    rerouter = Rerouter(model, picture(400, 60), (800, 120))
+    run = rerouter.run(Routing("budget", budget=0.7))
+    new = int((run.assignment != 0).sum())
+    asked.clear()
+    told: list[float] = []
+
+    def stop_half_way(part: float) -> None:
+        told.append(part)
+        if part == 0.5:
+            raise Stop
+
+    with pytest.raises(Stop):
+        rerouter.all_heavy(stop_half_way)
+    assert (len(asked), sum(asked)) == (len(told), new)
+    assert len(told) > 1
+    rerouter.run(Routing("budget", budget=1.0))
+    assert sum(asked) == new
+    rerouter.all_heavy(told.append)
+    assert sum(asked) == 800 * 120
+    assert told[-1] == 1
 
 
 class Stop(Exception):
@@ -188,5 +215,5 @@ def test_mistakes(model: PCSR) -> None:
 def test_bytes(model: PCSR) -> None:
     rerouter = Rerouter(model, picture(10, 12), (40, 48))
     channels = model.backbone.out_channels
-    assert rerouter.bytes == 10 * 12 * 4 * channels + 40 * 48 * (2 * (12 + 1 + 4) + 4)
+    assert rerouter.bytes == 10 * 12 * 4 * channels + 40 * 48 * (2 * (12 + 1 + 4) + 4 + 1)
     assert rerouter.heavy_bytes == 10 * 12 * 4 * channels + 40 * 48 * 12

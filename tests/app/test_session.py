@@ -99,6 +99,8 @@ def test_bytes_are_what_is_held(session: Session) -> None:
     enlarge(session, ticket, 10**7, lambda *_: None)
     assert session.rerouter is not None
     assert session.bytes == session.rerouter.bytes + 12 * 200 * 300
+    session.show(load_sample("rocket"))
+    assert session.bytes == 0
 
 
 def test_views_are_replaced_one_turn_later(session: Session) -> None:

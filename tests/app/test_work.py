@@ -71,7 +71,10 @@ def test_all_heavy(session: Session) -> None:
     heavy = work.all_heavy(session, session.wanted, quiet)
     assert float((heavy.image_3HW - by_api(session, 1.0)).abs().max()) <= 1e-6
     assert session.rerouter is not None
-    assert heavy.seconds > session.rerouter.feature_seconds
+    # Nothing is left to be done, so this tells what the upsamplers took.
+    upsamplers = session.rerouter.all_heavy().seconds
+    assert upsamplers > 0
+    assert heavy.seconds == session.rerouter.feature_seconds + upsamplers
     assert work.all_heavy(session, session.wanted, quiet) is heavy
 
 
@@ -97,7 +100,18 @@ def test_a_newer_request_stops_the_work_between_strips(session: Session) -> None
         work.enlarge(session, ticket, LIMIT, newer_after_first)
     assert len(told) == 1
     session.wanted = ticket
-    work.enlarge(session, ticket, LIMIT, quiet)
+
+    def newer_at_last(_: float, said: str) -> None:
+        if said == "Enlarging it":
+            session.wanted = None
+
+    with pytest.raises(work.Stopped):
+        work.enlarge(session, ticket, LIMIT, newer_at_last)
+    session.wanted, in_vain = ticket, session.spent
+    run = work.enlarge(session, ticket, LIMIT, quiet)
+    assert session.first is not None
+    assert in_vain > 0
+    assert session.first.seconds == session.features.seconds + in_vain + run.seconds
 
     def gone_after_first(_: float, said: str) -> None:
         told.append(said)
@@ -134,7 +148,9 @@ def test_files(session: Session) -> None:
     with Image.open(work.save_map(session, run.result.assignment[0])) as image:
         assert image.mode == "P"
         assert torch.equal(torch.from_numpy(np.array(image)), run.result.assignment[0])
-        assert image.convert("RGB").getpixel((0, 0)) in {(215, 25, 28), (44, 123, 182)}
+        red, blue = torch.tensor([[215, 25, 28], [44, 123, 182]])
+        expected_HW3 = torch.where(run.result.assignment[0, ..., None] == 0, red, blue)
+        assert torch.equal(torch.from_numpy(np.array(image.convert("RGB"))), expected_HW3.byte())
     plain = work.enlarged_bicubic(session)
     assert session.loaded is not None
     assert torch.equal(plain, bicubic(session.loaded.picture.rgb, (400, 600)).clamp(0, 1))
@@ -159,6 +175,8 @@ def test_result_keeps_depth_alpha_and_profile(session: Session, tmp_path: Path) 
     with Image.open(work.save_view(session, "after", run.result.image[0])) as view:
         assert (view.mode, view.info["icc_profile"]) == ("RGBA", icc)
     assert first.name == "deep_x4.png"
+    ask(session, scale=2.5)
+    assert work.save_result(session).name == "deep_x2.5.png"
     work.save_result(session)
     work.save_result(session)
     assert not first.exists()
@@ -203,11 +221,20 @@ def test_meter() -> None:
         assert small.peak < 20 * 2**20
 
 
+def test_the_peak_of_two_steps() -> None:
+    assert work._highest(100, 60, 50) == 110
+    assert work._highest(100, 20, 50) == 100
+    assert work._highest(None, 0, 50) == 50
+
+
 def test_words(session: Session) -> None:
     assert words.facts(session) == ""
     assert "coffee.png" in words.picture_line(session)
-    ask(session, compute=30.0)
+    heavy, light = ask(session, compute=30.0).result.shares
     before = words.facts(session)
+    assert f'width:{100 * heavy:.2f}%;background:#d7191c"' in before
+    assert f'background:#d7191c"></i>heavy {100 * heavy:.0f} %' in before
+    assert f'background:#2c7bb6"></i>light {100 * light:.0f} %' in before
     assert "…" in before  # all-heavy is still to come
     assert session.wanted is not None
     work.all_heavy(session, session.wanted, quiet)
@@ -217,9 +244,11 @@ def test_words(session: Session) -> None:
     assert after.count(" dB") == 3
     assert "4 pixels of the border left out" in after
     assert "Re-routed" not in after
-    ask(session, compute=100.0)
+    run = ask(session, compute=100.0)
     assert "ceiling" in words.facts(session)
     assert "Re-routed" in words.facts(session)
+    assert session.first is not None
+    assert f"{100 * run.seconds / session.first.seconds:.0f} % of first" in words.facts(session)
     ask(session, compute=1.0)
     assert "below the floor" in words.facts(session)
     assert "150 x 100 → 600 x 400 pixels" in words.picture_line(session)
@@ -233,11 +262,16 @@ def test_no_psnr_with_another_size(session: Session) -> None:
     assert "No PSNR: the reference &lt;b&gt;other&lt;/b&gt;.png has 10 x 10 pixels" in said
     session.reference = ("right.png", torch.zeros(3, 400, 600, dtype=torch.uint8))
     assert " dB" in words.facts(session)
+    assert session.loaded is not None
+    session.show(session.loaded)
+    assert session.reference is None  # it was the old picture's
 
 
 def test_nothing_from_outside_is_html(session: Session) -> None:
     name = '<img src=x onerror="alert(1)">.png'
     session.show(Loaded(name, Picture(torch.rand(3, 5, 5))))
-    for said in (words.picture_line(session), words.alert(name), words.note(name)):
+    session.refused = name
+    status = words.status(session)
+    for said in (words.picture_line(session), status, words.alert(name), words.note(name)):
         assert "<img" not in said
         assert "&lt;img" in said

@@ -81,8 +81,10 @@ def test_upload_slide_compare_download(page: Page, served: Served, tmp_path: Pat
     # What was sent is deleted.
     assert [path for path in served.folder.rglob("*") if "mine" in path.name] == []
 
+    first = page.locator(".pv-map").get_attribute("src")
     compute(page, 30)
     shown(page, "PCSR, 30 %")
+    assert page.locator(".pv-map").get_attribute("src") != first
     expect(page.locator("#pcsr-facts")).to_contain_text("Re-routed")
     cost = page.locator(".pcsr-facts tbody tr", has_text="Cost").locator("td").nth(1)
     percent = re.match(r"(\d+) %", cost.inner_text())
@@ -96,6 +98,8 @@ def test_upload_slide_compare_download(page: Page, served: Served, tmp_path: Pat
     assert box is not None
     assert line is not None
     assert line["x"] + line["width"] / 2 == pytest.approx(box["x"] + box["width"] / 4, abs=1)
+    seen = page.locator(".pv-before").evaluate("image => getComputedStyle(image).clipPath")
+    assert re.fullmatch(r"inset\(0(px)? (calc\(100% - 25%\)|75%) 0(px)? 0(px)?\)", seen), seen
     sources = set()
     for name in ("bicubic", "all-heavy"):
         page.get_by_label("Compare with", exact=True).select_option(name)
@@ -106,6 +110,7 @@ def test_upload_slide_compare_download(page: Page, served: Served, tmp_path: Pat
     page.mouse.down()
     page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + box["height"] / 2)
     page.mouse.up()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + box["height"] / 2)
     assert float(page.locator(".pv-cut").input_value()) == pytest.approx(75, abs=1)
 
     name, result = downloaded(page, tmp_path)
@@ -128,6 +133,9 @@ def test_bit_depth_and_alpha_are_kept(page: Page, tmp_path: Path) -> None:
     # 1e-6 of rounding is a fifteenth of a step of 16 bit
     assert int(off.abs().max()) <= 1
     assert float((off != 0).float().mean()) < 0.05
+    page.get_by_label("Model").click()
+    page.get_by_role("option", name="carn-pcsr-multi").click()
+    page.wait_for_function("document.querySelector('.pv').dataset.shown.includes('carn-pcsr')")
 
 
 def test_a_sample_comes_with_its_reference(page: Page, tmp_path: Path) -> None:
@@ -138,6 +146,21 @@ def test_a_sample_comes_with_its_reference(page: Page, tmp_path: Path) -> None:
     expect(page.locator(".pv-left")).to_have_text("reference")
     _, result = downloaded(page, tmp_path)
     assert torch.equal(whole(result.rgb), by_api(load_sample("chelsea").picture.rgb, 0.7).int())
+
+
+def test_k_and_adaptive(page: Page) -> None:
+    page.get_by_role("button", name="Coffee").click()
+    shown(page, "PCSR, 70 %")
+    page.get_by_role("button", name="Advanced").click()
+    slider = page.get_by_label("range slider for k")
+    expect(slider).to_be_disabled()
+    page.get_by_role("radio", name="k", exact=True).check()
+    shown(page, "PCSR, k = 0")
+    expect(page.locator("#pcsr-compute input[type=range]")).to_be_disabled()
+    slider.fill("1")
+    shown(page, "PCSR, k = 1")
+    page.get_by_role("radio", name="adaptive").check()
+    shown(page, "PCSR, adaptive")
 
 
 def test_the_class_map_moves_without_the_server(page: Page) -> None:
@@ -153,29 +176,49 @@ def test_the_class_map_moves_without_the_server(page: Page) -> None:
     page.get_by_role("button", name="2:1").click()
     assert page.locator(".pv-canvas").bounding_box()["width"] == 1200  # type: ignore[index]
     assert [url for url in asked if "heartbeat" not in url] == []
+    # Where the new view's pictures do not come, the old one stays as it is, shape and words.
+    files = re.compile("api/file=")
+    page.route(files, lambda route: route.abort())
+    page.get_by_label("number input for Scale").fill("2")
+    page.get_by_label("number input for Scale").press("Tab")
+    expect(page.locator("#pcsr-status")).to_contain_text("300 x 200 pixels")
+    expect(page.locator(".pcsr-facts")).not_to_contain_text("…")
+    assert page.locator(".pv-canvas").bounding_box()["width"] == 1200  # type: ignore[index]
+    assert "scale=4" in key(page)
+    page.unroute(files)
+    compute(page, 30)
+    shown(page, "PCSR, 30 %")
+    assert page.locator(".pv-canvas").bounding_box()["width"] == 600  # type: ignore[index]
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "says"),
-    [
-        ("torn.png", encode(picture(40, 40), "png")[:500], "cannot read this picture"),
-        ("not.png", b"just words", "not one of PNG"),
-        ("empty.png", b"", "empty"),
-        ("<img src=x onerror=alert(1)>.png", b"\x89PNG\r\n\x1a\n", "cannot read"),
-    ],
-)
-def test_a_corrupt_upload_is_told_in_words(
-    page: Page, served: Served, name: str, content: bytes, says: str
-) -> None:
+CORRUPT = [
+    ("torn.png", encode(picture(40, 40), "png")[:500], "torn.png: cannot read this picture"),
+    ("not.png", b"just words", "not.png: cannot read this picture"),
+    ("empty.png", b"", "empty.png: the file is empty"),
+    ("<img src=x onerror=alert(1)>.png", b"\x89PNG\r\n\x1a\n", "cannot read"),
+]
+
+
+def test_a_corrupt_upload_is_told_in_words(page: Page) -> None:
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))
-    upload(page, {"name": name, "mimeType": "image/png", "buffer": content})
-    expect(page.locator("#pcsr-status [role=alert]")).to_contain_text(says)
-    assert page.locator("img[src=x]").count() == 0
-    assert key(page) == ""
+    alert = page.locator("#pcsr-status [role=alert]")
+    for name, content, says in CORRUPT:
+        upload(page, {"name": name, "mimeType": "image/png", "buffer": content})
+        expect(alert).to_contain_text(says)
+        assert page.locator("img[src=x]").count() == 0
+        assert key(page) == ""
     # The page goes on working.
-    upload(page, file_of(picture(20, 20), "next.png"))
+    upload(page, file_of(picture(200, 200), "next.png"))
+    expect(page.locator("#pcsr-status")).to_contain_text("next.png")
+    expect(alert).to_have_count(0)
+    # So does work under way, and its end does not wipe the message away.
+    name, content, says = CORRUPT[0]
+    upload(page, {"name": name, "mimeType": "image/png", "buffer": content})
     shown(page, "PCSR, 70 %")
-    expect(page.locator("#pcsr-status [role=alert]")).to_have_count(0)
+    expect(alert).to_contain_text(says)
+    compute(page, 40)
+    shown(page, "PCSR, 40 %")
+    expect(alert).to_have_count(0)
 
 
 def test_other_files_are_refused(page: Page) -> None:
@@ -191,10 +234,25 @@ def test_too_large_is_refused_with_the_limit(page: Page) -> None:
     expect(alert).to_contain_text(f"at most {MAX_PIXELS:,}: scale 3 would do")
     upload(page, file_of(Picture(torch.zeros(3, 1300, 1300)), "huge.png"))
     expect(alert).to_contain_text(f"more than the {MAX_PIXELS:,}")
-    # At a smaller scale the first one is made.
-    page.get_by_label("number input for Scale").fill("1.5")
-    page.get_by_label("number input for Scale").press("Tab")
-    expect(page.locator("#pcsr-status")).to_contain_text("400 x 400 → 600 x 600 pixels")
+    expect(alert).to_contain_text("sets the limit with --max-pixels")
+    # At a smaller scale the first one is made, whatever was asked for between.
+    scale, download = page.get_by_label("number input for Scale"), page.locator("#pcsr-download")
+    for _ in range(2):
+        scale.fill("1.5")
+        scale.press("Tab")
+        expect(page.locator("#pcsr-status")).to_contain_text("400 x 400 → 600 x 600 pixels")
+        expect(page.locator(".pv-right")).to_have_text("PCSR, 70 %")
+        expect(download).to_be_enabled()
+        scale.fill("4")
+        scale.press("Tab")
+        expect(alert).to_contain_text("scale 3 would do")
+        expect(page.locator(".pv")).to_have_attribute("data-empty", "true")
+        expect(download).to_be_disabled()
+    # A sample brings the scale that it was shrunk by.
+    scale.fill("2")
+    scale.press("Tab")
+    page.get_by_role("button", name="Coffee").click()
+    expect(page.locator("#pcsr-status")).to_contain_text("150 x 100 → 600 x 400 pixels")
 
 
 def test_a_reference_of_another_size(page: Page) -> None:
@@ -260,6 +318,8 @@ def focused(page: Page, selector: str) -> None:
     for _ in range(40):
         page.keyboard.press("Tab")
         if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            outline = "getComputedStyle(document.activeElement).outline"
+            assert "none" not in page.evaluate(outline), selector
             return
     pytest.fail(f"{selector} cannot be reached by the keyboard")
 
@@ -268,6 +328,10 @@ def test_by_keyboard_alone(page: Page, tmp_path: Path) -> None:
     focused(page, "#pcsr-samples button")
     page.keyboard.press("Enter")
     shown(page, "PCSR, 70 %")
+    focused(page, ".pv-stage")
+    page.keyboard.press("ArrowRight")
+    assert float(page.locator(".pv-cut").input_value()) == pytest.approx(51)
+    page.keyboard.press("ArrowLeft")
     focused(page, ".pv-cut")
     for _ in range(10):
         page.keyboard.press("ArrowLeft")

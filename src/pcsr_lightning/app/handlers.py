@@ -56,16 +56,17 @@ class Handlers:
         return self._show(request, lambda: load_sample(stem), SAMPLE_SCALE)
 
     def _show(self, request: gr.Request, read: Callable[[], Loaded], scale: object) -> Answer:
-        """Values for drop zone, status and scale. A failure is told, and ends the chain of events.
+        """Values for drop zone, status and scale. A failure is told.
 
-        The picture that was there stays.
+        The picture that was there stays, and work on it goes on.
         """
         session = self._session(request)
         try:
             session.show(read())
         except PCSRError as error:
-            return None, words.alert(str(error)), gr.skip()
-        return None, words.picture_line(session), scale
+            session.refused = str(error)
+            return None, words.status(session), gr.skip()
+        return None, words.status(session), scale
 
     def reference(self, file: str | None, request: gr.Request) -> Answer:
         """A picture to compare with was sent: an empty drop zone, a note, facts and viewer."""
@@ -91,7 +92,9 @@ class Handlers:
     ) -> None:
         """Says what is wanted now; work on anything else stops."""
         session = self._session(request)
-        session.wanted = (session.number, _chosen(model, scale, compute, way, k))
+        ticket = (session.number, _chosen(model, scale, compute, way, k))
+        if session.wanted != ticket:
+            session.wanted, session.refused = ticket, None
 
     def enlarge(
         self,
@@ -114,7 +117,7 @@ class Handlers:
             try:
                 work.enlarge(session, ticket, self.max_pixels, _teller(progress))
                 view = self._view(session)
-                said = words.picture_line(session), view, words.facts(session)
+                said = words.status(session), view, words.facts(session)
             except work.Stopped:
                 return nothing
             except PCSRError as error:

@@ -26,6 +26,10 @@ SAMPLES = {
 SAMPLE_SCALE = 4
 """Samples are shrunk by this much, so that the photograph itself is there to compare with."""
 SMALLEST_SCALE, LARGEST_SCALE = 1.0, 8.0
+WHOSE_LIMIT = (
+    "(Whoever runs the page sets the limit with --max-pixels; python -m pcsr_lightning.upscale has "
+    "none.)"
+)
 _FOLDER = Path(__file__).parents[1] / "data" / "sample"
 
 
@@ -99,7 +103,12 @@ def _read_once(path: Path, max_pixels: int) -> Picture:
         raise PictureError(f"{path.name}: cannot be read ({error.strerror}).") from error
     finally:
         path.unlink(missing_ok=True)
-    return decode(data, max_pixels, path.name)
+    try:
+        return decode(data, max_pixels, path.name)
+    except PictureError as error:
+        # What a program may raise, a visitor may not.
+        said, too_large, _ = str(error).partition(" Raise max_pixels")
+        raise PictureError(f"{said} {WHOSE_LIMIT}" if too_large else said) from error
 
 
 def result_size(lr_size: tuple[int, int], scale: float, max_pixels: int) -> tuple[int, int]:
@@ -119,6 +128,5 @@ def result_size(lr_size: tuple[int, int], scale: float, max_pixels: int) -> tupl
     )
     raise PictureError(
         f"at scale {scale:g} the result would have {W:,} x {H:,} = {W * H:,} pixels, and this page "
-        f"makes at most {max_pixels:,}: {hint}. (Whoever runs the page sets the limit with "
-        "--max-pixels; python -m pcsr_lightning.upscale has none.)"
+        f"makes at most {max_pixels:,}: {hint}. {WHOSE_LIMIT}"
     )

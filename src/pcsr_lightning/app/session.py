@@ -106,6 +106,7 @@ class Session:
         folder: for the files that the page shows; goes with the session.
         number: of the picture, counted up.
         wanted: the newest request; work on any other stops.
+        refused: why the newest picture that was brought is not shown, until the next request.
         key: what ``rerouter`` was made for: picture number, model and size.
         reference: a picture that the visitor gave to compare with, and its name.
         features: what the backbone's part of the first run took.
@@ -119,6 +120,7 @@ class Session:
     number: int = 0
     loaded: Loaded | None = None
     wanted: Ticket | None = None
+    refused: str | None = None
     key: tuple[int, str, tuple[int, int]] | None = None
     reference: tuple[str, Tensor] | None = None
     rerouter: Rerouter | None = None
@@ -135,7 +137,7 @@ class Session:
     def show(self, loaded: Loaded) -> None:
         """Takes a new picture; work on the old one stops."""
         self.number += 1
-        self.wanted = None
+        self.wanted = self.refused = None
         with self.lock:
             self.loaded, self.reference = loaded, None
             self.forget_work()

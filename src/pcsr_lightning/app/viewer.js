@@ -18,7 +18,7 @@ function fit() {
   const [width, height] = view.size;
   const room = Math.min(stage.clientWidth / width, (window.innerHeight * 0.55) / height);
   // The pixels of the screen, not CSS pixels, are what 1:1 means.
-  const factor = zoom === "fit" ? Math.min(room, 4) : zoom / window.devicePixelRatio;
+  const factor = zoom === "fit" ? Math.min(room, Math.max(4, 160 / Math.max(width, height))) : zoom / window.devicePixelRatio;
   canvas.style.width = `${Math.round(width * factor)}px`;
   canvas.style.height = `${Math.round(height * factor)}px`;
   stage.classList.toggle("pv-zoomed", zoom !== "fit");
@@ -27,16 +27,17 @@ function fit() {
     button.setAttribute("aria-pressed", String(button.dataset.zoom === zoom));
 }
 
-// The old picture stays until the new one is there: no flicker while a slider moves.
-async function swap(image, url, now) {
-  if (!url) { image.hidden = true; image.removeAttribute("src"); return; }
-  if (image.getAttribute("src") === url) { image.hidden = false; return; }
+async function fetched(url) {
+  if (!url) return;
   const ready = new Image();
   ready.src = url;
-  try { await ready.decode(); } catch { return; }
-  if (now !== turn) return;
-  image.src = url;
-  image.hidden = false;
+  await ready.decode();
+}
+
+function put(image, url) {
+  image.hidden = !url;
+  if (!url) image.removeAttribute("src");
+  else if (image.getAttribute("src") !== url) image.src = url;
 }
 
 function offer() {
@@ -50,21 +51,26 @@ function offer() {
   }
 }
 
+// The old view stays, size and words and all, until everything of the new one is there: no flicker
+// while a slider moves, and no picture in the shape of another.
 async function show() {
-  view = props.value && props.value.after ? props.value : null;
+  const next = props.value && props.value.after ? props.value : null;
   const now = ++turn;
+  if (next) {
+    const before = next.before[choice.value] || next.before.bicubic;
+    try { await Promise.all([next.after, next.map, before].map(fetched)); } catch { return; }
+    if (now !== turn) return;
+  }
+  view = next;
   figure.dataset.empty = String(!view);
   offer();
   fit();
-  const before = view ? view.before[choice.value] : null;
+  put(images.after, view && view.after);
+  put(images.map, view && view.map);
+  put(images.before, view && view.before[choice.value]);
   find(".pv-left").textContent = view ? choice.value : "";
   find(".pv-right").textContent = view ? view.label : "";
-  await Promise.all([
-    swap(images.after, view && view.after, now),
-    swap(images.map, view && view.map, now),
-    swap(images.before, before, now),
-  ]);
-  if (now === turn) figure.dataset.shown = view ? view.key : "";
+  figure.dataset.shown = view ? view.key : "";
 }
 
 function drag(event) {
@@ -84,6 +90,14 @@ stage.addEventListener("pointerdown", (event) => {
 });
 for (const end of ["pointerup", "pointercancel"])
   stage.addEventListener(end, () => stage.removeEventListener("pointermove", drag));
+stage.addEventListener("keydown", (event) => {
+  // Zoomed in, arrow keys move the picture.
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (!view || zoom !== "fit" || !step) return;
+  event.preventDefault();
+  cut.value = Number(cut.value) + step;
+  place();
+});
 cut.addEventListener("input", place);
 opacity.addEventListener("input", place);
 choice.addEventListener("change", show);

@@ -43,6 +43,11 @@ def way_words(choices: Choices) -> str:
     return "adaptive" if choices.way == ADAPTIVE else f"{choices.compute:g} %"
 
 
+def status(session: Session) -> str:
+    """Which picture it is, or why another is not."""
+    return picture_line(session) if session.refused is None else alert(session.refused)
+
+
 def picture_line(session: Session) -> str:
     """Which picture is enlarged, and to what."""
     loaded, rerouter = session.loaded, session.rerouter

@@ -49,8 +49,9 @@ class AllHeavy:
 class Rerouter:
     """A picture's features, logits and finished pixels.
 
-    It keeps ``4 * D`` bytes for an LR pixel and up to ``21 * M`` for an HR pixel. What ``progress``
-    raises ends a call; what was finished until then is kept. Not for two threads at a time.
+    It keeps ``4 * D`` bytes for an LR pixel and up to ``21 * M + 1`` for an HR pixel. What
+    ``progress`` raises ends a call; what was finished until then is kept. Not for two threads at a
+    time.
 
     Args:
         model: on the picture's device.
@@ -86,7 +87,7 @@ class Rerouter:
         self._macs, self._model = model_macs(model), model
         self._logits: Tensor | None = None
         self._evidence: dict[tuple[str, str], Tensor] = {}
-        self._heavy_seconds: dict[int, float] = {}
+        self._heavy_seconds = 0.0
         with torch.inference_mode():
             self._lr = InputRows(image_13hw.float())
             start = time.perf_counter()
@@ -102,6 +103,7 @@ class Rerouter:
             # Zeros are written, so that memory is taken here and not in the midst of a run.
             self._image_M3HW = torch.zeros(shape[0], 3, *shape[1:], device=device).fill_(0)
             self._done_MHW = torch.zeros(shape, dtype=torch.bool, device=device)
+            self._timed_HW = torch.zeros(self.size, dtype=torch.bool, device=device)
 
     @property
     def num_classes(self) -> int:
@@ -112,7 +114,7 @@ class Rerouter:
     def bytes(self) -> int:
         """What is kept, the logits and a budget's evidence included."""
         pixels, M = self.size[0] * self.size[1], self.num_classes
-        return self._feature_bytes + pixels * (13 * M + 4 * M + 4 * (M - 1))
+        return self._feature_bytes + pixels * (13 * M + 4 * M + 4 * (M - 1) + 1)
 
     @property
     def heavy_bytes(self) -> int:
@@ -148,23 +150,30 @@ class Rerouter:
     def all_heavy(self, progress: Progress | None = None) -> AllHeavy:
         """The heaviest upsampler at every pixel, all of them computed for the sake of its time.
 
-        A call that was stopped is taken up where it was. Afterwards no routing has heavy pixels to
-        pay for.
+        Pixels that no run has asked of it come first: they are what a larger budget has to pay for,
+        so that soon it has little to pay. A call that was stopped is taken up where it was.
+        Afterwards no routing has heavy pixels to pay for.
         """
+        done = 0
         with torch.inference_mode():
             enlarged = EnlargedRows(self._lr, self.size)
-            for strip in self._strips():
-                if strip.top not in self._heavy_seconds:
-                    start = time.perf_counter()
+            for known in (False, True):
+                for strip in self._strips():
                     rows = slice(strip.hr_top, strip.hr_bottom)
-                    class_nW = self._done_MHW.new_zeros(self.size, dtype=torch.uint8)[rows]
-                    self._fill(strip, class_nW, enlarged)
-                    self._heavy_seconds[strip.top] = time.perf_counter() - start
-                if progress is not None:
-                    progress(strip.bottom / self.lr_size[0])
+                    left_nW = ~self._timed_HW[rows]
+                    if not known:
+                        left_nW &= ~self._done_MHW[0, rows]
+                    if bool(left_nW.any()):
+                        start = time.perf_counter()
+                        self._fill(strip, (~left_nW).to(torch.uint8) * NOBODY, enlarged)
+                        self._heavy_seconds += time.perf_counter() - start
+                        self._timed_HW[rows] |= left_nW
+                    done += strip.bottom - strip.top
+                    if progress is not None:
+                        progress(done / (2 * self.lr_size[0]))
         with torch.inference_mode(False):
             image_3HW = self._image_M3HW[0].clamp(0, 1)
-        return AllHeavy(image_3HW, sum(self._heavy_seconds.values()))
+        return AllHeavy(image_3HW, self._heavy_seconds)
 
     def _features(self, progress: Progress | None) -> Tensor:
         """The backbone's features, ``(1, h, w, D)``."""
