@@ -74,7 +74,9 @@ def test_what_is_handed_to_sbatch() -> None:
 
 @needs_plugin
 def test_a_multirun_on_several_devices_is_allowed_in_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_PROCID", "0")
+    step = {"JOB_ID": 77, "STEP_ID": 0, "PROCID": 0, "LOCALID": 0, "NODEID": 0}
+    for key, value in {**step, "STEP_TASKS_PER_NODE": 4}.items():
+        monkeypatch.setenv(f"SLURM_{key}", str(value))
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         check_multirun(compose("train", ["trainer=ddp", "trainer.devices=4"]))
 
@@ -126,7 +128,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     for key, value in {
         "JOB_ID": 77, "STEP_ID": 0, "JOB_NAME": "train", "NTASKS": 1, "NTASKS_PER_NODE": 1,
-        "PROCID": 0, "LOCALID": 0, "NODEID": 0, "NNODES": 1,
+        "PROCID": 0, "LOCALID": 0, "NODEID": 0, "NNODES": 1, "STEP_TASKS_PER_NODE": 1,
     }.items():  # fmt: skip
         monkeypatch.setenv(f"SLURM_{key}", str(value))
     # Put there by the run itself; this takes it away again afterwards.

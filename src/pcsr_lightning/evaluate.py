@@ -24,8 +24,9 @@ from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.target import check_target
 from pcsr_lightning.evaluation.wandb_report import WandbRuns, group_name
 from pcsr_lightning.hydra_door import run_hydra_door
+from pcsr_lightning.launcher import outside_rank
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.run_folder import as_one_run, outside_rank
+from pcsr_lightning.run_folder import as_one_run
 from pcsr_lightning.settings import one_line_errors, typed
 from pcsr_lightning.weights import DEFAULT_MODEL
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.launcher import Launch, launched
 
 RUN_NAME = "PCSR_RUN_NAME"
 """The environment variable that ``hydra.run.dir`` ends in where it is set."""
 
 _QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
 STORE_TIMEOUT_S = 60
-_SPECIAL_STEP = 0xFFFFFFF0  # from here on SLURM numbers steps that are no srun of ours
 
 
 def as_one_run(arguments: Sequence[str]) -> list[str]:
@@ -29,42 +29,19 @@ def as_one_run(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: there are several processes that cannot agree, and no ``hydra.run.dir``.
     """
-    rank = outside_rank()
-    if rank is None:
+    launch = launched()
+    if launch is None:
         return list(arguments)
     given = any(word.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for word in arguments)
     if not given and RUN_NAME not in os.environ:
-        os.environ[RUN_NAME] = _common_name()
-    return [*arguments, *(_QUIET if rank > 0 else ())]
+        os.environ[RUN_NAME] = _common_name(launch)
+    return [*arguments, *(_QUIET if launch.rank > 0 else ())]
 
 
-def outside_rank() -> int | None:
-    """The number of this process among those that torchrun, srun or the like have started.
-
-    ``None`` where nothing of the kind did; Lightning's own processes get the folder from it.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return int(os.environ["RANK"])
-    if _in_slurm_step():
-        return int(os.environ["SLURM_PROCID"])
-    for size, rank in (("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"), ("WORLD_SIZE", "RANK")):
-        if int(os.environ.get(size) or 1) > 1 and rank in os.environ:
-            return int(os.environ[rank])
-    return None
-
-
-def _in_slurm_step() -> bool:
-    """Whether srun started this process, and not an interactive shell."""
-    shell = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
-    step = os.environ.get("SLURM_STEP_ID", "")
-    known = "SLURM_JOB_ID" in os.environ and "SLURM_PROCID" in os.environ
-    return known and not shell and step.isdecimal() and int(step) < _SPECIAL_STEP
-
-
-def _common_name() -> str:
+def _common_name(launch: Launch) -> str:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return _time_in_store()
-    if "TORCHELASTIC_RUN_ID" not in os.environ and _in_slurm_step():
+    if launch.by == "srun":
         # The same again after the job was requeued, so that the run finds its checkpoint.
         return f"slurm-{os.environ['SLURM_JOB_ID']}-{os.environ['SLURM_STEP_ID']}"
     raise ConfigError(

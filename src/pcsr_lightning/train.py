@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pcsr_lightning.errors import ConfigError, PCSRError
 from pcsr_lightning.hydra_door import FULL_ERROR, run_hydra_door
+from pcsr_lightning.launcher import launched
 from pcsr_lightning.run_folder import as_one_run
 from pcsr_lightning.settings import one_line_errors, typed
 from pcsr_lightning.stages import FreezeEarlierStages, Schedule, SRStage
@@ -240,8 +241,7 @@ def check_multirun(cfg: DictConfig) -> None:
     several = several_devices(cfg)
     own = str(trainer.strategy) in ("auto", "fsdp") or str(trainer.strategy).startswith("ddp")
     spawns = "spawn" in str(trainer.strategy) or "fork" in str(trainer.strategy)
-    started_outside = any(key in os.environ for key in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID"))
-    if several and own and not spawns and not started_outside:
+    if several and own and not spawns and launched() is None:
         raise ConfigError(
             f"-m with trainer.devices={trainer.devices}: strategy {trainer.strategy} starts its "
             "other processes with the words of the whole multirun, and each could train something "

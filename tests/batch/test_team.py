@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from pcsr_lightning.batch.team import Launch, Team, find_team
+from pcsr_lightning.batch.team import FabricTeam, Team, find_team
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.launcher import Launch
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Fill = Callable[..., list[Path]]
@@ -79,44 +80,30 @@ def test_errors_before_the_work_are_told_once(start: Start, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-TORCHRUN_WORDS = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "3"}
-SRUN_WORDS = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"}
+SRUN_WORDS = {
+    "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "4", "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "1", "SLURM_STEP_TASKS_PER_NODE": "4,1",
+}  # fmt: skip
+
+
+def test_as_many_processes_on_each_machine() -> None:
+    launch = Launch.of(SRUN_WORDS)
+    assert launch is not None
+    with pytest.raises(ConfigError, match="5 processes on 2 machines, 1 on this"):
+        FabricTeam(launch)
 
 
 @pytest.mark.parametrize(
-    ("environment", "launch"),
+    "environment",
     [
-        ({}, Launch()),
-        (TORCHRUN_WORDS, Launch(6, 2)),
-        ({**TORCHRUN_WORDS, **SRUN_WORDS}, Launch(6, 2)),
-        (SRUN_WORDS, Launch(8, 2)),
-        # A batch script's own shell, where nobody has started the other tasks.
-        ({"SLURM_NTASKS": "8", "SLURM_NNODES": "2", "SLURM_PROCID": "0"}, Launch()),
-        ({**SRUN_WORDS, "SLURM_JOB_NAME": "interactive"}, Launch()),
+        {},
+        {"RANK": "1", "WORLD_SIZE": "2"},  # of a launcher that Fabric does not know
+        {**SRUN_WORDS, "SLURM_PROCID": "0", "SLURM_NODEID": "0", "SLURM_STEP_TASKS_PER_NODE": "1"},
     ],
 )
-def test_who_was_started(environment: dict[str, str], launch: Launch) -> None:
-    assert Launch.of(environment) == launch
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {**SRUN_WORDS, "SLURM_NTASKS": "7"},
-        {**SRUN_WORDS, "SLURM_NTASKS": "many"},
-        {**TORCHRUN_WORDS, "WORLD_SIZE": ""},
-    ],
-)
-def test_a_launch_that_makes_no_sense(wrong: dict[str, str]) -> None:
-    with pytest.raises(ConfigError):
-        Launch.of(wrong)
-
-
-def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*TORCHRUN_WORDS, *SRUN_WORDS):
-        monkeypatch.delenv(name, raising=False)
+def test_alone(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     team: Any = find_team()
     assert type(team) is Team
     assert (team.rank, team.world) == (0, 1)
-    assert team.agree(lambda: 3) == 3
-    assert team.gather("x") == ["x"]

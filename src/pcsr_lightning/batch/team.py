@@ -11,13 +11,12 @@ tells of errors and ends with exit code 1 for all.
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from pcsr_lightning.errors import ConfigError, PCSRError
+from pcsr_lightning.launcher import Launch, launched
 from pcsr_lightning.plain_door import DONE, ending_at_once, killable
 
 if TYPE_CHECKING:
@@ -29,46 +28,6 @@ _MEETING = timedelta(minutes=10)
 """How long processes wait for each other at the start."""
 _WORK = timedelta(days=365)
 """How long those that are done wait for the others."""
-
-
-@dataclass(frozen=True)
-class Launch:
-    """What the launcher says of this process.
-
-    Attributes:
-        world: how many processes there are.
-        nodes: on how many machines.
-    """
-
-    world: int = 1
-    nodes: int = 1
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str]) -> Launch:
-        """Reads the variables of torchrun or, failing them, of SLURM's srun.
-
-        Raises:
-            ConfigError: they do not fit together.
-        """
-        if "TORCHELASTIC_RUN_ID" in environment or "LOCAL_WORLD_SIZE" in environment:
-            world, each = (
-                _number(environment, "WORLD_SIZE"),
-                _number(environment, "LOCAL_WORLD_SIZE"),
-            )
-            nodes = max(1, world // each)
-        elif "SLURM_STEP_ID" in environment and "SLURM_NTASKS" in environment:
-            # Not in a batch script's own shell, where nobody has started the other processes.
-            if environment.get("SLURM_JOB_NAME") in ("bash", "interactive"):
-                return cls()
-            world = _number(environment, "SLURM_NTASKS")
-            nodes = _number(environment, "SLURM_NNODES")
-        else:
-            return cls()
-        if world % nodes:
-            raise ConfigError(
-                f"{world} processes on {nodes} machines: start the same number on each"
-            )
-        return cls(world, nodes)
 
 
 class Team:
@@ -101,10 +60,10 @@ class FabricTeam(Team):
     """Processes that were started together.
 
     Args:
-        launch: how many.
+        launch: by torchrun or srun.
 
     Raises:
-        ConfigError: they do not find each other.
+        ConfigError: they do not find each other, or machines have different numbers of them.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -112,13 +71,18 @@ class FabricTeam(Team):
             import torch
             from lightning.fabric import Fabric
             from lightning.fabric.strategies.ddp import DDPStrategy
+        if launch.size != launch.nodes * launch.local_size:
+            raise ConfigError(
+                f"{launch.size} processes on {launch.nodes} machines, {launch.local_size} on this "
+                "one: start the same number on each"
+            )
         for name in ("lightning.fabric", "lightning.pytorch"):
             logging.getLogger(name).setLevel(logging.WARNING)
 
         # Pictures stay with their process; only a few words pass between them, for which gloo does.
         fabric: Fabric = Fabric(
             accelerator="cpu",
-            devices=launch.world // launch.nodes,
+            devices=launch.local_size,
             num_nodes=launch.nodes,
             strategy=DDPStrategy(process_group_backend="gloo", timeout=_MEETING),
         )
@@ -128,7 +92,7 @@ class FabricTeam(Team):
                 group = torch.distributed.new_group(backend="gloo", timeout=_WORK)
         except (RuntimeError, ValueError) as error:
             raise ConfigError(
-                f"the {launch.world} processes of this run do not find each other "
+                f"the {launch.size} processes of this run do not find each other "
                 f"({' '.join(str(error).split())[:200]})"
             ) from error
         self.rank, self.world = fabric.global_rank, fabric.world_size
@@ -168,12 +132,8 @@ def find_team() -> Team:
     Raises:
         ConfigError: the launcher's variables make no sense, or processes do not find each other.
     """
-    launch = Launch.of(os.environ)
-    return FabricTeam(launch) if launch.world > 1 else Team()
-
-
-def _number(environment: Mapping[str, str], name: str) -> int:
-    text = environment.get(name, "")
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"{name}={text!r} in the environment: expected a number of at least 1")
-    return int(text)
+    launch = launched()
+    # Fabric knows nothing of other launchers; their processes share the folder by claims alone.
+    if launch is None or launch.by == "other" or launch.size == 1:
+        return Team()
+    return FabricTeam(launch)

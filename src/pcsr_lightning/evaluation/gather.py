@@ -21,7 +21,7 @@ from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.evaluation.report import METRICS, decibels, print_table, routing_words, shares
 from pcsr_lightning.evaluation.wandb_report import WandbRuns, group_name, job_rows, log_overview
 from pcsr_lightning.inference import Routing
-from pcsr_lightning.run_folder import outside_rank
+from pcsr_lightning.launcher import outside_rank
 
 log = logging.getLogger(__name__)
 

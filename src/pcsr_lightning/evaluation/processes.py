@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import functools
 import os
-import re
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import torch
 from torch import distributed as dist
 
 from pcsr_lightning.errors import ConfigError, PCSRError
-from pcsr_lightning.run_folder import outside_rank
+from pcsr_lightning.launcher import launched
 
 T = TypeVar("T")
 
@@ -118,34 +117,18 @@ def from_outside() -> Processes:
     Raises:
         ConfigError: they do not know where to meet.
     """
-    env, rank = os.environ, outside_rank()
-    if rank is None:
+    launch = launched()
+    if launch is None or launch.size == 1:
         return ALONE
-    if "TORCHELASTIC_RUN_ID" not in env and "SLURM_STEP_TASKS_PER_NODE" in env:
-        per_node = tasks_per_node(env["SLURM_STEP_TASKS_PER_NODE"])
-        size, local_size = sum(per_node), per_node[int(env["SLURM_NODEID"])]
-        local, address = int(env["SLURM_LOCALID"]), _slurm_address()
-    else:
-        size = _first_of("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
-        local = _first_of("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK")
-        local_size = _first_of("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE")
-        address = "env://"
-    if size == 1:
-        return ALONE
-    if address == "env://" and not {"MASTER_ADDR", "MASTER_PORT"} <= env.keys():
+    address = _slurm_address() if launch.by == "srun" else "env://"
+    if address == "env://" and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         raise ConfigError(
-            f"{size} processes were started from outside, but not by torchrun or srun: name the "
-            "place where they meet with MASTER_ADDR and MASTER_PORT"
+            f"{launch.size} processes were started from outside, but not by torchrun or srun: "
+            "name the place where they meet with MASTER_ADDR and MASTER_PORT"
         )
-    found = meet(address, rank, size, local, local_size)
+    found = meet(address, launch.rank, launch.size, launch.local_rank, launch.local_size)
     atexit.register(dist.destroy_process_group)  # its threads must not outlive the interpreter
     return found
-
-
-def _first_of(*names: str) -> int:
-    """The first of these environment variables that is set; 1 process, or number 0, without."""
-    default = 0 if "RANK" in names[0] else 1
-    return next((int(os.environ[name]) for name in names if name in os.environ), default)
 
 
 def meet(address: str, rank: int, size: int, local_rank: int, local_size: int) -> Processes:
@@ -161,12 +144,6 @@ def meet(address: str, rank: int, size: int, local_rank: int, local_size: int) -
     dist.init_process_group("gloo", address, timeout=MEETING, rank=rank, world_size=size)
     group = dist.new_group(backend="gloo", timeout=WORK)
     return Processes(rank, size, local_rank, local_size, group)
-
-
-def tasks_per_node(text: str) -> list[int]:
-    """SLURM's ``2(x3),1`` as ``[2, 2, 2, 1]``."""
-    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
-    return [int(count) for count, times in parts for _ in range(int(times or 1))]
 
 
 def _slurm_address() -> str:
