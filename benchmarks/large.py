@@ -3,6 +3,7 @@
     python benchmarks/large.py                                # 7,500 x 5,000 to 30,000 x 20,000
     python benchmarks/large.py --size 1500x1000               # a trial
     python benchmarks/large.py --only alpha,adaptive --limit 1G
+    python benchmarks/large.py --only together                # three of them in one run
 
 The limit is the system's own, on the data that a process may have (RLIMIT_DATA): a run that wants
 more fails. The peak is that of what was in memory, shared libraries included.
@@ -32,6 +33,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "class map": ("--class-map", "classes.png"),
     "adaptive": ("--adaptive",),
     "budget": ("--budget", "60%"),
+    "together": ("--budget", "60%", "--class-map", "classes.png"),
     "stdout": (),
     "tif": (),
     "jpg": (),
@@ -48,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--limit", default="2G", help="memory, such as 800M or 2G (default: 2G)")
     p.add_argument("--only", default=",".join(CASES), help=f"of {', '.join(CASES)}")
     p.add_argument("--model", default="fsrcnn-pcsr-x4", help="a name or a file")
+    p.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     p.add_argument("--threads", type=positive, default=os.cpu_count())
     p.add_argument("--folder", type=Path, help="for the files, instead of a temporary one")
     p.add_argument("--limited", type=int, help=argparse.SUPPRESS)
@@ -68,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     facts = machine_facts(args.threads)
     print(f"{width:,} x {height:,} to {SCALE * width:,} x {SCALE * height:,} pixels, {args.model},")
-    print(f"limit {limit // MIB:,} MiB; {facts}\n")
+    print(f"{args.precision}, limit {limit // MIB:,} MiB; {facts}\n")
     print(markdown(["case", "seconds", "peak MiB", "file MiB"], rows))
     return 0
 
@@ -79,7 +82,7 @@ def _measure(
     """A row of the table for each case."""
     rows = []
     for name in names:
-        kind = "alpha" if name == "alpha" else "plain"
+        kind = "alpha" if name in ("alpha", "together") else "plain"
         source = folder / f"{kind}.png"
         if not source.exists():
             say(f"making {source.name}")
@@ -88,7 +91,7 @@ def _measure(
         suffix = name if name in ("tif", "jpg", "bmp") else "png"
         target = folder / f"result.{suffix}"
         words = [str(source), "-" if name == "stdout" else str(target), "--model", args.model]
-        words += ["--threads", str(args.threads), *CASES[name]]
+        words += ["--precision", args.precision, "--threads", str(args.threads), *CASES[name]]
         words += ["--format", "png"] if name == "stdout" else []
         words = [str(folder / w) if w == "classes.png" else w for w in words]
         command = [sys.executable, __file__, "--limited", str(limit), "--", *words]

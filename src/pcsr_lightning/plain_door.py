@@ -57,6 +57,7 @@ def guarded(task: Callable[[], int], debug: bool) -> int:
         task: the command's work.
         debug: show the whole trace of an error instead.
     """
+    _stand_in_for_closed_streams()
     try:
         with stoppable():
             return task()
@@ -75,6 +76,19 @@ def guarded(task: Callable[[], int], debug: bool) -> int:
         return FAILED
 
 
+def _stand_in_for_closed_streams() -> None:
+    """Nothing takes the place of standard streams that were closed when this process began.
+
+    Else the next files that are opened would have their numbers, and whatever a library says on
+    stderr would be written into a picture.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # The lowest number that is free, which is this stream's.
+            opened = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(opened, "w" if number else "r", closefd=False))
+
+
 def tell_error(error: Exception, debug: bool) -> None:
     """An error as one line on stderr, or its whole trace."""
     if debug:
@@ -85,10 +99,16 @@ def tell_error(error: Exception, debug: bool) -> None:
 
 def one_line(error: Exception) -> str:
     """What to tell the user of an error, ours or a surprise."""
+    text = in_one_line(str(error))
     if isinstance(error, PCSRError):
-        return " ".join(str(error).split())
-    text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text} (--debug shows where)"
+        return text
+    return f"{type(error).__name__}: {text[:300]} (--debug shows where)"
+
+
+def in_one_line(text: str) -> str:
+    """Text, such as a file's name, without line breaks or what would steer a terminal."""
+    shown = (c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+    return "".join(shown)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pcsr_lightning.batch import values
 from pcsr_lightning.batch.sizes import WantedSize
 from pcsr_lightning.plain_door import ending_at_once, guarded
 
@@ -20,8 +21,6 @@ from pcsr_lightning.plain_door import ending_at_once, guarded
 # interrupt during the imports is met like any other.
 if TYPE_CHECKING:
     from pcsr_lightning.inference import UpscaleResult
-
-FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif")
 
 _EXAMPLES = """\
 examples:
@@ -81,7 +80,7 @@ def _add_size(p: argparse.ArgumentParser) -> None:
     size.add_argument(
         "--size",
         metavar="WxH",
-        type=_size,
+        type=values.wanted_size,
         help="the result's size, such as 3840x2160, 3840x or x2160; the picture's shape is kept, "
         "and the box filled as far as it goes",
     )
@@ -101,12 +100,15 @@ def _add_files(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--format",
-        type=_format,
-        metavar="|".join(FORMATS),
+        type=values.format_name,
+        metavar="|".join(values.FORMATS),
         help="of the results (default: the input's own where it can be written, else png)",
     )
     p.add_argument(
-        "--quality", type=_quality, metavar="N", help="1 to 100, for formats that lose something"
+        "--quality",
+        type=values.quality,
+        metavar="N",
+        help="1 to 100, for formats that lose something",
     )
     p.add_argument("--overwrite", action="store_true", help="make again what exists")
     p.add_argument(
@@ -145,13 +147,13 @@ def _add_work(p: argparse.ArgumentParser) -> None:
     choice.add_argument(
         "--only-class",
         metavar="J",
-        type=int,
+        type=values.class_number,
         help="send every pixel to one upsampler; 0 is the heaviest",
     )
     choice.add_argument(
         "--budget",
         metavar="SHARE",
-        type=_share,
+        type=values.share,
         help="spend at most this share (such as .5 or 50%%) of what the heaviest upsampler would "
         "take on every pixel, on the hardest pixels first",
     )
@@ -177,14 +179,14 @@ def _add_work(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--max-memory",
         metavar="SIZE",
-        type=_bytes,
+        type=values.byte_count,
         help="what may be in work at a time beside the pictures themselves, such as 200M or 1G "
         "(default: what is fastest)",
     )
     p.add_argument(
         "--max-pixels",
         metavar="N",
-        type=_count,
+        type=values.count,
         help="refuse to read pictures with more pixels, before memory is taken for them "
         "(default: 268435456)",
     )
@@ -203,58 +205,10 @@ def _add_telling(p: argparse.ArgumentParser) -> None:
     p.add_argument("--debug", action="store_true", help="show the whole trace of an error")
 
 
-def _size(text: str) -> WantedSize:
-    try:
-        return WantedSize.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _format(text: str) -> str:
-    name = text.lower().removeprefix(".")
-    name = {"jpeg": "jpg", "tiff": "tif"}.get(name, name)
-    if name not in FORMATS:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(FORMATS)}")
-    return name
-
-
-def _quality(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 100")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) < 2**60:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    """``.5`` or ``50%``."""
-    try:
-        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share, such as .5 or 50%") from None
-
-
-def _bytes(text: str) -> int:
-    """``200M``, ``1G``, ``500000000``."""
-    units = {"K": 2**10, "M": 2**20, "G": 2**30}
-    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
-    try:
-        size = float(number) * unit
-    except ValueError:
-        size = 0.0
-    if not 1 <= size < 2**60:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 200M or 1G")
-    return int(size)
-
-
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line's values, with ``inputs`` and ``out`` told apart; ends on wrong usage."""
     p = parser()
-    args = p.parse_args(argv)
+    args = p.parse_intermixed_args(argv)  # OUT may come after options
     args.inputs = list(args.words)
     if args.out is None and len(args.inputs) > 1:
         args.out = args.inputs.pop()
@@ -266,11 +220,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if None in (args.size.width, args.size.height):
             p.error("--exact needs a --size with both width and height, such as 3840x2160")
         args.size = WantedSize(args.size.width, args.size.height, exact=True)
+    # Python has None for what was closed before it began.
+    if args.inputs == ["-"] and sys.stdin is None:
+        p.error("standard input is closed")
     if args.inputs == ["-"] and sys.stdin.isatty():
         p.error("nothing is sent to standard input; try: cat a.png | ... or < a.png")
     to_stdout = args.out == "-" or (args.out is None and args.inputs == ["-"])
     if to_stdout and args.json:
         p.error("--json writes to standard output, which takes the picture here")
+    if (to_stdout or args.json) and sys.stdout is None:
+        p.error("standard output is closed")
     if to_stdout and sys.stdout.isatty():
         p.error("a picture is not for a terminal: send it on (> file), or name an output file")
     return args

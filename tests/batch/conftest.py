@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.warm_python import warm_python
 
 from pcsr_lightning.upscale import main
 
@@ -55,11 +55,14 @@ def door(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, st
 
 @pytest.fixture(scope="session")
 def start() -> Callable[..., subprocess.Popen[str]]:
-    """``start(*words)``: the command in a process of its own, begun."""
+    """``start(*words)``: the command in a process of its own, begun.
+
+    ``launcher`` starts it instead of a ``python`` whose imports are done.
+    """
 
     def begin(*words: object, launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*(launcher or (sys.executable,)), "-m", "pcsr_lightning.upscale", *map(str, words)],
+            [*(launcher or (warm_python(),)), "-m", "pcsr_lightning.upscale", *map(str, words)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

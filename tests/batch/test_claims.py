@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from pcsr_lightning.batch import claims
-from pcsr_lightning.batch.claims import Claim, Taken, claim_file, sweep
+from pcsr_lightning.batch.claims import Claim, Taken, claim_file
+from pcsr_lightning.batch.outputs import Job
+from pcsr_lightning.batch.run import tidy
 
 OWNER = """
 import sys, time
@@ -50,7 +52,7 @@ def test_one_owner(tmp_path: Path) -> None:
     with take(target):
         assert Claim.take(target, "run") is Taken.BUSY
         assert Claim.take(target, "other") is Taken.BUSY
-        sweep(target)
+        tidy(Job(tmp_path / "in.png", target))
         assert claim_file(target).exists()
         with take(tmp_path / "b.png"):
             pass
@@ -76,8 +78,17 @@ def test_a_killed_owner_blocks_nobody(tmp_path: Path) -> None:
     take(target).release()
     assert list(tmp_path.iterdir()) == []
     claim_file(target).touch()
-    sweep(target)
+    (tmp_path / ".a.png.1-abc.tmp").touch()
+    tidy(Job(tmp_path / "in.png", target))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_removed_stops_nobody(tmp_path: Path) -> None:
+    """A folder in a claim's place stands for whatever the system refuses."""
+    target = tmp_path / "a.png"
+    claim_file(target).mkdir()
+    tidy(Job(tmp_path / "in.png", target))
+    assert claim_file(target).is_dir()
 
 
 def test_rivals_never_own_together(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.warm_python import warm_python
 
 from pcsr_lightning import pictures
 from pcsr_lightning.batch.run import is_disk_full
@@ -21,6 +21,12 @@ from pcsr_lightning.upscale import main
 Door = Callable[..., tuple[int, str, str]]
 Fill = Callable[..., list[Path]]
 Files = Callable[[Path], dict[str, bytes]]
+LIMITED = """
+import resource, sys
+from pcsr_lightning.upscale import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture
@@ -114,9 +120,8 @@ def test_files_of_limited_size(fill: Fill, files: Files, tmp_path: Path) -> None
     """The system cuts a file off in the midst of a write."""
     fill(tmp_path / "in", ["a.png"], (60, 60))
     fill(tmp_path / "in", ["b.png"], (8, 8))
-    words = [sys.executable, "-m", "pcsr_lightning.upscale", "in", "out", "--quiet"]
     done = subprocess.run(
-        ["sh", "-c", 'ulimit -f 60; exec "$0" "$@"', *words],
+        [warm_python(), "-c", LIMITED, "in", "out", "--quiet"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

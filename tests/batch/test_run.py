@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from PIL import Image
 
 from pcsr_lightning import pictures
 from pcsr_lightning.batch import one_picture
+from pcsr_lightning.upscale import main
 
 Door = Callable[..., tuple[int, str, str]]
 Fill = Callable[..., list[Path]]
@@ -169,7 +173,7 @@ def test_json_of_a_run_that_could_not_begin(door: Door, lines: Any, tmp_path: Pa
 
 def test_wrong_settings_are_told_once(door: Door, fill: Fill, tmp_path: Path) -> None:
     fill(tmp_path / "in", 3)
-    for options in (["--only-class", "7"], ["--k", "nan"], ["--scale", "17"], ["--budget", "2"]):
+    for options in (["--only-class", "2"], ["--k", "nan"], ["--scale", "17"], ["--budget", "2"]):
         code, out, err = door(tmp_path / "in", tmp_path / "out", *options)
         assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert not (tmp_path / "out").exists()
@@ -223,6 +227,50 @@ def test_outputs_that_cannot_be(door: Door, fill: Fill, files: Files, tmp_path: 
     assert "is a folder" in folder.lower()
     assert "c.png: cannot be made there" in below
     assert sorted(files(tmp_path / "out")) == ["a.png", "s"]
+
+
+def test_a_name_too_long_for_its_result(
+    door: Door, fill: Fill, files: Files, tmp_path: Path
+) -> None:
+    """Neither this nor what is left of a killed run keeps the others from being made."""
+    long = "l" * 250 + ".png"
+    fill(tmp_path / "in", ["a.png", "b.png", long])
+    (tmp_path / "out" / ".b_wide.png.1.tmp").mkdir(parents=True)
+    code, out, err = door(tmp_path / "in", tmp_path / "out", "--suffix", "_wide")
+    assert code == 1
+    assert "1 done, 2 failed" in out
+    reasons = [line.rpartition(" (")[2] for line in err.splitlines()]
+    assert reasons == ["Is a directory).", "File name too long)"]
+    assert list(files(tmp_path / "out")) == ["a_wide.png"]
+
+
+def test_names_that_are_no_words(
+    door: Door, fill: Fill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that are no letters, line breaks and what would steer a terminal: one line each."""
+    names = ["new\nline.png", "\x1b[31m.png", os.fsdecode(b"caf\xe9.png")]
+    fill(tmp_path / "in", names)
+    (tmp_path / "in" / "bad\n.png").touch()
+    code, out, err = door(tmp_path / "in", tmp_path / "out")
+    assert code == 1
+    assert len(out.splitlines()) == len(names) + 1
+    assert (tmp_path / "out" / names[0]).is_file()
+    assert r"\x1b[31m.png" in out
+    assert r"caf\udce9.png" in out
+    assert "\x1b" not in out
+    assert err == f"error: {tmp_path}/in/bad .png: the file is empty (0 bytes).\n"
+    told = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    fill(tmp_path / "more", ["好.png"])
+    monkeypatch.setattr(sys, "stdout", told)
+    assert main([str(tmp_path / "more"), str(tmp_path / "out")]) == 0
+    told.seek(0)
+    assert r"\u597d.png" in told.read()
+
+
+def test_out_after_options(door: Door, fill: Fill, tmp_path: Path) -> None:
+    source = fill(tmp_path, ["a.png"])[0]
+    assert door(source, "--scale", 2, tmp_path / "b.png", "--quiet") == (0, "", "")
+    assert size(tmp_path / "b.png") == (20, 24)
 
 
 def test_quiet_is_quiet(door: Door, tmp_path: Path) -> None:

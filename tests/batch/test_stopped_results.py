@@ -24,7 +24,7 @@ WORDS = ("--class-map", "classes.png", "--overwrite", "--quiet", "--threads", "1
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What a run makes of one large picture."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    values = np.random.default_rng(0).integers(0, 256, (360, 400, 4), np.uint8)
+    values = np.random.default_rng(0).integers(0, 256, (270, 300, 4), np.uint8)
     Image.fromarray(values).save(folder / "in.png")
     words = [str(folder / "in.png"), str(folder / "out.png"), *WORDS]
     words[words.index("classes.png")] = str(folder / "classes.png")

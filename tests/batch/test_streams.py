@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.warm_python import warm_python
 
+from pcsr_lightning.batch import one_picture
 from pcsr_lightning.upscale import main
 
 Door = Callable[..., tuple[int, str, str]]
@@ -22,7 +24,7 @@ Files = Callable[[Path], dict[str, bytes]]
 def test_standard_input_and_output(fill: Fill, door: Door, files: Files, tmp_path: Path) -> None:
     source = fill(tmp_path, ["a.jpg"])[0]
     assert door(source, tmp_path / "b.png")[0] == 0
-    command = [sys.executable, "-m", "pcsr_lightning.upscale", "-", "-", "--format", "png"]
+    command = [warm_python(), "-m", "pcsr_lightning.upscale", "-", "-", "--format", "png"]
     with source.open("rb") as piped:
         done = subprocess.run(command, stdin=piped, capture_output=True)
     assert done.returncode == 0
@@ -61,6 +63,65 @@ def test_standard_input_in_its_own_format(
     assert err.startswith(b"error: standard input: cannot read")
 
 
+def test_standard_input_is_not_read_for_ever(
+    fill: Fill,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Not beyond what tells that it is no picture, nor beyond what the largest one takes."""
+    for data, most, says in (
+        (b"\0" * 10_000, 64, "cannot read this picture"),
+        (fill(tmp_path, ["a.png"])[0].read_bytes() + b"\0" * 10_000, 2001, "goes on after 2,000"),
+    ):
+        stdin = _Stdin(data)
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr(one_picture, "_FEWEST_BYTES", 1200)
+        assert main(["-", str(tmp_path / "b.png"), "--max-pixels", "100"]) == 1
+        assert stdin.buffer.tell() == most
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert says in line
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("stdin", ["-", "b.png"]), ("stdout", ["a", "-"]), ("stdout", ["a", "--json"])],
+)
+def test_closed_streams_are_told_of(
+    name: str,
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, name, None)
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert "is closed" in capsys.readouterr().err
+
+
+CLOSED = """
+import os, sys
+from pcsr_lightning.plain_door import guarded
+def task():
+    with open(sys.argv[1], "w") as file:
+        print("nobody reads this")
+        os.write(2, b"nor this")
+        file.write(f"{file.fileno() > 2} {sys.stdin.read()!r}")
+    return 7
+sys.exit(guarded(task, False))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell closes them")
+def test_no_file_takes_a_closed_stream_s_place(tmp_path: Path) -> None:
+    """Or what a library says of a picture would be written into it."""
+    shell = 'exec "$0" -c "$1" "$2" <&- >&- 2>&-'
+    command = ["/bin/sh", "-c", shell, sys.executable, CLOSED, str(tmp_path / "told")]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 7
+    assert (tmp_path / "told").read_text() == "True ''"
+
+
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals here")
 def test_bars_are_for_terminals(fill: Fill, tmp_path: Path) -> None:
     """On stderr, so that what is piped on stays clean."""
@@ -68,7 +129,7 @@ def test_bars_are_for_terminals(fill: Fill, tmp_path: Path) -> None:
     fill(tmp_path / "in", ["small.png"])
     ours, theirs = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "pcsr_lightning.upscale", "in", "out", "--json", "--threads", "1"],
+        [warm_python(), "-m", "pcsr_lightning.upscale", "in", "out", "--json", "--threads", "1"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=theirs,

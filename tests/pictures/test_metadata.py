@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from pcsr_lightning.pictures import Picture, decode, encode
+from pcsr_lightning.pictures import Picture, decode, encode, encoded_by_rows, outline
 from pcsr_lightning.pictures.containers import MOST_EXIF
 from pcsr_lightning.pictures.exif import up_to_date, upright_xmp
 from pcsr_lightning.pictures.tags import TagError
@@ -261,3 +261,25 @@ def linear_grey() -> bytes:
     head += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp")
     head = head.ljust(68, b"\0") + struct.pack(">iii", 63190, 65536, 54061)
     return head.ljust(128, b"\0") + struct.pack(">I", 3) + rows + data
+
+
+@pytest.mark.parametrize("suffix", [*FORMATS, "bmp"])
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_a_resolution_beyond_belief_is_said(
+    suffix: str,
+    by_rows: bool,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """As PNG can name it; libvips would complain on stderr, and BMP has no room for it."""
+    picture, stream = Picture(rgb(), resolution=(2.8e6, 2.0)), io.BytesIO()
+    if by_rows:
+        with encoded_by_rows(outline(picture, (6, 8)), suffix, stream, name="out") as put:
+            put(picture.rgb)
+        data = stream.getvalue()
+    else:
+        data = encode(picture, suffix, name="out")
+    [line] = caplog.messages
+    assert line.startswith("out: a resolution of 2.8e+06 x 2 pixels per mm cannot be written")
+    assert capfd.readouterr().err == ""
+    assert decode(data).resolution is None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from pcsr_lightning.errors import PictureError
-from pcsr_lightning.pictures import Picture, list_pictures, read, read_rgb8, write
+from pcsr_lightning.pictures import Picture, read, read_rgb8, write
 
 SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif"]
 
@@ -206,6 +206,24 @@ def test_values_are_clamped_and_rounded(tmp_path: Path) -> None:
     assert read_rgb8(tmp_path / "out.png")[0, 0].tolist() == [0, 0, 1, 255]
 
 
+@pytest.mark.parametrize(("bits", "dtype"), [(8, torch.uint8), (16, torch.uint16)])
+@pytest.mark.parametrize("grey", [False, True])
+def test_whole_numbers_are_written_as_they_are(
+    tmp_path: Path, bits: int, dtype: torch.dtype, grey: bool
+) -> None:
+    """More rows than are converted at a time."""
+    top = 2**bits - 1
+    values = torch.randint(0, top + 1, (1 if grey else 3, 300, 7)).expand(3, 300, 7)
+    alpha = torch.rand(1, 300, 7)
+    write(Picture(values.to(dtype), alpha, bits, grey), tmp_path / "x.png")
+    found = read(tmp_path / "x.png")
+    assert torch.equal((found.rgb * top).round().long(), values)
+    assert found.alpha is not None
+    assert torch.equal((found.alpha * top).round(), (alpha * top).round())
+    write(Picture(values.float() / top, alpha, bits, grey), tmp_path / "y.png")
+    assert same(read(tmp_path / "y.png").rgb, found.rgb)
+
+
 # Errors
 
 
@@ -262,42 +280,3 @@ def test_write_errors(tmp_path: Path) -> None:
         write(picture, tmp_path / "taken.png")
     with pytest.raises(PictureError, match=r"a picture is \(3, h, w\), got \(1, 3, 13, 17\)"):
         write(Picture(noise(8)[None]), tmp_path / "out.png")
-
-
-# Listing
-
-
-def test_list_pictures(tmp_path: Path) -> None:
-    for name in ["b.PNG", "a.jpg", "sub/c.TiFf", "sub/deep/d.webp", "notes.txt", ".hidden.png"]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    found = [path.relative_to(tmp_path).as_posix() for path in list_pictures(tmp_path)]
-    assert found == ["a.jpg", "b.PNG", "sub/c.TiFf", "sub/deep/d.webp"]
-
-
-def test_list_pictures_errors(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(PictureError, match=r"no picture in this folder .*\.png, \.jpg.*\.tiff"):
-        list_pictures(tmp_path)
-    with pytest.raises(PictureError, match=r"notes\.txt: not a folder"):
-        list_pictures(tmp_path / "notes.txt")
-    with pytest.raises(PictureError, match=r"nowhere: no such folder.*\.webp"):
-        list_pictures(tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize(("bits", "dtype"), [(8, torch.uint8), (16, torch.uint16)])
-@pytest.mark.parametrize("grey", [False, True])
-def test_whole_numbers_are_written_as_they_are(
-    tmp_path: Path, bits: int, dtype: torch.dtype, grey: bool
-) -> None:
-    """More rows than are converted at a time."""
-    top = 2**bits - 1
-    values = torch.randint(0, top + 1, (1 if grey else 3, 300, 7)).expand(3, 300, 7)
-    alpha = torch.rand(1, 300, 7)
-    write(Picture(values.to(dtype), alpha, bits, grey), tmp_path / "x.png")
-    found = read(tmp_path / "x.png")
-    assert torch.equal((found.rgb * top).round().long(), values)
-    assert found.alpha is not None
-    assert torch.equal((found.alpha * top).round(), (alpha * top).round())
-    write(Picture(values.float() / top, alpha, bits, grey), tmp_path / "y.png")
-    assert same(read(tmp_path / "y.png").rgb, found.rgb)

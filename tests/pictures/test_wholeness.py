@@ -6,13 +6,13 @@ import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from tests.warm_python import warm_python
 
 from pcsr_lightning import whole_files
 from pcsr_lightning.errors import PictureError
@@ -66,7 +66,7 @@ def test_a_file_size_limit_is_one_line_and_leaves_nothing(tmp_path: Path) -> Non
         "    except PictureError as error:\n        print(error)\n"
     )
     paths = [str(tmp_path / f"out{suffix}") for suffix in FORMATS]
-    done = subprocess.run([sys.executable, "-c", program, *paths], capture_output=True, text=True)
+    done = subprocess.run([warm_python(), "-c", program, *paths], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split(": ")[0] for line in lines] == paths
@@ -100,23 +100,23 @@ def test_an_exception_at_the_worst_moment(
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "out [1]*.png"
     program = (
-        "import sys, time\n"
+        "import os, sys, time\n"
         "from pathlib import Path\n"
         "from pcsr_lightning.whole_files import whole_file\n"
         "with whole_file(Path(sys.argv[1])) as file:\n"
-        "    file.write(b'half')\n    file.flush()\n    print('now', flush=True)\n"
+        "    file.write(b'half')\n    file.flush()\n    print(os.getpid(), flush=True)\n"
         "    time.sleep(60)\n"
     )
-    command = [sys.executable, "-c", program, str(path)]
+    command = [warm_python(), "-c", program, str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline() == "now\n"
+    number = int(process.stdout.readline())
     (half,) = names(tmp_path)
     assert half.startswith(".out [1]*.png.")
     assert half.endswith(".tmp")
     remove_halves(path)
     assert names(tmp_path) == [half]  # still being written
-    process.send_signal(signal.SIGKILL)
+    os.kill(number, signal.SIGKILL)
     process.wait()
     process.stdout.close()
     (tmp_path / ".out 1.png.tmp").touch()  # of another file
@@ -146,23 +146,23 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
     """Whatever is there under the name is whole."""
     path = tmp_path / "out.tif"
     program = (
-        "import sys, torch\n"
+        "import os, sys, torch\n"
         "from pcsr_lightning.pictures import Picture, write\n"
         "picture = Picture(torch.rand(3, 200, 200), resolution=(10, 10))\n"
-        "print('now', flush=True)\n"
+        "print(os.getpid(), flush=True)\n"
         "while True:\n    write(picture, sys.argv[1])\n"
     )
     for wait in (0.01, 0.07):
-        command = [sys.executable, "-W", "ignore", "-c", program, str(path)]
+        command = [warm_python(), "-c", program, str(path)]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert process.stdout is not None
-        process.stdout.readline()
+        number = int(process.stdout.readline())
         while not path.exists():
             time.sleep(0.01)
         time.sleep(wait)
-        process.kill()
+        os.kill(number, signal.SIGKILL)
         process.wait()
         process.stdout.close()
         assert read(path).rgb.shape == (3, 200, 200)

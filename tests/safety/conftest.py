@@ -20,6 +20,7 @@ import torch
 from tests.safety.hostile import HARM, SMALL
 
 from pcsr_lightning.networks import PCSR, build_network, default_config
+from pcsr_lightning.upscale import main
 from pcsr_lightning.weights import save
 
 ADDRESS_SPACE = 16 * 2**30
@@ -51,6 +52,18 @@ class Watched:
 def watched() -> Callable[..., Watched]:
     """``watched(*words)``: ``python -m pcsr_lightning.upscale`` as users run it."""
     return _watched
+
+
+@pytest.fixture
+def unwatched(capfd: pytest.CaptureFixture[str]) -> Callable[..., Watched]:
+    """``unwatched(*words)``: the same in this process, where nothing is measured."""
+
+    def call(*words: object) -> Watched:
+        code = main([str(word) for word in words])
+        told = capfd.readouterr()
+        return Watched(code, told.out.splitlines(), told.err.splitlines())
+
+    return call
 
 
 def _watched(*words: object, seconds: float = 300) -> Watched:

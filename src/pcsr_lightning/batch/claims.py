@@ -117,14 +117,6 @@ def claim_file(target: Path) -> Path:
     return target.with_name(name)
 
 
-def sweep(target: Path) -> None:
-    """Removes a claim that nobody holds, if there is one."""
-    if claim_file(target).exists():
-        claim = Claim.take(target, "")
-        if isinstance(claim, Claim):
-            claim.release()
-
-
 def _lock(descriptor: int) -> Taken | None:
     """``None`` if it is ours now."""
     try:

@@ -5,6 +5,7 @@ Legend: h w LR size, H W HR size.
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +26,12 @@ from pcsr_lightning.inference.engine import Progress
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.pictures import MAX_PIXELS, Picture, TakesRows
 from pcsr_lightning.pictures.formats import HEAD_BYTES, recognise
+
+_MOST_OF_A_PIXEL, _FEWEST_BYTES = 8, 2**26
+"""Bytes read from a stream for each pixel that a picture may have (RGBA of 16 bits takes 8), and
+beside them, for what else is in a file."""
+_PIECE = 2**20
+"""Bytes asked of a stream at a time: Python takes memory for them before it reads."""
 
 
 @dataclass(frozen=True)
@@ -199,11 +206,29 @@ def _read(source: Path, max_pixels: int) -> tuple[Picture, str]:
         own = source.suffix.lower()
         picture = pictures.read(source, max_pixels, True)
         return picture, own if own in pictures.SUFFIXES else FALLBACK
-    data = sys.stdin.buffer.read()
+    data, own = _from_stdin(_FEWEST_BYTES + _MOST_OF_A_PIXEL * max_pixels)
+    return pictures.decode(data, max_pixels, whole=True), own
+
+
+def _from_stdin(most: int) -> tuple[bytes, str]:
+    """A picture file of at most so many bytes, and its suffix; something else is not read on."""
+    data = sys.stdin.buffer.read(HEAD_BYTES)
     if not data:
         raise PictureError("-: nothing came from standard input")
-    picture = pictures.decode(data, max_pixels, whole=True)
-    return picture, recognise(data[:HEAD_BYTES]).suffixes[0]
+    try:
+        own = recognise(data).suffixes[0]
+    except ValueError:
+        return data, ""  # the decoder tells what is wrong with it
+    held = io.BytesIO(data)
+    held.seek(0, io.SEEK_END)
+    while piece := sys.stdin.buffer.read(min(_PIECE, most + 1 - held.tell())):
+        held.write(piece)
+    if held.tell() > most:
+        raise PictureError(
+            f"-: standard input goes on after {most:,} bytes, more than a picture of the pixels "
+            "allowed takes (--max-pixels)"
+        )
+    return held.getvalue(), own
 
 
 def _words(

@@ -80,22 +80,33 @@ def plan_jobs(inputs: Inputs, wishes: Wishes) -> list[Job]:
     jobs = _without_own_results(jobs, wishes.overwrite)
     _check_distinct(jobs)
     _check_inputs_untouched(jobs)
-    return [replace(job, before=version(job.target)) for job in jobs]
+    return [replace(job, before=_version_now(job.target, len(jobs) == 1)) for job in jobs]
 
 
 def version(path: Path) -> Version | None:
-    """Which file is there under a name, or ``None``."""
+    """Which file is there under a name, or ``None``.
+
+    Raises:
+        OSError: it cannot be known; the name is too long, say, or a link in a circle.
+    """
     if path == STREAM:
         return None
     try:
         there = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        raise PictureError(f"{path}: cannot be made there ({error.strerror})") from error
     if stat.S_ISDIR(there.st_mode):
         return None  # not a result that exists: writing it will say so
     return there.st_ino, there.st_mtime_ns, there.st_size
+
+
+def _version_now(path: Path, alone: bool) -> Version | None:
+    try:
+        return version(path)
+    except OSError as error:
+        if alone:
+            raise PictureError(f"{path}: cannot be made there ({error.strerror})") from error
+        return None  # told when it is this picture's turn: the others can be made
 
 
 def _is_file(out: str | None, found: Found) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.outputs import Job
-from pcsr_lightning.plain_door import one_line
+from pcsr_lightning.plain_door import in_one_line, one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -186,9 +186,11 @@ class Reporter:
         elif not self._single:
             seconds = time.perf_counter() - self._start
             by = f" by {processes} processes" if processes > 1 else ""
-            self._say(f"{self._total} pictures: {tally.words()}, in {seconds:.1f} s{by}")
+            noun = "picture" if self._total == 1 else "pictures"
+            self._say(f"{self._total} {noun}: {tally.words()}, in {seconds:.1f} s{by}")
         for source, reason in tally.failures:
-            told = reason if reason.startswith(source) or self._single else f"{source}: {reason}"
+            name = in_one_line(source)
+            told = reason if reason.startswith(name) or self._single else f"{name}: {reason}"
             print(f"error: {told}", file=sys.stderr)
         if tally.stopped is not None:
             print(f"error: {tally.stopped}", file=sys.stderr)
@@ -218,10 +220,15 @@ class Reporter:
     def _say(self, text: str) -> None:
         if self._quiet:
             return
+        text = in_one_line(text)
         if self._bars is not None and (self._to_stderr or sys.stdout.isatty()):
             self._bars.console.print(text, soft_wrap=True, markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr if self._to_stderr else sys.stdout, flush=True)
+            stream = sys.stderr if self._to_stderr else sys.stdout
+            # A name may hold letters that the terminal's alphabet lacks.
+            alphabet = stream.encoding or "utf-8"
+            known = text.encode(alphabet, "backslashreplace").decode(alphabet)
+            print(known, file=stream, flush=True)
 
     def _advance(self) -> None:
         if self._bars is None:

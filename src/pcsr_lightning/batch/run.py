@@ -7,9 +7,10 @@ import logging
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from pcsr_lightning.batch.claims import Claim, Taken, claim_file, sweep
+from pcsr_lightning.batch.claims import Claim, Taken, claim_file
 from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.one_picture import Settings, enlarge_file
 from pcsr_lightning.batch.outputs import Job, version
@@ -75,7 +76,7 @@ class Batch:
         if self.team.world > 1:
             tally.elsewhere = 0 if not tally.stopped else tally.elsewhere
             for job in self.jobs:
-                sweep(job.target)
+                tidy(job)
         self.reporter.finish(tally, self.team.world)
         return FAILED if tally.failures or tally.stopped else DONE
 
@@ -108,15 +109,15 @@ class Batch:
             return None
         if job.before is not None and not self.overwrite:
             if own:
-                _tidy(job)
+                tidy(job)
                 self.reporter.skipped(job)
             else:
                 self.reporter.passed_over()
             return None
-        if version(job.target) != job.before:
-            self._elsewhere(job)
-            return None
         try:
+            if version(job.target) != job.before:
+                self._elsewhere(job)
+                return None
             job.target.parent.mkdir(parents=True, exist_ok=True)
             claim = Claim.take(job.target, self.run)
         except OSError as error:
@@ -141,8 +142,7 @@ class Batch:
             if version(job.target) != job.before:
                 self._elsewhere(job)
                 return
-            # Nobody else is at it, so these were left by processes that were killed.
-            _remove_halves(job)
+            _remove_halves(job)  # nobody else is at it: processes that were killed have left them
             if not self._enlarge(job) and self.team.world > 1:
                 claim.leave_failed()
 
@@ -205,9 +205,11 @@ def _settled(tally: Tally) -> int:
     return tally.done + tally.skipped + tally.elsewhere + len(tally.failures)
 
 
-def _tidy(job: Job) -> None:
-    """Removes what a killed process left beside an output that is there."""
-    if claim_file(job.target).exists():
+def tidy(job: Job) -> None:
+    """Removes what processes that were killed have left beside an output: claims and halves."""
+    with suppress(OSError):  # where nothing can be removed, nothing is lost
+        if not claim_file(job.target).exists():
+            return
         claim = Claim.take(job.target, "")
         if isinstance(claim, Claim):
             with claim:
@@ -216,5 +218,6 @@ def _tidy(job: Job) -> None:
 
 def _remove_halves(job: Job) -> None:
     for path in (job.target, job.class_map):
-        if path is not None:
-            remove_halves(path)
+        with suppress(OSError):  # the writer will meet it, and tell
+            if path is not None:
+                remove_halves(path)

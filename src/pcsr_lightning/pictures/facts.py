@@ -18,6 +18,21 @@ from pcsr_lightning.pictures.picture import Picture
 from pcsr_lightning.pictures.tags import TagError
 
 _log = logging.getLogger(__name__)
+_FINEST = 1e6  # pixels per mm, that libvips takes
+
+
+def with_writable_resolution(picture: Picture, name: str) -> Picture:
+    """The picture, without a resolution that is too fine to be written; that is said."""
+    if picture.resolution is None or max(picture.resolution) <= _FINEST:
+        return picture
+    across, down = picture.resolution
+    _log.warning(
+        "%s: a resolution of %.3g x %.3g pixels per mm cannot be written; written without it.",
+        name,
+        across,
+        down,
+    )
+    return replace(picture, resolution=None)
 
 
 def exif_for(picture: Picture, format_: Format, name: str) -> bytes | None:

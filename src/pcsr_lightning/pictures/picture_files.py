@@ -138,8 +138,8 @@ def write(
     """
     path = Path(path)
     format_ = format_for(path, format)
-    check_target(path, format_, (picture.rgb.shape[-2], picture.rgb.shape[-1]), quality)
     try:
+        check_target(path, format_, (picture.rgb.shape[-2], picture.rgb.shape[-1]), quality)
         remove_halves(path)
         with whole_file(path) as file:
             encode_file(picture, file, format_, quality, str(path))

@@ -1,36 +1,29 @@
 """Pictures written row by row, so that no more than a few rows of them are in memory.
 
-libvips encodes in a thread of its own, from a pipe. What goes through the pipe is a PNG file that
-is not compressed: of what libvips reads from top to bottom, that is the cheapest to make. PNG, TIFF
-and JPEG leave as they come; the encoders of WebP and AVIF gather the whole picture, whose sides
-those formats limit to 16,383 pixels. BMP, which libvips lacks, is written here.
-Arrays are (n, w, bands), n rows of a strip.
+PNG, TIFF and JPEG leave libvips as they come; its encoders of WebP and AVIF gather the whole
+picture, whose sides those formats limit to 16,384 pixels. BMP, which it lacks, is written by hand.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import struct
 import tempfile
-import threading
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-import numpy as np
-import pyvips
 import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.pictures.bmp_rows import BmpRows
+from pcsr_lightning.pictures.facts import with_writable_resolution
 from pcsr_lightning.pictures.formats import BMP, Format, check_size, format_for, format_named
 from pcsr_lightning.pictures.picture import Picture, floats
 from pcsr_lightning.pictures.picture_files import check_target
-from pcsr_lightning.pictures.reading import Pixels, forget_operations
+from pcsr_lightning.pictures.reading import forget_operations
+from pcsr_lightning.pictures.vips_rows import VipsRows
 from pcsr_lightning.pictures.writing import (
     bits_of,
     check_quality,
@@ -38,12 +31,10 @@ from pcsr_lightning.pictures.writing import (
     pixel_rows,
     say_flat,
     say_left_out,
-    write_vips,
 )
 from pcsr_lightning.whole_files import remove_halves, whole_file
 
 _PIECE = 2**16
-_PNG_KINDS = {1: 0, 2: 4, 3: 2, 4: 6}  # bands: its code for grey, grey and alpha, RGB, RGBA
 
 
 class TakesRows(Protocol):
@@ -78,9 +69,9 @@ def written_by_rows(
     """
     path = Path(path)
     format_, size = format_for(path), (facts.rgb.shape[-2], facts.rgb.shape[-1])
-    check_target(path, format_, size, quality)
     inside: list[BaseException] = []
     try:
+        check_target(path, format_, size, quality)
         remove_halves(path)
         with (
             whole_file(path) as file,
@@ -166,6 +157,7 @@ class _Rows:
         self, facts: Picture, file: BinaryIO, format_: Format, quality: int | None, name: str
     ) -> None:
         forget_operations()
+        facts = with_writable_resolution(facts, name)
         self._format, self._name, self._grey = format_, name, facts.grey
         self._has_alpha = facts.alpha is not None
         self._flat = self._has_alpha and not format_.alpha
@@ -173,13 +165,13 @@ class _Rows:
         self._bits = bits_of(facts, format_, name)
         self._left = int(facts.rgb.shape[1])
         bands = (1 if facts.grey else 3) + (self._has_alpha and not self._flat)
-        self._encoder: _Encoder | BmpRows
+        self._encoder: VipsRows | BmpRows
         if format_ is BMP:
             say_left_out(facts, format_, name)
             size = self._left, int(facts.rgb.shape[2])
             self._encoder = BmpRows(file, size, bands, facts.resolution)
         else:
-            self._encoder = _Encoder(facts, file, format_, quality, self._bits, bands, name)
+            self._encoder = VipsRows(facts, file, format_, quality, self._bits, bands, name)
 
     def put(self, rgb_3nw: Tensor, alpha_1nw: Tensor | None = None, /) -> None:
         """Takes the next rows.
@@ -214,105 +206,6 @@ class _Rows:
     def abandon(self) -> None:
         """Ends the encoder, wherever it is."""
         self._encoder.abandon()
-
-
-class _Encoder:
-    """A thread in which libvips encodes what comes through a pipe; see :class:`_Rows`."""
-
-    def __init__(
-        self,
-        facts: Picture,
-        file: BinaryIO,
-        format_: Format,
-        quality: int | None,
-        bits: int,
-        bands: int,
-        name: str,
-    ) -> None:
-        self._write: Callable[[pyvips.Image], None] = lambda image: write_vips(
-            facts, image, bits, file, format_, quality, name
-        )
-        self._name = name
-        self._error: BaseException | None = None
-        self._zlib = zlib.compressobj(0)
-        self._out, self._in = os.pipe()
-        self._open = True
-        self._thread = threading.Thread(target=self._encode, name="encoder", daemon=True)
-        self._thread.start()
-        try:
-            self._begin(int(facts.rgb.shape[2]), int(facts.rgb.shape[1]), bits, bands)
-        except BaseException:
-            self.abandon()
-            raise
-
-    def put(self, pixels: Pixels) -> None:
-        self._chunk(b"IDAT", self._zlib.compress(_png_rows(pixels)))
-
-    def finish(self) -> None:
-        try:
-            self._chunk(b"IDAT", self._zlib.flush())
-            self._chunk(b"IEND", b"")
-        finally:
-            self.abandon()
-        self._check()
-
-    def abandon(self) -> None:
-        """Ends the pipe, and with it the encoder, which has then done or failed."""
-        if self._open:
-            self._open = False
-            os.close(self._in)
-        self._thread.join()
-
-    def _begin(self, width: int, height: int, bits: int, bands: int) -> None:
-        depth = 16 if bits > 8 else 8
-        self._send(b"\x89PNG\r\n\x1a\n")
-        facts = struct.pack(">IIBBBBB", width, height, depth, _PNG_KINDS[bands], 0, 0, 0)
-        self._chunk(b"IHDR", facts)
-
-    def _chunk(self, name: bytes, data: bytes) -> None:
-        if data or name != b"IDAT":
-            self._send(struct.pack(">I", len(data)) + name)
-            self._send(data)
-            self._send(struct.pack(">I", zlib.crc32(data, zlib.crc32(name))))
-
-    def _send(self, data: bytes) -> None:
-        left = memoryview(data)
-        while left:
-            self._check()
-            left = left[os.write(self._in, left) :]
-
-    def _check(self) -> None:
-        if self._error is not None:
-            error, self._error = self._error, None
-            try:
-                raise error
-            finally:
-                del error  # its trace holds this frame
-
-    def _encode(self) -> None:
-        """The thread. Whatever happens, it reads to the end, so that nobody waits for it."""
-        try:
-            with errors_of(self._name):
-                source = pyvips.Source.new_from_descriptor(self._out)
-                image = pyvips.Image.pngload_source(source, access="sequential", fail_on="error")
-                # A PNG that says nothing of its resolution is taken for one of 72 dpi.
-                self._write(image.copy(xres=1.0, yres=1.0))
-        except BaseException as error:  # told to whoever gives the rows
-            self._error = error
-        finally:
-            with suppress(OSError):
-                while os.read(self._out, _PIECE):
-                    pass
-            os.close(self._out)
-
-
-def _png_rows(pixels: Pixels) -> bytes:
-    """Rows as PNG has them: high bytes first, before each row how it is filtered (0: not)."""
-    n = len(pixels)
-    wide = pixels.astype(">u2") if pixels.dtype == np.uint16 else pixels
-    out = np.zeros((n, 1 + wide[0].nbytes), np.uint8)
-    out[:, 1:] = np.ascontiguousarray(wide).view(np.uint8).reshape(n, -1)
-    return out.tobytes()
 
 
 def _seen_through(alpha_1nw: Tensor) -> bool:

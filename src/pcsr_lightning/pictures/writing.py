@@ -16,7 +16,13 @@ from torch import Tensor
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.pictures.bmp import write_bmp
 from pcsr_lightning.pictures.containers import ExifPlace, forget_resolution
-from pcsr_lightning.pictures.facts import exif_for, notes_for, put_rest, with_facts
+from pcsr_lightning.pictures.facts import (
+    exif_for,
+    notes_for,
+    put_rest,
+    with_facts,
+    with_writable_resolution,
+)
 from pcsr_lightning.pictures.formats import AVIF, BMP, JPEG, PNG, TIFF, WEBP, Format, check_size
 from pcsr_lightning.pictures.picture import Picture
 from pcsr_lightning.pictures.reading import Pixels, forget_operations, one_line
@@ -71,6 +77,7 @@ def encode_file(
     check_quality(format_, quality, name)
     forget_operations()
     with errors_of(name):
+        picture = with_writable_resolution(picture, name)
         bits = bits_of(picture, format_, name)
         pixels = _to_pixels(picture, format_, bits, name)
         if format_ is BMP:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ def read_plain(path: Path) -> Any:
     """
     try:
         check_unpacked(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd pickles are read or refused all the same
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ModelFileError(
             f"{path}: holds objects other than weights and plain values, and was not opened"

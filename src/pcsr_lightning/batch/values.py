@@ -1,0 +1,71 @@
+"""What words of the command line stand for; each raises ``ArgumentTypeError`` where it is none.
+
+No library is loaded here: wrong usage answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from pcsr_lightning.batch.sizes import WantedSize
+
+FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif")
+
+
+def wanted_size(text: str) -> WantedSize:
+    """``3840x2160``, ``3840x``, ``x2160``."""
+    try:
+        return WantedSize.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def format_name(text: str) -> str:
+    """``png``, ``.JPEG``."""
+    name = text.lower().removeprefix(".")
+    name = {"jpeg": "jpg", "tiff": "tif"}.get(name, name)
+    if name not in FORMATS:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(FORMATS)}")
+    return name
+
+
+def quality(text: str) -> int:
+    """``1`` to ``100``."""
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 100")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """``1`` up."""
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) < 2**60:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def class_number(text: str) -> int:
+    """``0`` up."""
+    if not text.isascii() or not text.isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a class's number; 0 is the heaviest")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """``.5`` or ``50%``."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share, such as .5 or 50%") from None
+
+
+def byte_count(text: str) -> int:
+    """``200M``, ``1G``, ``500000000``."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
+    try:
+        size = float(number) * unit
+    except ValueError:
+        size = 0.0
+    if not 1 <= size < 2**60:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 200M or 1G")
+    return int(size)
