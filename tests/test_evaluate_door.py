@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.warm_python import warm_python
 
 from pcsr_lightning import evaluate
 from pcsr_lightning.errors import ConfigError
@@ -46,10 +47,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def in_own_process(*settings: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+def in_own_process(
+    *settings: str, cwd: Path, code: int = 0, python: str = sys.executable
+) -> subprocess.CompletedProcess[str]:
     path = os.environ.get("PYTHONPATH", "")
     done = subprocess.run(
-        [sys.executable, "-m", "pcsr_lightning.evaluate", "threads=1", *settings],
+        [python, "-m", "pcsr_lightning.evaluate", "threads=1", *settings],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": f"{PACKAGE}{os.pathsep}{path}"},
         capture_output=True,
@@ -132,7 +135,7 @@ def test_word_for_word_from_another_folder(files: Path, tmp_path: Path) -> None:
 
 
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
-    done = in_own_process("routing.kk=1", cwd=tmp_path, code=1)
+    done = in_own_process("routing.kk=1", cwd=tmp_path, code=1, python=warm_python())
     assert done.stderr == ("error: routing.kk: there is no such setting; did you mean routing.k?\n")
     assert not done.stdout
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -14,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.warm_python import warm_python
 
 from pcsr_lightning import evaluate
 from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.evaluate_settings import EvaluateSettings
-from pcsr_lightning.evaluation.processes import Processes, tasks_per_node
+from pcsr_lightning.evaluation.processes import Processes
 from pcsr_lightning.networks import build_network, default_config
 from pcsr_lightning.settings import conf_dir, typed
 from pcsr_lightning.weights import save
@@ -59,6 +61,7 @@ def run(
 ) -> Iterator[Run]:
     """The door in this process: what it and the processes it started wrote, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
+    multiprocessing.set_executable(warm_python())  # of the processes that it starts
     root = logging.getLogger()
     handlers, level, threads = list(root.handlers), root.level, torch.get_num_threads()
 
@@ -73,6 +76,7 @@ def run(
         return capfd.readouterr()
 
     yield call
+    multiprocessing.set_executable(sys.executable)
     torch.set_num_threads(threads)
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -186,7 +190,7 @@ def test_torchrun(words: list[str], run: Run, tmp_path: Path) -> None:
     run(*settings, "hydra.sweep.dir=one")
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, "-m", "pcsr_lightning.evaluate", *settings, *words],
+        [warm_python(), "-m", *launcher, "-m", "pcsr_lightning.evaluate", *settings, *words],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -232,11 +236,6 @@ def test_slurm(words: list[str], run: Run, tmp_path: Path) -> None:
     assert numbers(report) == numbers(tmp_path / "one" / "sweep.json")
     assert "k = 0.5" in said[0][0]
     assert said[1] == ("", "")
-
-
-def test_tasks_per_node() -> None:
-    assert tasks_per_node("2(x3),1") == [2, 2, 2, 1]
-    assert tasks_per_node("16") == [16]
 
 
 def test_shares_are_alike_and_complete(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from tests.warm_python import warm_python
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 LIMITS = {  # bytes of the file
@@ -37,6 +38,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     }.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.delenv("SET14", raising=False)
+    spec = {"argv": [warm_python(), "-m", "ipykernel_launcher", "-f", "{connection_file}"]}
+    (tmp_path / "kernels" / "warm").mkdir(parents=True)
+    (tmp_path / "kernels" / "warm" / "kernel.json").write_text(
+        json.dumps(spec | {"display_name": "Python 3", "language": "python"})
+    )
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     here = tmp_path / "here"
     here.mkdir()
 
@@ -45,7 +52,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         last = f'{question}\nimport json\nprint("{MARK}" + json.dumps(results))'
         notebook.cells.append(nbformat.v4.new_code_cell(last))
         where = {"metadata": {"path": str(here)}}
-        NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
+        NotebookClient(notebook, timeout=300, kernel_name="warm", resources=where).execute()
         said = "".join(o.get("text", "") for o in notebook.cells[-1].outputs)
         found: dict[str, Any] = json.loads(said.partition(MARK)[2])
         return found

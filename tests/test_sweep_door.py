@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from tests.warm_python import warm_python
 
 from pcsr_lightning.data import SAMPLE_FOLDER
 
@@ -14,7 +14,7 @@ PICTURES = SAMPLE_FOLDER / "valid"
 
 
 def evaluate(*settings: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pcsr_lightning.evaluate", *settings, "threads=1"]
+    command = [warm_python(), "-m", "pcsr_lightning.evaluate", *settings, "threads=1"]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
     return done

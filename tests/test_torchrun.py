@@ -145,7 +145,8 @@ def test_a_signal_to_torchrun_and_to_all(number: int, whole: Path, folder: Path)
 
 OUTSIDE = (
     "TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE", "SLURM_JOB_ID", "SLURM_STEP_ID",
-    "SLURM_PROCID", "SLURM_JOB_NAME", "OMPI_COMM_WORLD_SIZE", "WORLD_SIZE", "RANK", RUN_NAME,
+    "SLURM_PROCID", "SLURM_JOB_NAME", "SLURM_STEP_TASKS_PER_NODE", "SLURM_NODEID", "SLURM_LOCALID",
+    "OMPI_COMM_WORLD_SIZE", "WORLD_SIZE", "RANK", RUN_NAME,
 )  # fmt: skip
 
 
@@ -165,7 +166,10 @@ def started(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_names_by_how_the_process_was_started(started) -> None:
-    step = {"SLURM_JOB_ID": "77", "SLURM_STEP_ID": "3", "SLURM_JOB_NAME": "train"}
+    step = {
+        "SLURM_JOB_ID": "77", "SLURM_STEP_ID": "3", "SLURM_JOB_NAME": "train",
+        "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_NODEID": "0", "SLURM_LOCALID": "0",
+    }  # fmt: skip
     assert started(["seed=1"]) == (["seed=1"], None)
     assert started(["seed=1"], WORLD_SIZE="1", RANK="0") == (["seed=1"], None)
     assert started(["seed=1"], **step, SLURM_PROCID="0") == (["seed=1"], "slurm-77-3")
@@ -190,6 +194,9 @@ def test_processes_that_cannot_agree_are_told_what_to_set(
     monkeypatch.setattr(run_folder, "STORE_TIMEOUT_S", 1)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "1")  # nobody listens there
-    torchrun = {"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_USE_AGENT_STORE": "True", "RANK": "1"}
+    torchrun = {
+        "TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
+    }  # fmt: skip
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:1 does not answer.*hydra\.run\.dir="):
         started([], **torchrun)

@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from rich.console import Console
+from tests.warm_python import warm_python
 
 from pcsr_lightning.settings import conf_dir
 from pcsr_lightning.train import main
@@ -52,7 +53,7 @@ def with_small(words: tuple[str, ...]) -> list[str]:
 
 
 def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "pcsr_lightning.train", *with_small(words)]
+    return [warm_python(), "-m", "pcsr_lightning.train", *with_small(words)]
 
 
 def environment(cwd: Path) -> dict[str, str]:

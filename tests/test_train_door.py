@@ -15,6 +15,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
+from tests.warm_python import warm_python
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.settings import conf_dir
@@ -38,10 +39,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def train(tmp_path: Path, pictures: Path):
-    def run(*settings: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(*settings: str, python: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [
-                sys.executable, "-m", "pcsr_lightning.train", CPU, "threads=1", "data=folder",
+                python, "-m", "pcsr_lightning.train", CPU, "threads=1", "data=folder",
                 f"data.root={pictures}", *settings,
             ],
             cwd=tmp_path,
@@ -51,7 +52,7 @@ def train(tmp_path: Path, pictures: Path):
             timeout=300,
             check=False,
         )  # fmt: skip
-        assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done
 
     return run
@@ -83,7 +84,8 @@ def test_three_stages_one_on_the_other(train, tmp_path: Path) -> None:
     common = ("backbone=fsrcnn", "num_classes=3", SMALL, "trainer.max_steps=4", "stage.queries=64")
     models = []
     for stage in ("1", "2", "3"):
-        done = train(f"stage={stage}", *common)
+        python = sys.executable if stage == "1" else warm_python()
+        done = train(f"stage={stage}", *common, python=python)
         assert "what this stage trains" in done.stdout + done.stderr
         [run] = runs(tmp_path, stage)
         record = json.loads((run / "run.json").read_text())
@@ -128,8 +130,7 @@ def test_resuming_goes_on_as_if_uninterrupted(in_process, tmp_path: Path) -> Non
 def test_a_multirun_on_several_devices(
     settings: tuple[str, ...], refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for key in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID"):
-        monkeypatch.delenv(key, raising=False)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", list(settings))
     if not refused:
@@ -137,7 +138,10 @@ def test_a_multirun_on_several_devices(
         return
     with pytest.raises(ConfigError, match=r"ddp_spawn.*torchrun"):
         check_multirun(cfg)
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    for key in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(key, "0")
+    for key in ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(key, "1")
     check_multirun(cfg)
 
 

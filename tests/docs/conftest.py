@@ -9,13 +9,13 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.warm_python import warm_folder
 
 from pcsr_lightning.data import SAMPLE_FOLDER
 
@@ -82,21 +82,9 @@ def as_script(block: Block) -> str:
 
 
 @pytest.fixture(scope="session")
-def command_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def command_path() -> str:
     """A PATH whose ``python`` starts at once."""
-    folder = tmp_path_factory.mktemp("warm")
-    server = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("warm_python.py"), folder / "socket", folder],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
-    yield f"{folder}{os.pathsep}{os.environ['PATH']}"
-    server.terminate()
-    server.wait()
-    server.stdout.close()
+    return f"{warm_folder()}{os.pathsep}{os.environ['PATH']}"
 
 
 def furnish(folder: Path) -> None:
@@ -134,7 +122,6 @@ def run_page(
         environment = {
             **os.environ,
             "PATH": command_path,
-            "PYTHON_EXEC": f"{command_path.split(os.pathsep)[0]}/python",  # for torchrun
             "XDG_CACHE_HOME": str(folder / "cache"),
             "CUDA_VISIBLE_DEVICES": "",
             "OMP_NUM_THREADS": "1",

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tests.warm_python import warm_python
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.published import published_points
@@ -81,7 +81,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluate(files: Path, cwd: Path, *settings: str, code: int = 0) -> str:
     words = [*settings, f"model={files}/m2.safetensors", f"data.root={files}/Test2K", "threads=1"]
     done = subprocess.run(
-        [sys.executable, "-m", "pcsr_lightning.evaluate", *words],
+        [warm_python(), "-m", "pcsr_lightning.evaluate", *words],
         cwd=cwd,
         env={**os.environ, "WANDB_SILENT": "true"},
         capture_output=True,
@@ -173,7 +173,7 @@ def test_a_single_run_that_fails_is_marked(files: Path, tmp_path: Path, records:
         "main()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [warm_python(), "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 1
     assert "error: " in done.stderr

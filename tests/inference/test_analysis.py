@@ -99,7 +99,7 @@ def test_other_backbones(make_network: MakeNetwork, backbone: str) -> None:
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     h=st.integers(1, 7),

@@ -127,7 +127,7 @@ def test_failures_anywhere(
     for backbone in ("fsrcnn", "bsrn"):
         model, lr = make_network(backbone), torch.rand(1, 3, 37, 6)
         expected = upscale(model, lr, scale, **routing)
-        for _ in range(6):
+        for _ in range(3):
             chance, left = dice.uniform(0.1, 0.6), [3]
 
             def fails(part: str, rows: int, chance: float = chance, left: list[int] = left) -> bool:
@@ -140,7 +140,7 @@ def test_failures_anywhere(
                 found = upscale(model, lr, scale, tile_rows=16, **routing)
             failed += scarce.failures
             assert_same(found, expected)
-    assert failed > 10
+    assert failed > 5
 
 
 def test_with_features_that_cannot_be_kept(

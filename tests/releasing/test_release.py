@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from tests.warm_python import warm_python
 
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError, TrainingError
@@ -51,9 +52,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def command(recipe: Path, out: Path) -> list[str]:
+def command(recipe: Path, out: Path, python: str | None = None) -> list[str]:
     return [
-        sys.executable, "-m", "pcsr_lightning.release", str(recipe),
+        python or warm_python(), "-m", "pcsr_lightning.release", str(recipe),
         "--train", str(SAMPLE_FOLDER / "train"), "--valid", str(SAMPLE_FOLDER / "valid"),
         "--test", str(SAMPLE_FOLDER / "valid"), "--out", str(out), "--", *WORDS,
     ]  # fmt: skip
@@ -88,7 +89,10 @@ def test_what_a_release_holds(undisturbed: Path) -> None:
 def test_a_finished_release_trains_nothing_again(recipe: Path, undisturbed: Path) -> None:
     before = (undisturbed / "stage-2" / "run.json").stat().st_mtime_ns
     again = subprocess.run(
-        command(recipe, undisturbed.parent), capture_output=True, text=True, check=False
+        command(recipe, undisturbed.parent, sys.executable),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert again.returncode == 0, again.stderr
     assert "goes on" not in again.stderr

@@ -4,11 +4,11 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import torch
+from tests.warm_python import warm_python
 
 from pcsr_lightning.stages.checkpoints import WholeCheckpoints
 
@@ -28,7 +28,7 @@ def test_killed_amid_saving(tmp_path: Path) -> None:
     halves = 0
     for kill in range(20):
         process = subprocess.Popen(
-            [sys.executable, "-c", SAVE_FOREVER, str(path)], stdout=subprocess.PIPE, text=True
+            [warm_python(), "-c", SAVE_FOREVER, str(path)], stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
         said = int(process.stdout.readline())

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.warm_python import warm_python
 
 Records = Callable[[Path], Iterator[Any]]
 SETTINGS = (
@@ -32,7 +32,7 @@ SETTINGS = (
 def train(cwd: Path, *settings: str) -> None:
     env = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "pcsr_lightning.train", *SETTINGS, *settings],
+        [warm_python(), "-m", "pcsr_lightning.train", *SETTINGS, *settings],
         cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -112,7 +112,7 @@ def test_wandb_is_not_imported_where_it_was_not_chosen(tmp_path: Path) -> None:
         "assert 'wandb' not in sys.modules, 'imported'\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *SETTINGS, "stage=1", "logger=csv"],
+        [warm_python(), "-c", code, *SETTINGS, "stage=1", "logger=csv"],
         cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from tests.warm_python import warm_python
 
 import pcsr_lightning
 from pcsr_lightning.errors import ConfigError, ModelFileError
@@ -132,18 +133,18 @@ if len(sys.argv) > 2:
 
 
 def test_no_connection_for_a_local_folder(folder: Path, tmp_path: Path) -> None:
-    def run(*more: str) -> subprocess.CompletedProcess[str]:
+    def run(python: str, *more: str) -> subprocess.CompletedProcess[str]:
         unset = ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
         env = {k: v for k, v in os.environ.items() if k not in unset}
         env["HF_HOME"] = str(tmp_path / "home")
-        command = [sys.executable, "-c", _OFFLINE, str(folder), *more]
+        command = [python, "-c", _OFFLINE, str(folder), *more]
         return subprocess.run(command, capture_output=True, text=True, env=env)
 
-    quiet = run()
+    quiet = run(sys.executable)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
     assert not (tmp_path / "home").exists()
     # The hook does see a connection where there is one.
-    assert run("and from the Hub").returncode == 3
+    assert run(warm_python(), "and from the Hub").returncode == 3
 
 
 def test_a_name_on_the_hub_is_found_in_the_cache(folder: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ SET14 = {
     "carn-pcsr-x4-m3": 26.1,
     "carn-x4": 25.5,
     "fsrcnn-pcsr-x4": 25.55,
-    "srresnet-pcsr-x4": 25.8,
+    "srresnet-pcsr-x4": 26.1,
     "srresnet-x4": 26.0,
 }
 """dB at x4 and ``k = 0`` by the tables' protocol that a model may not fall below."""
@@ -70,7 +70,9 @@ def test_its_golden_output(name: str) -> None:
     assert found.psnr > found.bicubic_psnr + 0.5
 
 
-@pytest.mark.parametrize("scale", [1.5, 2, 2.5, 3, 6, 8])
+@pytest.mark.parametrize(
+    "scale", [1.5, 2.5, 8, *(pytest.param(scale, marks=[pytest.mark.slow]) for scale in (2, 3, 6))]
+)
 def test_the_default_model_serves_every_scale(scale: float) -> None:
     """Better than bicubic by half a decibel and more, and than the model for x4 below x4."""
     photographs = SAMPLE_FOLDER / "valid"
@@ -81,9 +83,13 @@ def test_the_default_model_serves_every_scale(scale: float) -> None:
         assert found.psnr > for_x4.psnr + 0.1
 
 
+# The others' weights are kept by their golden output, which is cheaper and closer.
+BY_DEFAULT = {DEFAULT_MODEL, "fsrcnn-pcsr-x4"}
+
+
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if "srresnet" in name else []) for name in SIZES],
+    [pytest.param(name, marks=[] if name in BY_DEFAULT else [pytest.mark.slow]) for name in SIZES],
 )
 def test_set14_by_the_tables_protocol(name: str, shared: Path) -> None:
     model, _ = released(name)
@@ -100,7 +106,12 @@ def test_they_are_small_enough_to_ship() -> None:
     assert sum(sizes) < MEGABYTES * 10**6
 
 
-ROUTED = [name for name in SIZES if "pcsr" in name]
+# The two large ones' shares of heavy pixels are part of their golden output, too.
+ROUTED = [
+    pytest.param(name, marks=[pytest.mark.slow] if name.startswith(("bsrn", "srresnet")) else [])
+    for name in SIZES
+    if "pcsr" in name
+]
 
 
 @pytest.fixture(scope="module")
