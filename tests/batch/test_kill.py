@@ -35,7 +35,7 @@ def versions(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("kills", "pictures"), [(4, 120), pytest.param(50, 1000, marks=pytest.mark.slow)]
+    ("kills", "pictures"), [(4, 240), pytest.param(50, 1000, marks=pytest.mark.slow)]
 )
 def test_killed_again_and_again(
     start: Start, fill: Fill, files: Files, door: Door, tmp_path: Path, kills: int, pictures: int
@@ -61,7 +61,7 @@ def test_killed_again_and_again(
                 out += line
             time.sleep(moments.uniform(0, 0.25))
         else:
-            time.sleep(moments.uniform(0, 2.5))
+            time.sleep(moments.uniform(0, 2.5 if launcher else 0.5))  # imports and all
         process.send_signal(signal.SIGKILL)
         out += process.communicate()[0]
         landed += process.returncode == -signal.SIGKILL
