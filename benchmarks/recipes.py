@@ -4,8 +4,8 @@
 
 One training a call, on one thread, from random weights; the learning rate falls in a straight line
 to nothing at the last second. Seconds are the process's own CPU time, so other work on the machine
-changes them little; validation is not counted, nor is a teacher's work. Shapes: B crops, Q query
-pixels, D feature channels, h w LR size, H W HR size.
+changes them little; validation is not counted, a teacher's work is. Shapes: B crops, Q query
+pixels, h w LR size, H W HR size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.data.batches import StepBatches, TrainBatch
 from pcsr_lightning.data.degradation import validation_pair
-from pcsr_lightning.networks import PCSR, enlarge
+from pcsr_lightning.networks import PCSR
 from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.pictures.protocol import eight_bit, shave
 from pcsr_lightning.stages import Schedule
@@ -78,25 +78,32 @@ def loss_of(args: argparse.Namespace, error_B3Q: Tensor, side: int) -> Tensor:
     return loss
 
 
-def step(args: argparse.Namespace, network: PCSR, batch: TrainBatch) -> Tensor:
+def teacher_of(name: str) -> PCSR:
+    """The backbone and the heavy upsampler of a released model, as a first stage has them."""
+    whole = load(name)
+    assert isinstance(whole, PCSR)
+    alone = stage_network("1", whole.backbone.name, whole.num_classes)
+    assert isinstance(alone, PCSR)
+    state = whole.state_dict()
+    alone.load_state_dict({key: state[key] for key in alone.state_dict()})
+    return alone.eval()
+
+
+def step(
+    args: argparse.Namespace, network: PCSR, teacher: PCSR | None, batch: TrainBatch
+) -> Tensor:
     side = batch.hr_B3HW.shape[-1]
     queries = torch.randint(side * side, (args.queries,)) if args.queries else None
-    with torch.autocast("cpu", torch.bfloat16):
-        sr_B3Q = network(batch.lr_B3hw, (side, side), queries).mixed()
-    hr_B3Q = batch.hr_B3HW.flatten(2)
+    truth_B3Q = batch.hr_B3HW.flatten(2)
     if queries is not None:
-        hr_B3Q = hr_B3Q.index_select(2, queries)
-    return loss_of(args, sr_B3Q.float() - hr_B3Q, side)
-
-
-@torch.no_grad()
-def taught(args: argparse.Namespace, teacher: PCSR, batch: TrainBatch) -> TrainBatch:
-    """The batch with the teacher's all-heavy picture mixed into the truth."""
-    size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
-    feat_BDhw = teacher.features(batch.lr_B3hw)
-    grid = teacher.grid((batch.lr_B3hw.shape[-2], batch.lr_B3hw.shape[-1]), size)
-    seen_B3HW = enlarge(batch.lr_B3hw, size) + teacher.residual(feat_BDhw, grid, 0)
-    return batch._replace(hr_B3HW=torch.lerp(batch.hr_B3HW, seen_B3HW, args.share))
+        truth_B3Q = truth_B3Q.index_select(2, queries)
+    with torch.autocast("cpu", torch.bfloat16):
+        if teacher is not None:
+            with torch.no_grad():
+                seen_B3Q = teacher(batch.lr_B3hw, (side, side), queries).mixed()
+            truth_B3Q = torch.lerp(truth_B3Q, seen_B3Q.float(), args.share)
+        sr_B3Q = network(batch.lr_B3hw, (side, side), queries).mixed()
+    return loss_of(args, sr_B3Q.float() - truth_B3Q, side)
 
 
 @torch.no_grad()
@@ -118,8 +125,7 @@ def main() -> None:
     torch.manual_seed(0)
     network = stage_network("1", args.backbone, 2)
     assert isinstance(network, PCSR)
-    teacher = load(args.teacher) if args.teacher else None
-    assert teacher is None or isinstance(teacher, PCSR)
+    teacher = teacher_of(args.teacher) if args.teacher else None
     data = SRDataModule(args.train, args.valid, lr_crop=args.crop, val_limit=20)
     crops = batches(data, args.batch)
     optimizer = Schedule(args.lr, 1, optimizer=args.optimizer).make_optimizer(network)
@@ -135,12 +141,8 @@ def main() -> None:
         batch = data.degradation.train_batch(
             raw._replace(window_BHWC=torch.from_numpy(raw.window_BHWC))
         )
-        if teacher is not None:
-            paused = time.process_time()
-            batch = taught(args, teacher, batch)
-            start += time.process_time() - paused
         optimizer.zero_grad()
-        step(args, network, batch).backward()  # type: ignore[no-untyped-call]
+        step(args, network, teacher, batch).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         number += 1
         decay = min(args.ema, (1 + number) / (10 + number))

@@ -28,6 +28,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -149,7 +150,8 @@ def answer(client: socket.socket) -> list[str]:
 
 def await_end(command: int, client: socket.socket) -> NoReturn:
     """Tells the client how the command ended; a client that was killed takes it along."""
-    client.sendall(command.to_bytes(4, "big"))
+    with suppress(BrokenPipeError):  # the client has been killed, which shows at once below
+        client.sendall(command.to_bytes(4, "big"))
     if client in select.select([client, os.pidfd_open(command)], [], [])[0]:
         os.kill(command, signal.SIGKILL)
     _, status = os.waitpid(command, 0)
