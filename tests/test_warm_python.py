@@ -47,7 +47,7 @@ def test_it_is_like_the_real_one(python: str | None, tmp_path: Path) -> None:
 
 
 def test_signals_reach_the_command(tmp_path: Path) -> None:
-    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    code = "import os, time; print(os.getpid(), flush=True)\nwhile True: time.sleep(0.05)"
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         with subprocess.Popen(
             [warm_python(), "-c", code],

@@ -47,7 +47,13 @@ with socket.socket(socket.AF_UNIX) as server:
     command = int.from_bytes(server.recv(4), "big")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda number, frame: os.kill(command, number))
-    answer = server.recv(4)
+    server.settimeout(0.1)  # a signal that came just before waiting is handled only after it
+    answer = None
+    while answer is None:
+        try:
+            answer = server.recv(4)
+        except TimeoutError:
+            pass
 code = int.from_bytes(answer, "big", signed=True) if answer else 70
 if code < 0:
     signal.signal(-code, signal.SIG_DFL)
