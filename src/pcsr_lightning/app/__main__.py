@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from pcsr_lightning.batch.values import whole_number
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.plain_door import ending_at_once, guarded, stop_if_told
 
@@ -61,15 +62,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _port(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 2**16:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 65535")
-    return int(text)
+    return whole_number(text, 1, 2**16 - 1, "from 1 to 65535")
 
 
 def _count(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) < 2**40:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+    return whole_number(text, 1, 2**40 - 1, "of at least 1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,18 +29,21 @@ def format_name(text: str) -> str:
     return name
 
 
+def whole_number(text: str, least: int, most: int, what: str) -> int:
+    """A number in plain digits from ``least`` to ``most``; ``what`` says which are meant."""
+    if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {what}")
+    return int(text)
+
+
 def quality(text: str) -> int:
     """``1`` to ``100``."""
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 100")
-    return int(text)
+    return whole_number(text, 1, 100, "from 1 to 100")
 
 
 def count(text: str) -> int:
     """``1`` up."""
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) < 2**60:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+    return whole_number(text, 1, 2**60 - 1, "of at least 1")
 
 
 def class_number(text: str) -> int:
