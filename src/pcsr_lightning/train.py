@@ -29,6 +29,7 @@ from pcsr_lightning.stages.checkpoints import WholeCheckpoints, validate_if_miss
 from pcsr_lightning.stages.progress import quieten_lightning
 from pcsr_lightning.stages.start import Sizes, earlier_model, make_stage, stage_network
 from pcsr_lightning.stages.stopping import StopBetweenSteps, Stopped, checkpoint_of_restart
+from pcsr_lightning.stages.teacher import Teacher
 from pcsr_lightning.stages.wandb_report import report_model
 from pcsr_lightning.train_settings import TrainSettings
 from pcsr_lightning.training import ALL, failure_kept, train_all
@@ -150,9 +151,10 @@ def build_stage(settings: TrainSettings) -> SRStage:
         s.lr, settings.trainer["max_steps"], s.lr_min, (s.betas[0], s.betas[1]),
         s.optimizer, s.schedule, s.warmup, s.decay,
     )  # fmt: skip
+    teacher = None if s.teacher is None else Teacher.load(s.teacher, s.teacher_share)
     return make_stage(
         network, earlier, schedule, settings.facts, s.queries, settings.seed,
-        (s.w_recon, s.w_avg), s.recon,
+        (s.w_recon, s.w_avg), s.recon, teacher,
     )  # fmt: skip
 
 

@@ -62,6 +62,8 @@ class StageSettings:
     queries: int | None = None
     w_recon: float = 1000.0
     w_avg: float = 3.0
+    teacher: str | None = None
+    teacher_share: float = 1.0
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -31,10 +31,22 @@ class _Words:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its name (``1``, ``2``, ``original``) and the words that train it."""
+    """One stage: its name (``1``, ``2``, ``original``) and the words that train it.
+
+    Attributes:
+        name: as the training command knows it.
+        words: of that command.
+        part: 1, or more for a stage that is trained again with other words.
+    """
 
     name: str
     words: tuple[str, ...]
+    part: int = 1
+
+    @property
+    def label(self) -> str:
+        """What cards and folders call it."""
+        return self.name if self.part == 1 else f"{self.name}-part-{self.part}"
 
 
 @dataclass(frozen=True)
@@ -75,8 +87,23 @@ class Recipe:
         words = typed(content, _Words)
         if not words.stages:
             raise ConfigError(f"{path}: stages is empty; expected a list of words for each stage")
-        stages = tuple(Stage(_name(path, own), (*words.all, *own)) for own in words.stages)
+        names = [_name(path, own) for own in words.stages]
+        stages = tuple(
+            Stage(name, (*words.all, *own), names[: i + 1].count(name))
+            for i, (name, own) in enumerate(zip(names, words.stages, strict=True))
+        )
         return cls(path.stem, stages, words.after)
+
+    def until(self, name: str) -> Recipe:
+        """The recipe up to a stage, all parts of it.
+
+        Raises:
+            ConfigError: it has no such stage.
+        """
+        last = max((i for i, stage in enumerate(self.stages) if stage.name == name), default=None)
+        if last is None:
+            raise ConfigError(f"recipe {self.name} has no stage {name} to start from")
+        return replace(self, stages=self.stages[: last + 1])
 
 
 def list_recipes() -> list[str]:

@@ -94,7 +94,7 @@ def release(
         "backbone": settings["backbone"]["name"],
         "num_classes": trained.num_classes if isinstance(trained, PCSR) else 1,
         "scales": [low] if low == high else [low, high],
-        "steps": {f"{r.folder.parent.name}/{r.stage.name}": _steps(r.folder) for r in runs},
+        "steps": {f"{r.folder.parent.name}/{r.stage.label}": _steps(r.folder) for r in runs},
         "seed": settings["seed"],
         "commit": code(),
     }
@@ -113,7 +113,7 @@ def release(
     files.append(folder / "measured.json")
     rows = {
         "measured": [asdict(m) for m in measured],
-        "validation": {run.stage.name: learning_curve(run.folder) for run in runs},
+        "validation": {run.stage.label: learning_curve(run.folder) for run in runs},
     }
     write_whole(files[-1], (json.dumps(rows, indent=2) + "\n").encode())
     return [*files, *_curves(measured, recipe.name, folder)]

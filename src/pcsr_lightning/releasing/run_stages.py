@@ -28,9 +28,7 @@ class StageRun:
     folder: Path
 
 
-def run_stages(
-    recipe: Recipe, words: Sequence[str], output: Path, until: str | None = None
-) -> list[StageRun]:
+def run_stages(recipe: Recipe, words: Sequence[str], output: Path) -> list[StageRun]:
     """Trains what is not trained yet, in order.
 
     A finished stage is left as it is; one with a checkpoint goes on from there, with the very
@@ -41,7 +39,6 @@ def run_stages(
         recipe: what to train.
         words: more words of the training command for every stage (where the data is, ...).
         output: every model gets a folder below, with a folder for each stage inside.
-        until: the last stage to train; all of them if ``None``.
 
     Returns:
         The stages in order, those of other recipes first.
@@ -52,18 +49,14 @@ def run_stages(
     """
     done: list[StageRun] = []
     if recipe.after is not None:
-        earlier = Recipe.read(recipe.after.recipe)
-        done = run_stages(earlier, words, output, recipe.after.stage)
+        earlier = Recipe.read(recipe.after.recipe).until(recipe.after.stage)
+        done = run_stages(earlier, words, output)
     for stage in recipe.stages:
-        folder = output / recipe.name / f"stage-{stage.name}"
+        folder = output / recipe.name / f"stage-{stage.label}"
         init = (f"init={done[-1].folder}",) if done else ()
         done.append(StageRun(stage, (*stage.words, *init, *words), folder))
         if not is_finished(folder):
             _train(done[-1], recipe.name)
-        if stage.name == until:
-            return done
-    if until is not None:
-        raise TrainingError(f"recipe {recipe.name} has no stage {until} to start from")
     return done
 
 
@@ -75,7 +68,7 @@ def _train(run: StageRun, model: str) -> None:
         more.append(f"ckpt_path={last}")
     log.info(
         "%s, stage %s: %s in %s",
-        model, run.stage.name, "goes on" if last.is_file() else "starts", run.folder,
+        model, run.stage.label, "goes on" if last.is_file() else "starts", run.folder,
     )  # fmt: skip
     with locked(run.folder) as lock:
         code = _run([sys.executable, "-m", "pcsr_lightning.train", *run.words, *more], lock)
@@ -83,7 +76,7 @@ def _train(run: StageRun, model: str) -> None:
         raise KeyboardInterrupt
     if code != 0 or not is_finished(run.folder):
         raise TrainingError(
-            f"{model}, stage {run.stage.name}: the training ended with exit code {code}, see "
+            f"{model}, stage {run.stage.label}: the training ended with exit code {code}, see "
             "above; the same command goes on from the last checkpoint"
         )
 

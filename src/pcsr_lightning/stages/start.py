@@ -13,6 +13,7 @@ from pcsr_lightning.networks import PCSR, Original, build_network, default_confi
 from pcsr_lightning.stages.base import SRStage
 from pcsr_lightning.stages.original import OriginalStage
 from pcsr_lightning.stages.schedule import Schedule
+from pcsr_lightning.stages.teacher import Teacher
 from pcsr_lightning.stages.upsampling import FirstStage, LaterStage, go_on, grow
 from pcsr_lightning.weights import find_model, load_model_file, newest_finished
 
@@ -129,6 +130,7 @@ def make_stage(
     seed: int = 0,
     weights: tuple[float, float] = (1000.0, 3.0),
     recon: str = "l1",
+    teacher: Teacher | None = None,
 ) -> SRStage:
     """The LightningModule of a stage.
 
@@ -141,6 +143,7 @@ def make_stage(
         seed: of that draw.
         weights: ``w_recon`` and ``w_avg`` of Eq. 8.
         recon: kind of the reconstruction loss.
+        teacher: of a first stage; others learn the truth.
     """
     if isinstance(network, Original):
         if earlier is not None:
@@ -149,7 +152,7 @@ def make_stage(
     if network.num_classes == 1:
         if earlier is not None:
             go_on(earlier, network)
-        return FirstStage(network, schedule, queries, seed, facts, recon)
+        return FirstStage(network, schedule, queries, seed, facts, recon, teacher)
     assert isinstance(earlier, PCSR)
     grow(earlier, network)
     return LaterStage(network, schedule, queries, seed, facts, recon, *weights)

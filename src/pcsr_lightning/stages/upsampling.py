@@ -13,6 +13,7 @@ from pcsr_lightning.routing import assign_by_k, refine, refines_at
 from pcsr_lightning.stages.base import Restored, SRStage, TrainBatch
 from pcsr_lightning.stages.losses import average_loss, reconstruction_loss
 from pcsr_lightning.stages.schedule import Schedule
+from pcsr_lightning.stages.teacher import Teacher
 
 
 class PCSRStage(SRStage):
@@ -55,11 +56,34 @@ class PCSRStage(SRStage):
 
 
 class FirstStage(PCSRStage):
-    """Trains ``{B, U_0}``: it sets the best the model can do."""
+    """Trains ``{B, U_0}``: it sets the best the model can do.
+
+    Args:
+        teacher: whose pictures are learned; ``None`` for the truth, as in the paper. Validation
+            compares with the truth in either case.
+    """
+
+    def __init__(
+        self,
+        network: PCSR,
+        schedule: Schedule,
+        queries: int | None = None,
+        seed: int = 0,
+        facts: dict[str, Any] | None = None,
+        recon: str = "l1",
+        teacher: Teacher | None = None,
+    ) -> None:
+        super().__init__(network, schedule, queries, seed, facts, recon)
+        self.teacher = teacher
 
     def loss(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        sr_B3Q, hr_B3Q, _ = forward(self, batch)
-        return reconstruction_loss(sr_B3Q, hr_B3Q, self.recon), {}
+        size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
+        queries_Q = self.draw_queries(size)
+        aim_B3Q = at_queries(batch.hr_B3HW, queries_Q)
+        if self.teacher is not None:
+            aim_B3Q = self.teacher.lesson(batch.lr_B3hw, aim_B3Q, size, queries_Q)
+        sr_B3Q = self.network(batch.lr_B3hw, size, queries_Q).mixed()
+        return reconstruction_loss(sr_B3Q, aim_B3Q, self.recon), {}
 
     def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Restored:
         sr_B3Q: Tensor = self.network(lr_B3hw, size).mixed()
@@ -94,10 +118,11 @@ class LaterStage(PCSRStage):
         self.w_recon, self.w_avg = w_recon, w_avg
 
     def loss(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        sr_B3Q, hr_B3Q, logits_BMQ = forward(self, batch)
-        assert logits_BMQ is not None
-        recon = reconstruction_loss(sr_B3Q, hr_B3Q, self.recon)
-        average = average_loss(logits_BMQ, self.sum_over_ranks)
+        size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
+        queries_Q = self.draw_queries(size)
+        out = self.network(batch.lr_B3hw, size, queries_Q)
+        recon = reconstruction_loss(out.mixed(), at_queries(batch.hr_B3HW, queries_Q), self.recon)
+        average = average_loss(out.logits_BMQ, self.sum_over_ranks)
         return self.w_recon * recon + self.w_avg * average, {"recon": recon, "avg": average}
 
     def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Restored:
@@ -139,15 +164,10 @@ class LaterStage(PCSRStage):
         }
 
 
-def forward(stage: PCSRStage, batch: TrainBatch) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The mixed picture (Eq. 5) and the truth at this step's queries, and the logits there."""
-    size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
-    queries_Q = stage.draw_queries(size)
-    out = stage.network(batch.lr_B3hw, size, queries_Q)
-    hr_B3Q = batch.hr_B3HW.flatten(2)
-    if queries_Q is not None:
-        hr_B3Q = hr_B3Q.index_select(2, queries_Q)
-    return out.mixed(), hr_B3Q, out.logits_BMQ
+def at_queries(hr_B3HW: Tensor, queries_Q: Tensor | None) -> Tensor:
+    """The truth at the query pixels, ``(B, 3, Q)``; all pixels for ``None``."""
+    hr_B3Q = hr_B3HW.flatten(2)
+    return hr_B3Q if queries_Q is None else hr_B3Q.index_select(2, queries_Q)
 
 
 def go_on(earlier: PCSR | Original, network: PCSR | Original) -> None:
