@@ -33,7 +33,8 @@ all:
   - stage.lr=1e-3
   - trainer.log_every_n_steps=20
 stages:
-  - [stage=1, trainer.max_steps=160]
+  - [stage=1, trainer.max_steps=80]
+  - [stage=1, trainer.max_steps=80, stage.teacher=fsrcnn-pcsr-x4]
   - [stage=2, trainer.max_steps=120]
 """
 WORDS = [
@@ -74,11 +75,11 @@ def test_what_a_release_holds(undisturbed: Path) -> None:
     assert isinstance(model, PCSR)
     assert model.num_classes == 2
     facts = json.loads((undisturbed / "tiny.json").read_text())
-    assert facts["steps"] == {"tiny/1": 160, "tiny/2": 120}
+    assert facts["steps"] == {"tiny/1": 80, "tiny/1-part-2": 80, "tiny/2": 120}
     assert facts["scales"] == [4]
     assert facts["golden"]["psnr"] > 20
     card = (undisturbed / "tiny.md").read_text()
-    for word in ("# tiny", "Trained on", "Limits", "seed 0", "k = 0", "all", "after 160", "GMACs"):
+    for word in ("# tiny", "Trained on", "Limits", "seed 0", "k = 0", "all", "after 80", "GMACs"):
         assert word.lower() in card.lower(), word
     assert "pcsr_lightning.release" in card
     rows = json.loads((undisturbed / "measured.json").read_text())["measured"]
@@ -167,6 +168,15 @@ def test_every_recipe_can_be_read(name: str) -> None:
     assert recipe.stages
     if recipe.after is not None:
         assert recipe.after.stage in {s.name for s in Recipe.read(recipe.after.recipe).stages}
+
+
+def test_a_stage_in_parts(recipe: Path) -> None:
+    read = Recipe.read(str(recipe))
+    assert [s.label for s in read.stages] == ["1", "1-part-2", "2"]
+    assert read.until("1").stages == read.stages[:2]
+    assert read.until("2") == read
+    with pytest.raises(ConfigError, match="tiny has no stage original"):
+        read.until("original")
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:

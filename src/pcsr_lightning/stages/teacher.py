@@ -17,7 +17,7 @@ class Teacher:
     noise. It is no part of the student: not in its checkpoints, without gradient, never trained.
 
     Args:
-        network: all of its pixels are restored by its heaviest upsampler.
+        network: its heaviest upsampler restores all pixels; frozen and set to evaluation for good.
         share: of its picture in what is learned, in (0, 1]; the truth has the rest.
 
     Raises:
