@@ -149,12 +149,12 @@ def build_stage(settings: TrainSettings) -> SRStage:
     s = settings.stage
     schedule = Schedule(
         s.lr, settings.trainer["max_steps"], s.lr_min, (s.betas[0], s.betas[1]),
-        s.optimizer, s.schedule, s.warmup, s.decay,
+        s.optimizer, s.schedule, s.warmup, s.decay, s.vector_lr,
     )  # fmt: skip
     teacher = None if s.teacher is None else Teacher.load(s.teacher, s.teacher_share)
     return make_stage(
         network, earlier, schedule, settings.facts, s.queries, settings.seed,
-        (s.w_recon, s.w_avg), s.recon, teacher,
+        (s.w_recon, s.w_avg), s.recon, teacher, s.revive,
     )  # fmt: skip
 
 

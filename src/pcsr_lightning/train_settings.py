@@ -59,11 +59,13 @@ class StageSettings:
     warmup: int
     decay: float
     recon: str
+    vector_lr: float = 1.0
     queries: int | None = None
     w_recon: float = 1000.0
     w_avg: float = 3.0
     teacher: str | None = None
     teacher_share: float = 1.0
+    revive: int | None = None
 
 
 @dataclass

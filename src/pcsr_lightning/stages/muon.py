@@ -30,6 +30,7 @@ class Muon(torch.optim.Adam):
         lr: learning rate of all of them.
         betas: Adam's, for what is no matrix.
         momentum: of the matrices.
+        vector_lr: share of ``lr`` for what is no matrix.
     """
 
     def __init__(
@@ -38,11 +39,12 @@ class Muon(torch.optim.Adam):
         lr: float,
         betas: tuple[float, float] = (0.9, 0.99),
         momentum: float = 0.95,
+        vector_lr: float = 1.0,
     ) -> None:
         matrices, rest = split(network)
         groups: list[dict[str, Any]] = [
-            {"params": params, "matrices": params is matrices}
-            for params in (matrices, rest)
+            {"params": params, "matrices": params is matrices, "lr": lr * share}
+            for params, share in ((matrices, 1.0), (rest, vector_lr))
             if params
         ]
         super().__init__(groups, lr, betas=betas, fused=True)

@@ -29,6 +29,8 @@ class Schedule:
             line down, so that a run resumed before its descent can be made longer at will.
         warmup: steps over which the rate first rises in a straight line.
         decay: share of the steps in which a trapezoid comes down.
+        vector_lr: share of ``lr`` for what Muon leaves to Adam. At 1 the offsets of narrow MLPs
+            wander until most units are never on.
 
     Raises:
         ConfigError: a value out of range.
@@ -42,6 +44,7 @@ class Schedule:
     shape: str = "cosine"
     warmup: int = 0
     decay: float = 0.5
+    vector_lr: float = 1.0
 
     def __post_init__(self) -> None:
         if not (self.lr > self.lr_min >= 0 and self.steps > 0):
@@ -57,8 +60,9 @@ class Schedule:
                 raise ConfigError(f"stage.{key}={value}: must be one of {', '.join(choices)}")
         if self.warmup < 0:
             raise ConfigError(f"stage.warmup={self.warmup}: must be at least 0 steps")
-        if not 0 < self.decay <= 1:
-            raise ConfigError(f"stage.decay={self.decay}: must be a share in (0, 1]")
+        for key, share in (("decay", self.decay), ("vector_lr", self.vector_lr)):
+            if not 0 < share <= 1:
+                raise ConfigError(f"stage.{key}={share}: must be a share in (0, 1]")
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -74,7 +78,7 @@ class Schedule:
     def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """The optimizer of the network's trainable parameters."""
         if self.optimizer == "muon":
-            return Muon(network, self.lr, self.betas)
+            return Muon(network, self.lr, self.betas, vector_lr=self.vector_lr)
         trained = [p for p in network.parameters() if p.requires_grad]
         return torch.optim.Adam(trained, self.lr, self.betas, fused=True)
 

@@ -131,6 +131,7 @@ def make_stage(
     weights: tuple[float, float] = (1000.0, 3.0),
     recon: str = "l1",
     teacher: Teacher | None = None,
+    revive: int | None = None,
 ) -> SRStage:
     """The LightningModule of a stage.
 
@@ -144,6 +145,7 @@ def make_stage(
         weights: ``w_recon`` and ``w_avg`` of Eq. 8.
         recon: kind of the reconstruction loss.
         teacher: of a first stage; others learn the truth.
+        revive: steps from one start of a first stage's dead units to the next.
     """
     if isinstance(network, Original):
         if earlier is not None:
@@ -152,7 +154,7 @@ def make_stage(
     if network.num_classes == 1:
         if earlier is not None:
             go_on(earlier, network)
-        return FirstStage(network, schedule, queries, seed, facts, recon, teacher)
+        return FirstStage(network, schedule, queries, seed, facts, recon, teacher, revive)
     assert isinstance(earlier, PCSR)
     grow(earlier, network)
     return LaterStage(network, schedule, queries, seed, facts, recon, *weights)

@@ -12,6 +12,7 @@ from pcsr_lightning.networks import PCSR, Original, enlarge
 from pcsr_lightning.routing import assign_by_k, refine, refines_at
 from pcsr_lightning.stages.base import Restored, SRStage, TrainBatch
 from pcsr_lightning.stages.losses import average_loss, reconstruction_loss
+from pcsr_lightning.stages.revival import revive
 from pcsr_lightning.stages.schedule import Schedule
 from pcsr_lightning.stages.teacher import Teacher
 
@@ -61,6 +62,8 @@ class FirstStage(PCSRStage):
     Args:
         teacher: whose pictures are learned; ``None`` for the truth, as in the paper. Validation
             compares with the truth in either case.
+        revive: units of the upsampler that are dead are started anew every so many steps, see
+            :func:`revive`; ``None`` leaves them.
     """
 
     def __init__(
@@ -72,9 +75,24 @@ class FirstStage(PCSRStage):
         facts: dict[str, Any] | None = None,
         recon: str = "l1",
         teacher: Teacher | None = None,
+        revive: int | None = None,
     ) -> None:
         super().__init__(network, schedule, queries, seed, facts, recon)
+        if revive is not None and revive < 1:
+            raise ConfigError(f"stage.revive must be at least 1, or null for never, not {revive}")
         self.teacher = teacher
+        self.revive = revive
+
+    def on_train_batch_start(self, batch: TrainBatch, batch_idx: int) -> None:
+        if self.revive is None or self.global_step % self.revive:
+            return
+        size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
+        mlp = self.network.upsampler(0)
+        generator = torch.Generator().manual_seed((self.seed << 32) + self.global_step)
+        dead = revive(self.network, mlp, batch.lr_B3hw, size, self.draw_queries(size), generator)
+        if self.trainer.world_size > 1:  # each rank judged by its own crops: rank 0's count
+            mlp.load_state_dict(self.trainer.strategy.broadcast(mlp.state_dict()))
+        self.log("train/dead_units", float(sum(dead)), rank_zero_only=True)
 
     def loss(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
