@@ -57,6 +57,7 @@ def test_a_trapezoid_is_the_same_before_its_descent_however_long_the_run() -> No
         ({"shape": "step"}, "stage.schedule=step"),
         ({"warmup": -1}, "stage.warmup"),
         ({"decay": 0.0}, "stage.decay"),
+        ({"vector_lr": 0.0}, "stage.vector_lr=0.0"),
         ({"lr": 0.0}, "lr"),
     ],
 )
@@ -118,6 +119,18 @@ def test_a_step_of_muon() -> None:
     # Adam's first step is lr times the gradient's sign.
     for name in ("conv.bias", "depthwise.weight", "last.weight"):
         assert torch.allclose(moved[name], -0.01 * grads[name].sign(), atol=1e-4)
+
+
+def test_vectors_may_have_a_lower_rate() -> None:
+    schedule = Schedule(1e-2, 10, 0.0, optimizer="muon", shape="trapezoid", vector_lr=0.1)
+    optimizer = schedule.make_optimizer(Small())
+    scheduler = schedule.make_scheduler(optimizer)
+    for n in range(10):
+        matrices, vectors = (group["lr"] for group in optimizer.param_groups)
+        assert matrices == pytest.approx(schedule.lr_at(n))
+        assert vectors == pytest.approx(0.1 * schedule.lr_at(n))
+        optimizer.step()
+        scheduler.step()
 
 
 def test_muon_goes_on_from_its_state() -> None:
