@@ -29,6 +29,8 @@ from pcsr_lightning.stages import Schedule
 from pcsr_lightning.stages.start import stage_network
 from pcsr_lightning.weights import load
 
+LOSSES = ["l1", "l2", "charbonnier", "frequency", "rmse", "psnr"]
+"""``rmse`` and ``psnr`` are means over crops: easy crops count for more than in ``l2``."""
 WARMUP = 50
 UNCOUNTED = 4
 """First steps, in which libraries make their kernels."""
@@ -43,10 +45,11 @@ def parse() -> argparse.Namespace:
     p.add_argument("--backbone", default="fsrcnn")
     p.add_argument("--optimizer", choices=["adam", "muon"], default="muon")
     p.add_argument("--lr", type=float, default=5e-3)
+    p.add_argument("--vector_lr", type=float, default=1.0, help="share of --lr for Muon's Adam")
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--crop", type=int, default=32, help="side of an LR crop")
     p.add_argument("--queries", type=int, default=2048, help="a crop and step; 0 takes all")
-    p.add_argument("--loss", choices=["l1", "l2", "charbonnier", "frequency"], default="l1")
+    p.add_argument("--loss", choices=LOSSES, default="l1")
     p.add_argument("--weight", type=float, default=0.002, help="of the frequency term")
     p.add_argument("--ema", type=float, default=0.995, help="decay of the averaged weights")
     p.add_argument("--teacher", help="a larger model; its pictures are mixed into the truth")
@@ -68,6 +71,9 @@ def batches(data: SRDataModule, batch: int) -> StepBatches:
 def loss_of(args: argparse.Namespace, error_B3Q: Tensor, side: int) -> Tensor:
     if args.loss == "l2":
         return 20 * error_B3Q.square().mean()
+    if args.loss in ("rmse", "psnr"):
+        mse_B = error_B3Q.square().mean((1, 2))
+        return (mse_B + 1e-6).sqrt().mean() if args.loss == "rmse" else (mse_B + 1e-4).log().mean()
     if args.loss == "charbonnier":
         return (error_B3Q.square() + 1e-6).sqrt().mean()
     loss = error_B3Q.abs().mean()
@@ -128,15 +134,17 @@ def main() -> None:
     teacher = teacher_of(args.teacher) if args.teacher else None
     data = SRDataModule(args.train, args.valid, lr_crop=args.crop, val_limit=20)
     crops = batches(data, args.batch)
-    optimizer = Schedule(args.lr, 1, optimizer=args.optimizer).make_optimizer(network)
+    schedule = Schedule(args.lr, 1, optimizer=args.optimizer, vector_lr=args.vector_lr)
+    optimizer = schedule.make_optimizer(network)
+    shares = [group["lr"] / args.lr for group in optimizer.param_groups]
     average = copy.deepcopy(network)
     spent, number, look = 0.0, 0, 1
     network.train()
     while spent < args.seconds:
         start = time.process_time()
         rate = args.lr * min(1.0, (number + 1) / WARMUP) * (1 - spent / args.seconds)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        for group, share in zip(optimizer.param_groups, shares, strict=True):
+            group["lr"] = rate * share
         raw = crops[number]
         batch = data.degradation.train_batch(
             raw._replace(window_BHWC=torch.from_numpy(raw.window_BHWC))
