@@ -83,7 +83,8 @@ def test_half_precision_does_not_show(tmp_path: Path) -> None:
     again = load(save(model, tmp_path / "half", half=True))
     path = sorted((SAMPLE_FOLDER / "valid").iterdir())[0]
     lr = read_rgb8(path)[None, :, :64, :80] / 255
-    wanted, found = upscale(model, lr, 4, k=0.0), upscale(again, lr, 4, k=0.0)
+    # Refinement would show a neighbour's change of class in pixels that keep theirs.
+    wanted, found = (upscale(m, lr, 4, k=0.0, refine=False) for m in (model, again))
     off = (wanted.image - found.image).abs()
     # A pixel on the edge between two classes may change sides, and then changes by more.
     same = (wanted.assignment == found.assignment).expand_as(off)

@@ -28,10 +28,10 @@ SIZES = {
 SET14 = {
     "bsrn-pcsr-x4": 25.9,
     "carn-pcsr-multi": 26.1,
-    "carn-pcsr-x4": 26.1,
+    "carn-pcsr-x4": 26.15,
     "carn-pcsr-x4-m3": 26.1,
     "carn-x4": 25.5,
-    "fsrcnn-pcsr-x4": 25.55,
+    "fsrcnn-pcsr-x4": 25.6,
     "srresnet-pcsr-x4": 26.1,
     "srresnet-x4": 26.0,
 }
