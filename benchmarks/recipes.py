@@ -27,7 +27,7 @@ from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.pictures.protocol import eight_bit, shave
 from pcsr_lightning.stages import Schedule
 from pcsr_lightning.stages.start import stage_network
-from pcsr_lightning.weights import load
+from pcsr_lightning.stages.teacher import Teacher
 
 LOSSES = ["l1", "l2", "charbonnier", "frequency", "rmse", "psnr"]
 """``rmse`` and ``psnr`` are means over crops: easy crops count for more than in ``l2``."""
@@ -84,19 +84,8 @@ def loss_of(args: argparse.Namespace, error_B3Q: Tensor, side: int) -> Tensor:
     return loss
 
 
-def teacher_of(name: str) -> PCSR:
-    """The backbone and the heavy upsampler of a released model, as a first stage has them."""
-    whole = load(name)
-    assert isinstance(whole, PCSR)
-    alone = stage_network("1", whole.backbone.name, whole.num_classes)
-    assert isinstance(alone, PCSR)
-    state = whole.state_dict()
-    alone.load_state_dict({key: state[key] for key in alone.state_dict()})
-    return alone.eval()
-
-
 def step(
-    args: argparse.Namespace, network: PCSR, teacher: PCSR | None, batch: TrainBatch
+    args: argparse.Namespace, network: PCSR, teacher: Teacher | None, batch: TrainBatch
 ) -> Tensor:
     side = batch.hr_B3HW.shape[-1]
     queries = torch.randint(side * side, (args.queries,)) if args.queries else None
@@ -105,9 +94,7 @@ def step(
         truth_B3Q = truth_B3Q.index_select(2, queries)
     with torch.autocast("cpu", torch.bfloat16):
         if teacher is not None:
-            with torch.no_grad():
-                seen_B3Q = teacher(batch.lr_B3hw, (side, side), queries).mixed()
-            truth_B3Q = torch.lerp(truth_B3Q, seen_B3Q.float(), args.share)
+            truth_B3Q = teacher.lesson(batch.lr_B3hw, truth_B3Q, (side, side), queries)
         sr_B3Q = network(batch.lr_B3hw, (side, side), queries).mixed()
     return loss_of(args, sr_B3Q.float() - truth_B3Q, side)
 
@@ -131,7 +118,7 @@ def main() -> None:
     torch.manual_seed(0)
     network = stage_network("1", args.backbone, 2)
     assert isinstance(network, PCSR)
-    teacher = teacher_of(args.teacher) if args.teacher else None
+    teacher = Teacher.load(args.teacher, args.share) if args.teacher else None
     data = SRDataModule(args.train, args.valid, lr_crop=args.crop, val_limit=20)
     crops = batches(data, args.batch)
     schedule = Schedule(args.lr, 1, optimizer=args.optimizer, vector_lr=args.vector_lr)

@@ -25,7 +25,9 @@ scheduler each pass one on, and it must not cut off what the first has set going
 
 
 _came: type[BaseException] | None = None
-"""What the last signal has raised."""
+"""What the last signal has raised, or will raise."""
+_held = False
+"""Whether signals wait, see :func:`uninterrupted`."""
 
 
 class Terminated(BaseException):
@@ -133,7 +135,8 @@ def stoppable() -> Iterator[None]:
             return
         first = now
         _came = KeyboardInterrupt if signum == signal.SIGINT else Terminated
-        raise _came
+        if not _held:
+            raise _came
 
     def lost(unraisable: sys.UnraisableHookArgs) -> None:
         if not isinstance(unraisable.exc_value, KeyboardInterrupt | Terminated):
@@ -157,6 +160,30 @@ def stop_if_told() -> None:
     """
     if _came is not None:
         raise _came
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Within it, the signals of :func:`stoppable` wait; one that came is raised at its end.
+
+    For the few instructions that take something and see to it that it is given back.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came meanwhile.
+        Terminated: SIGTERM came meanwhile.
+    """
+    global _held
+    if _held or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = _came
+    _held = True
+    try:
+        yield
+    finally:
+        _held = False
+    if _came is not before:  # what came before is on its way already
+        stop_if_told()
 
 
 @contextmanager

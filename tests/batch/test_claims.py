@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from pcsr_lightning.batch import claims
 from pcsr_lightning.batch.claims import Claim, Taken, claim_file
 from pcsr_lightning.batch.outputs import Job
 from pcsr_lightning.batch.run import tidy
+from pcsr_lightning.plain_door import Terminated, stoppable, uninterrupted
 
 OWNER = """
 import sys, time
@@ -142,3 +145,39 @@ def test_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Claim.take(tmp_path / "missing" / "a.png", "run")
+
+
+def test_a_signal_while_taking_waits_until_the_claim_is_held(tmp_path: Path) -> None:
+    """Whenever it comes, what was taken is given back."""
+    target = tmp_path / "out.png"
+
+    def work() -> None:
+        with stoppable(), ExitStack() as held:
+            with uninterrupted():
+                claim = Claim.take(target, "run")
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert isinstance(claim, Claim)
+                held.enter_context(claim)
+                assert claim_file(target).exists()
+            pytest.fail("the signal was lost")
+
+    with pytest.raises(Terminated):
+        work()
+    assert not claim_file(target).exists()
+
+
+def test_a_signal_on_its_way_is_raised_once() -> None:
+    seen: list[str] = []
+
+    def work() -> None:
+        with stoppable():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                with uninterrupted():
+                    seen.append("cleared away")
+                seen.append("to the end")
+
+    with pytest.raises(Terminated):
+        work()
+    assert seen == ["cleared away", "to the end"]

@@ -24,6 +24,24 @@ class KeepGradients(L.Callback):
             named = pl_module.network.named_parameters()
             torch.save({k: p.grad for k, p in named if p.grad is not None}, self.path)
 '''
+RANKS = '''
+import lightning as L
+import torch
+from torch import nn
+
+class DeadUnits(L.Callback):
+    """Switches units off before training, and writes what each rank ends with."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_fit_start(self, trainer, pl_module):
+        pl_module.network.upsampler(0).project.bias.data[:3] = -100.0
+
+    def on_train_end(self, trainer, pl_module):
+        mlp = pl_module.network.upsampler(0).state_dict()
+        torch.save(mlp, f"{self.folder}/rank-{trainer.global_rank}.pt")
+'''
 SMALL = (
     "backbone.args={d:8,s:4,m:1}",
     "backbone.upsamplers=[[8,8],[8]]",
@@ -36,12 +54,12 @@ SMALL = (
     "logger=none",
     "callbacks.progress=null",
     "trainer.accelerator=cpu",
-    "+callbacks.keeper._target_=keeper.KeepGradients",
 )
 
 
 def train(cwd: Path, *settings: str) -> None:
     (cwd / "keeper.py").write_text(KEEPER)
+    (cwd / "ranks.py").write_text(RANKS)
     path = os.pathsep.join([str(cwd), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [warm_python(), "-m", "pcsr_lightning.train", *SMALL, *settings],
@@ -58,8 +76,7 @@ def train(cwd: Path, *settings: str) -> None:
 @pytest.fixture(scope="module")
 def first_stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("first")
-    keeper = f"+callbacks.keeper.path={folder}/g.pt"
-    train(folder, "stage=1", "trainer.max_steps=1", "hydra.run.dir=one", keeper)
+    train(folder, "stage=1", "trainer.max_steps=1", "hydra.run.dir=one")
     return folder / "one"
 
 
@@ -71,6 +88,7 @@ def test_two_halves_make_the_whole(stage: str, first_stage: Path, tmp_path: Path
             f"stage={stage}",
             "trainer.max_steps=1",
             f"hydra.run.dir=of-{devices}",
+            "+callbacks.keeper._target_=keeper.KeepGradients",
             f"+callbacks.keeper.path={tmp_path}/gradients-{devices}.pt",
             *(["trainer=ddp", "trainer.devices=2"] if devices == 2 else []),
             *([f"init={first_stage}"] if stage == "2" else []),
@@ -91,3 +109,16 @@ def test_two_halves_make_the_whole(stage: str, first_stage: Path, tmp_path: Path
     assert any(float(g.abs().max()) > 1e-4 for g in one.values())
     if stage == "2":
         assert all(name.startswith(("classifier", "upsamplers.1")) for name in one)
+
+
+def test_units_started_anew_are_the_same_on_both(tmp_path: Path) -> None:
+    """Each rank judges by crops of its own; what is started anew must agree all the same."""
+    train(
+        tmp_path, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "stage=1",
+        "stage.revive=1", "trainer.max_steps=2", "hydra.run.dir=two",
+        "+callbacks.ranks._target_=ranks.DeadUnits", f"+callbacks.ranks.folder={tmp_path}",
+    )  # fmt: skip
+    first, second = (torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert (first["project.bias"].abs() < 50).all()
+    for name, weights in first.items():
+        assert torch.equal(weights, second[name]), name

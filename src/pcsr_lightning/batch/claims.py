@@ -16,6 +16,8 @@ from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
+from pcsr_lightning.plain_door import uninterrupted
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -106,7 +108,8 @@ class Claim:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.release()
+        with uninterrupted():
+            self.release()
 
 
 def claim_file(target: Path) -> Path:

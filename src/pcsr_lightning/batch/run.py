@@ -7,7 +7,7 @@ import logging
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from pcsr_lightning.batch.claims import Claim, Taken, claim_file
@@ -19,7 +19,7 @@ from pcsr_lightning.batch.team import Team
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.inference.engine import Progress
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.plain_door import DONE, FAILED, stop_if_told
+from pcsr_lightning.plain_door import DONE, FAILED, stop_if_told, uninterrupted
 from pcsr_lightning.whole_files import remove_halves
 
 _log = logging.getLogger(__name__)
@@ -114,37 +114,40 @@ class Batch:
             else:
                 self.reporter.passed_over()
             return None
-        try:
-            if version(job.target) != job.before:
-                self._elsewhere(job)
+        with ExitStack() as held:
+            try:
+                if version(job.target) != job.before:
+                    self._elsewhere(job)
+                    return None
+                job.target.parent.mkdir(parents=True, exist_ok=True)
+                with uninterrupted():  # or a signal would leave the claim's file behind
+                    claim = Claim.take(job.target, self.run)
+                    if isinstance(claim, Claim):
+                        held.enter_context(claim)
+            except OSError as error:
+                cannot = PictureError(f"{job.target}: cannot be made there ({error.strerror})")
+                cannot.__cause__ = error
+                self._failed(job, cannot)
                 return None
-            job.target.parent.mkdir(parents=True, exist_ok=True)
-            claim = Claim.take(job.target, self.run)
-        except OSError as error:
-            cannot = PictureError(f"{job.target}: cannot be made there ({error.strerror})")
-            cannot.__cause__ = error
-            self._failed(job, cannot)
+            if claim is Taken.BUSY:
+                return Taken.BUSY
+            if claim is Taken.FAILED or (claim is Taken.NO_LOCKS and not own):
+                self.reporter.passed_over()
+            elif isinstance(claim, Claim):
+                self._claimed(job, claim)
+            else:
+                if self.team.world > 1:
+                    _log.warning("%s: no file locks here; the shares are fixed", job.target.parent)
+                self._enlarge(job)
             return None
-        if claim is Taken.BUSY:
-            return Taken.BUSY
-        if claim is Taken.FAILED or (claim is Taken.NO_LOCKS and not own):
-            self.reporter.passed_over()
-        elif isinstance(claim, Claim):
-            self._claimed(job, claim)
-        else:
-            if self.team.world > 1:
-                _log.warning("%s: no file locks here; the shares are fixed", job.target.parent)
-            self._enlarge(job)
-        return None
 
     def _claimed(self, job: Job, claim: Claim) -> None:
-        with claim:
-            if version(job.target) != job.before:
-                self._elsewhere(job)
-                return
-            _remove_halves(job)  # nobody else is at it: processes that were killed have left them
-            if not self._enlarge(job) and self.team.world > 1:
-                claim.leave_failed()
+        if version(job.target) != job.before:
+            self._elsewhere(job)
+            return
+        _remove_halves(job)  # nobody else is at it: processes that were killed have left them
+        if not self._enlarge(job) and self.team.world > 1:
+            claim.leave_failed()
 
     def _elsewhere(self, job: Job) -> None:
         # Within a team, whoever made it has told.
