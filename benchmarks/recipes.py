@@ -28,6 +28,7 @@ from pcsr_lightning.pictures.protocol import eight_bit, shave
 from pcsr_lightning.stages import Schedule
 from pcsr_lightning.stages.start import stage_network
 from pcsr_lightning.stages.teacher import Teacher
+from pcsr_lightning.stages.upsampling import at_queries
 
 LOSSES = ["l1", "l2", "charbonnier", "frequency", "rmse", "psnr"]
 """``rmse`` and ``psnr`` are means over crops: easy crops count for more than in ``l2``."""
@@ -89,9 +90,7 @@ def step(
 ) -> Tensor:
     side = batch.hr_B3HW.shape[-1]
     queries = torch.randint(side * side, (args.queries,)) if args.queries else None
-    truth_B3Q = batch.hr_B3HW.flatten(2)
-    if queries is not None:
-        truth_B3Q = truth_B3Q.index_select(2, queries)
+    truth_B3Q = at_queries(batch.hr_B3HW, queries)
     with torch.autocast("cpu", torch.bfloat16):
         if teacher is not None:
             truth_B3Q = teacher.lesson(batch.lr_B3hw, truth_B3Q, (side, side), queries)

@@ -27,7 +27,6 @@ class KeepGradients(L.Callback):
 RANKS = '''
 import lightning as L
 import torch
-from torch import nn
 
 class DeadUnits(L.Callback):
     """Switches units off before training, and writes what each rank ends with."""

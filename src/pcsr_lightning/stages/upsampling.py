@@ -51,9 +51,11 @@ class PCSRStage(SRStage):
         total = size[0] * size[1]
         if self.queries is None or self.queries >= total:
             return None
-        # Seeded by the step, so that a resumed run draws what the uninterrupted one would have.
-        generator = torch.Generator().manual_seed((self.seed << 32) + self.global_step)
-        return torch.randint(total, (self.queries,), generator=generator).to(self.device)
+        return torch.randint(total, (self.queries,), generator=self.draws()).to(self.device)
+
+    def draws(self) -> torch.Generator:
+        """Random numbers of this step, which a resumed run draws as the uninterrupted one would."""
+        return torch.Generator().manual_seed((self.seed << 32) + self.global_step)
 
 
 class FirstStage(PCSRStage):
@@ -88,8 +90,8 @@ class FirstStage(PCSRStage):
             return
         size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
         mlp = self.network.upsampler(0)
-        generator = torch.Generator().manual_seed((self.seed << 32) + self.global_step)
-        dead = revive(self.network, mlp, batch.lr_B3hw, size, self.draw_queries(size), generator)
+        queries_Q = self.draw_queries(size)
+        dead = revive(self.network, mlp, batch.lr_B3hw, size, queries_Q, self.draws())
         if self.trainer.world_size > 1:  # each rank judged by its own crops: rank 0's count
             mlp.load_state_dict(self.trainer.strategy.broadcast(mlp.state_dict()))
         self.log("train/dead_units", float(sum(dead)), rank_zero_only=True)
