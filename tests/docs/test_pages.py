@@ -96,6 +96,13 @@ def test_every_block_is_known(blocks_of: Any, not_run: dict[str, str]) -> None:
         assert Path(__file__).with_name(name).is_file()
 
 
+def test_no_command_needs_a_processor_with_bfloat16() -> None:
+    """Half of the machines that these tests run on refuse ``--precision bf16``."""
+    for path in (ROOT / "README.md", *(DOCS / page for page in PAGES)):
+        for block in FENCED.findall(path.read_text(encoding="utf-8")):
+            assert not re.search(r"precision[= ]\W?bf16(?!-mixed)", block), path.name
+
+
 def test_what_is_not_run_is_an_installation_or_a_server(not_run: dict[str, str]) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for command, reason in not_run.items():

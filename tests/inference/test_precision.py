@@ -138,6 +138,18 @@ def test_bf16_where_there_is_none(
         upscale(make_network(), torch.rand(1, 3, 4, 4), precision="bf16")
 
 
+@pytest.mark.parametrize("limit", ["avx2", "AVX512_CORE_VNNI"])
+def test_a_limited_onednn_has_no_bf16(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert not has_bf16.__wrapped__("cpu")
+
+
+@needs_bf16
+def test_a_limit_that_leaves_bf16_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+    assert has_bf16.__wrapped__("cpu")
+
+
 # A model in another precision
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -74,12 +75,24 @@ class Execution:
         return torch.bfloat16
 
 
+ISAS_WITHOUT_BF16 = {
+    "SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI",
+}  # fmt: skip
+"""Values of oneDNN's own environment variable under which it has no fast bfloat16 products."""
+
+
 @cache
 def has_bf16(device_type: str) -> bool:
-    """Whether the device multiplies bfloat16 in hardware."""
+    """Whether the device multiplies bfloat16 in hardware.
+
+    On a CPU a limit set with ``ONEDNN_MAX_CPU_ISA`` counts: oneDNN then emulates bfloat16 as it
+    does on a processor without it.
+    """
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device_type == "cpu":
+        if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ISAS_WITHOUT_BF16:
+            return False
         names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         probes = [getattr(torch.cpu, name) for name in names if hasattr(torch.cpu, name)]
         # oneDNN also runs bfloat16 where it has to emulate it, slower than float32.
