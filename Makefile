@@ -27,8 +27,9 @@ demo: core-env ## upscale a shipped photograph x4 in five ways and compare them
 app: demo-env ## serve the demo page on 127.0.0.1 (APP_ARGS='--port 8000' for more words)
 	$(RUN) -m pcsr_lightning.app $(APP_ARGS)
 
-release: core-env ## train, measure and write MODEL=… from TRAIN=… VALID=… TEST="…" (WORDS="…" to the training)
-	$(RUN) -m pcsr_lightning.release $(MODEL) --train "$(TRAIN)" $(if $(VALID),--valid "$(VALID)") \
+release: core-env ## train (or take WEIGHTS=… MADE=…), measure, write MODEL=… (TRAIN= VALID= TEST= WORDS=)
+	$(RUN) -m pcsr_lightning.release $(MODEL) \
+		$(if $(WEIGHTS),--weights "$(WEIGHTS)" --made "$(MADE)" $(if $(SCALES),--scales $(SCALES)),--train "$(TRAIN)") $(if $(VALID),--valid "$(VALID)") \
 		$(if $(TEST),--test $(TEST)) $(if $(ABOUT),--about-data "$(ABOUT)") $(if $(OUT),--out "$(OUT)") -- $(WORDS)
 
 notebooks: dev-env ## run the notebooks and keep their outputs (SET14=FOLDER for the third)

@@ -149,7 +149,7 @@ def build_stage(settings: TrainSettings) -> SRStage:
     s = settings.stage
     schedule = Schedule(
         s.lr, settings.trainer["max_steps"], s.lr_min, (s.betas[0], s.betas[1]),
-        s.optimizer, s.schedule, s.warmup, s.decay, s.vector_lr,
+        s.optimizer, s.schedule, s.warmup, s.decay, s.vector_lr, s.weight_decay,
     )  # fmt: skip
     teacher = None if s.teacher is None else Teacher.load(s.teacher, s.teacher_share)
     return make_stage(

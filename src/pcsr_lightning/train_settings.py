@@ -60,6 +60,7 @@ class StageSettings:
     decay: float
     recon: str
     vector_lr: float = 1.0
+    weight_decay: float = 0.0
     queries: int | None = None
     w_recon: float = 1000.0
     w_avg: float = 3.0

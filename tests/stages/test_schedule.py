@@ -1,5 +1,6 @@
 """The learning rate over a run, and Muon's steps against an exact singular value decomposition."""
 
+import copy
 import math
 
 import pytest
@@ -58,6 +59,8 @@ def test_a_trapezoid_is_the_same_before_its_descent_however_long_the_run() -> No
         ({"warmup": -1}, "stage.warmup"),
         ({"decay": 0.0}, "stage.decay"),
         ({"vector_lr": 0.0}, "stage.vector_lr=0.0"),
+        ({"weight_decay": -0.1}, "stage.weight_decay=-0.1"),
+        ({"weight_decay": float("nan")}, "stage.weight_decay=nan"),
         ({"lr": 0.0}, "lr"),
     ],
 )
@@ -131,6 +134,26 @@ def test_vectors_may_have_a_lower_rate() -> None:
         assert vectors == pytest.approx(0.1 * schedule.lr_at(n))
         optimizer.step()
         scheduler.step()
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adam"])
+def test_weight_decay_is_decoupled(optimizer: str) -> None:
+    """It takes the same share of a matrix whatever the gradient; Muon's vectors are left alone."""
+    torch.manual_seed(0)
+    plain = Small()
+    decayed = copy.deepcopy(plain)
+    before = {k: v.clone() for k, v in plain.named_parameters()}
+    for net, weight_decay in ((plain, 0.0), (decayed, 0.5)):
+        torch.manual_seed(1)
+        for p in net.parameters():
+            p.grad = torch.randn_like(p) if p.requires_grad else None
+        schedule = Schedule(0.1, 10, optimizer=optimizer, weight_decay=weight_decay)
+        schedule.make_optimizer(net).step()
+    for name, p in decayed.named_parameters():
+        matrix = name in ("conv.weight", "linear.weight")
+        touched = p.requires_grad and (matrix or optimizer == "adam")
+        expected = dict(plain.named_parameters())[name] - 0.05 * touched * before[name]
+        assert torch.allclose(p, expected, atol=1e-6), name
 
 
 def test_muon_goes_on_from_its_state() -> None:

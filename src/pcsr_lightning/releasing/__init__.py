@@ -1,7 +1,18 @@
 """From pictures to a released model: recipes, their stages in order, and the model card."""
 
 from pcsr_lightning.releasing.recipe import Recipe, list_recipes
-from pcsr_lightning.releasing.release import Sources, release
+from pcsr_lightning.releasing.release import Sources, release, release_weights
+from pcsr_lightning.releasing.robustness import Robustness, robustness
 from pcsr_lightning.releasing.run_stages import StageRun, run_stages
 
-__all__ = ["Recipe", "Sources", "StageRun", "list_recipes", "release", "run_stages"]
+__all__ = [
+    "Recipe",
+    "Robustness",
+    "Sources",
+    "StageRun",
+    "list_recipes",
+    "release",
+    "release_weights",
+    "robustness",
+    "run_stages",
+]

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -16,9 +17,10 @@ from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation import benchmark
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.releasing.card import ModelCard, learning_curve, write_card
+from pcsr_lightning.releasing.card import ModelCard, learning_curve, schedule, write_card
 from pcsr_lightning.releasing.measure import Measured, draw_curve, measure
 from pcsr_lightning.releasing.recipe import Recipe
+from pcsr_lightning.releasing.robustness import check_robustness, robustness
 from pcsr_lightning.releasing.run_stages import run_stages
 from pcsr_lightning.weights import load, save
 from pcsr_lightning.whole_files import write_whole
@@ -29,13 +31,13 @@ class Sources:
     """The pictures of a release.
 
     Attributes:
-        train: folder to learn from.
+        train: folder to learn from; ``None`` for a model that is trained already.
         valid: folder to watch the training by; ``None`` holds some of ``train`` out.
         test: folders to report on.
         about_data: a Markdown file on what they are; ``None`` leaves that open.
     """
 
-    train: Path
+    train: Path | None
     valid: Path | None = None
     test: tuple[Path, ...] = ()
     about_data: Path | None = None
@@ -46,9 +48,8 @@ class Sources:
         Raises:
             ConfigError: names the first folder or file that is not there.
         """
-        folders = [self.train, *([self.valid] if self.valid else []), *self.test]
-        for folder in folders:
-            if not folder.is_dir():
+        for folder in (self.train, self.valid, *self.test):
+            if folder is not None and not folder.is_dir():
                 raise ConfigError(f"{folder}: no such folder; name a folder of pictures")
         if self.about_data is not None and not self.about_data.is_file():
             raise ConfigError(f"{self.about_data}: no such file; name a Markdown file")
@@ -62,11 +63,17 @@ class Sources:
         """For the card."""
         if self.about_data is not None:
             return self.about_data.read_text(encoding="utf-8")
-        return f"The pictures in `{self.train.name}`. Their origin and licences were not stated."
+        where = "Not stated." if self.train is None else f"The pictures in `{self.train.name}`."
+        return f"{where} Their origin and licences were not stated."
 
 
 def release(
-    recipe: Recipe, sources: Sources, output: Path, words: Sequence[str] = (), command: str = ""
+    recipe: Recipe,
+    sources: Sources,
+    output: Path,
+    words: Sequence[str] = (),
+    command: str = "",
+    allow_unsound: bool = False,
 ) -> list[Path]:
     """Trains what is not trained yet, measures the model, and writes it with its card.
 
@@ -76,47 +83,122 @@ def release(
         output: every model gets a folder below.
         words: more words of the training command, for every stage.
         command: for the card.
+        allow_unsound: write it even if it breaks on pictures unlike photographs; its card says so.
 
     Returns:
         The files: the weights, the architecture, the card, the measurements, and a curve for each
         test set.
 
     Raises:
-        PCSRError: a folder, a recipe, a setting or a training failed; the message says which.
+        PCSRError: a folder, a recipe, a setting or a training failed, or the model breaks on
+            pictures unlike photographs; the message says which.
     """
     sources.check()
     runs = run_stages(recipe, [*sources.words(), *words], output)
     settings = _settings(runs[-1].folder)
     low, high = _scales(settings["data"]["scale"])
-    trained = load(runs[-1].folder)
     facts = {
-        "stage": settings["stage"]["name"],
-        "backbone": settings["backbone"]["name"],
-        "num_classes": trained.num_classes if isinstance(trained, PCSR) else 1,
         "scales": [low] if low == high else [low, high],
         "steps": {f"{r.folder.parent.name}/{r.stage.label}": _steps(r.folder) for r in runs},
         "seed": settings["seed"],
         "commit": code(),
     }
+    made = schedule(runs, facts["commit"], facts["seed"], command)
+    validation = {run.stage.label: learning_curve(run.folder) for run in runs}
+    model = load(runs[-1].folder)
     folder = output / recipe.name
+    return write_release(model, folder, facts, made, sources, validation, allow_unsound)
+
+
+def release_weights(
+    name: str,
+    weights: Path,
+    made: Path,
+    scales: Sequence[float],
+    sources: Sources,
+    output: Path,
+    allow_unsound: bool = False,
+) -> list[Path]:
+    """Measures a model that was trained in another way, and writes it with its card.
+
+    Args:
+        name: the model's.
+        weights: its file.
+        made: a Markdown file: how it was trained, word for word for the card.
+        scales: it was trained for: one, or the lowest and the highest.
+        sources: test sets, and what the card says of the data.
+        output: the model gets a folder below.
+        allow_unsound: as of :func:`release`.
+
+    Returns:
+        As :func:`release`.
+
+    Raises:
+        PCSRError: a file or folder cannot be used, or the model breaks on pictures unlike
+            photographs.
+    """
+    sources.check()
+    if not made.is_file():
+        raise ConfigError(f"{made}: no such file; name a Markdown file on how it was trained")
+    facts = {"scales": [scales[0]] if len(scales) == 1 else [scales[0], scales[-1]]}
+    text = made.read_text(encoding="utf-8")
+    return write_release(
+        load(weights), output / name, facts, text, sources, allow_unsound=allow_unsound
+    )
+
+
+def write_release(
+    model: PCSR | Original,
+    folder: Path,
+    facts: dict[str, Any],
+    made: str,
+    sources: Sources,
+    validation: dict[str, Any] | None = None,
+    allow_unsound: bool = False,
+) -> list[Path]:
+    """Checks and measures a model, and writes weights, architecture, card and curves.
+
+    Args:
+        model: trained.
+        folder: its name is the model's.
+        facts: to keep beside the weights, ``scales`` among them.
+        made: Markdown for the card.
+        sources: of the test sets and of what is said of the data.
+        validation: learning curves to keep beside the measurements.
+        allow_unsound: as of :func:`release`.
+
+    Raises:
+        TrainingError: the model breaks on pictures unlike photographs.
+    """
+    name, scales = folder.name, facts["scales"]
+    tested = _tested(scales[0], scales[-1])
+    facts = {
+        "stage": "original" if isinstance(model, Original) else str(model.num_classes),
+        "backbone": model.backbone.name,
+        "num_classes": model.num_classes if isinstance(model, PCSR) else 1,
+        **facts,
+    }
     # Half precision turns the class of a pixel here and there: the file is measured, not the run.
-    model = load(save(trained, folder / recipe.name, facts, half=True))
-    measured = measure(model, sources.test, _tested(low, high))
-    facts["golden"] = golden(model, high)
-    weights = save(model, folder / recipe.name, facts, half=True)
-    card = ModelCard(
-        recipe.name, model, facts["scales"], runs, sources.about(), facts["commit"],
-        facts["seed"], command, measured,
-    )  # fmt: skip
-    files = [weights, weights.with_suffix(".json"), folder / f"{recipe.name}.md"]
+    with TemporaryDirectory() as unchecked:
+        model = load(save(model, Path(unchecked) / name, half=True))
+    robust = robustness(model, tested)
+    if not allow_unsound:
+        check_robustness(robust, name)
+    measured = measure(model, sources.test, tested)
+    facts["golden"] = golden(model, scales[-1])
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = save(model, folder / name, facts, half=True)
+    card = ModelCard(name, model, scales, made, sources.about(), measured, robust)
+    files = [weights, weights.with_suffix(".json"), folder / f"{name}.md"]
     write_whole(files[-1], write_card(card).encode())
     files.append(folder / "measured.json")
     rows = {
         "measured": [asdict(m) for m in measured],
-        "validation": {run.stage.label: learning_curve(run.folder) for run in runs},
+        "robustness": [asdict(r) for r in robust],
+        "validation": validation or {},
     }
     write_whole(files[-1], (json.dumps(rows, indent=2) + "\n").encode())
-    return [*files, *_curves(measured, recipe.name, folder)]
+    return [*files, *_curves(measured, name, folder)]
 
 
 def golden(model: PCSR | Original, scale: float) -> dict[str, Any]:

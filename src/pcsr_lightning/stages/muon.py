@@ -31,6 +31,9 @@ class Muon(torch.optim.Adam):
         betas: Adam's, for what is no matrix.
         momentum: of the matrices.
         vector_lr: share of ``lr`` for what is no matrix.
+        weight_decay: of the matrices, decoupled (Loshchilov and Hutter, 2019, arXiv:1711.05101):
+            every step takes ``lr * weight_decay`` of a matrix away. Without it they grow without
+            bound, since the steps' size does not depend on the gradient's.
     """
 
     def __init__(
@@ -40,11 +43,15 @@ class Muon(torch.optim.Adam):
         betas: tuple[float, float] = (0.9, 0.99),
         momentum: float = 0.95,
         vector_lr: float = 1.0,
+        weight_decay: float = 0.0,
     ) -> None:
         matrices, rest = split(network)
         groups: list[dict[str, Any]] = [
-            {"params": params, "matrices": params is matrices, "lr": lr * share}
-            for params, share in ((matrices, 1.0), (rest, vector_lr))
+            {"params": params, "matrices": large, "lr": lr * share, "weight_decay": decay}
+            for params, large, share, decay in (
+                (matrices, True, 1.0, weight_decay),
+                (rest, False, vector_lr, 0.0),
+            )
             if params
         ]
         super().__init__(groups, lr, betas=betas, fused=True)
@@ -96,6 +103,7 @@ class Muon(torch.optim.Adam):
             size = 0.2 * max(rows, columns) ** 0.5
             steps = torch.chunk(orthogonal(batch_NRC), len(found))
             for (p, _), step in zip(found, steps, strict=True):
+                p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(step.reshape(p.shape), alpha=-group["lr"] * size)
 
 

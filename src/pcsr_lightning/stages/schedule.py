@@ -31,6 +31,8 @@ class Schedule:
         decay: share of the steps in which a trapezoid comes down.
         vector_lr: share of ``lr`` for what Muon leaves to Adam. At 1 the offsets of narrow MLPs
             wander until most units are never on.
+        weight_decay: decoupled, a share of ``lr`` that every step takes away: of Muon's matrices,
+            whose size nothing else holds back, or of all weights with Adam (AdamW).
 
     Raises:
         ConfigError: a value out of range.
@@ -45,6 +47,7 @@ class Schedule:
     warmup: int = 0
     decay: float = 0.5
     vector_lr: float = 1.0
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if not (self.lr > self.lr_min >= 0 and self.steps > 0):
@@ -63,6 +66,8 @@ class Schedule:
         for key, share in (("decay", self.decay), ("vector_lr", self.vector_lr)):
             if not 0 < share <= 1:
                 raise ConfigError(f"stage.{key}={share}: must be a share in (0, 1]")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"stage.weight_decay={self.weight_decay}: must be at least 0")
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -78,8 +83,18 @@ class Schedule:
     def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """The optimizer of the network's trainable parameters."""
         if self.optimizer == "muon":
-            return Muon(network, self.lr, self.betas, vector_lr=self.vector_lr)
+            return Muon(
+                network,
+                self.lr,
+                self.betas,
+                vector_lr=self.vector_lr,
+                weight_decay=self.weight_decay,
+            )
         trained = [p for p in network.parameters() if p.requires_grad]
+        if self.weight_decay:
+            return torch.optim.AdamW(
+                trained, self.lr, self.betas, weight_decay=self.weight_decay, fused=True
+            )
         return torch.optim.Adam(trained, self.lr, self.betas, fused=True)
 
     def make_scheduler(

@@ -1,0 +1,134 @@
+"""Trains a first stage on, on a CPU, for so many seconds.
+
+    python benchmarks/longer_first_stage.py --init ONE.safetensors --train DIR --valid DIR --out X
+
+Of each LR pixel ``--queries`` HR pixels are drawn, arithmetic is bfloat16, and the optimizer is
+Muon with decoupled weight decay, whose rate falls in a straight line to nothing. The loss is the
+squared error over that of the crop's picture before the training plus the mean of all, since PSNR
+is a mean of logarithms over pictures: large errors count for less than in plain squared error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from _drawn_pixels import crops_of, draw, query, sources_of
+from torch import Tensor
+
+from pcsr_lightning.data import SRDataModule
+from pcsr_lightning.data.degradation import validation_pair
+from pcsr_lightning.networks import PCSR
+from pcsr_lightning.networks.modes import evaluating
+from pcsr_lightning.pictures.protocol import eight_bit, shave
+from pcsr_lightning.stages import Muon
+from pcsr_lightning.weights import load, save
+
+WARMUP = 100
+
+
+def parse() -> argparse.Namespace:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--init", required=True, help="a model with one class")
+    p.add_argument("--train", type=Path, required=True)
+    p.add_argument("--valid", type=Path, required=True)
+    p.add_argument("--out", type=Path, required=True, help="the model's file, without suffix")
+    p.add_argument("--seconds", type=float, default=600)
+    p.add_argument("--queries", type=int, default=1, help="HR pixels drawn from each LR pixel")
+    p.add_argument("--batch", type=int, default=16, help="crops a step")
+    p.add_argument("--lr", type=float, default=1e-3)
+    p.add_argument("--vector_lr", type=float, default=0.2)
+    p.add_argument("--weight_decay", type=float, default=0.01)
+    p.add_argument("--surveyed", type=int, default=16_000, help="crops for the pictures' errors")
+    p.add_argument("--look", type=float, default=600, help="seconds between validations")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--threads", type=int, default=1)
+    return p.parse_args()
+
+
+def error_of(network: PCSR, lr_B3hw: Tensor, where_BPn4: Tensor, aim_BPn3: Tensor) -> Tensor:
+    """Mean squared error of each crop, ``(B,)``."""
+    with torch.autocast("cpu", torch.bfloat16):
+        feat_BPD = network.features(lr_B3hw).permute(0, 2, 3, 1).flatten(1, 2)
+        made_BPn3 = query(network.upsampler(0), feat_BPD, where_BPn4)
+    return (made_BPn3.float() - aim_BPn3).square().mean((1, 2, 3))
+
+
+@torch.no_grad()
+def validate(network: PCSR, data: SRDataModule) -> float:
+    """Mean PSNR of the all-heavy pictures."""
+    found = []
+    with evaluating(network):
+        for raw in data.val_dataloader():
+            pair = validation_pair(raw, data.val_scale)
+            size = (pair.hr.shape[-2], pair.hr.shape[-1])
+            sr = network(pair.lr, size).mixed().reshape(pair.hr.shape)
+            error = shave(eight_bit(sr), int(data.val_scale)) - shave(
+                eight_bit(pair.hr), int(data.val_scale)
+            )
+            found.append(10 * math.log10(255**2 / error.square().mean().item()))
+    return sum(found) / len(found)
+
+
+@torch.no_grad()
+def weights_of(errors_N: Tensor, sources_N: Tensor, count: int) -> Tensor:
+    """The weight of each of ``count`` pictures; mean 1 over the crops looked at, per mean error."""
+    total = torch.zeros(count).index_add_(0, sources_N, errors_N)
+    seen = torch.bincount(sources_N, minlength=count)
+    mean = errors_N.mean()
+    weight = 1 / (torch.where(seen > 0, total / seen.clamp_min(1), mean) + mean)
+    return weight / ((weight * seen).sum() / seen.sum()) / mean
+
+
+def main() -> None:
+    args = parse()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    network = load(args.init)
+    assert isinstance(network, PCSR)
+    data = SRDataModule(args.train, args.valid, seed=args.seed)
+    data.prepare_data()
+    data.setup()
+    crops, draws = crops_of(data, args.batch, args.seed), torch.Generator().manual_seed(args.seed)
+    first = args.surveyed // args.batch
+    with torch.no_grad():
+        errors = [
+            error_of(network, *draw(network, data, crops[step], 1, draws)) for step in range(first)
+        ]
+    names: dict[str, int] = {}
+    sources_N = sources_of(crops, range(first), names)
+    count = len({picture.source for picture in crops.cache.pictures})
+    weight_S = weights_of(torch.cat(errors), sources_N, count)
+    print(f"{validate(network, data):.3f} dB before", flush=True)
+
+    network.train()
+    optimizer = Muon(network, args.lr, vector_lr=args.vector_lr, weight_decay=args.weight_decay)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    start, step, look = time.time(), first, args.look
+    while (spent := time.time() - start) < args.seconds:
+        part = min(1.0, (step - first + 1) / WARMUP) * (1 - spent / args.seconds)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = part * rate
+        batch = draw(network, data, crops[step], args.queries, draws)
+        weight_B = weight_S[sources_of(crops, [step], names)]
+        optimizer.zero_grad()
+        (error_of(network, *batch) * weight_B).mean().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        step += 1
+        if spent > look:
+            look += args.look
+            print(
+                f"{step - first:,} steps, {spent:.0f} s: {validate(network, data):.3f} dB",
+                flush=True,
+            )
+    print(f"{step - first:,} steps: {validate(network, data):.3f} dB", flush=True)
+    settings = json.loads(json.dumps(vars(args), default=str))
+    save(network, args.out, {"made": {**settings, "steps": step - first}})
+
+
+if __name__ == "__main__":
+    main()
