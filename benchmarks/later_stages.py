@@ -10,8 +10,8 @@ kept in memory; a step then costs a small part of one that runs them. Two ways t
 probabilities, and the average loss (Eq. 5 to 8).
 
 ``--loss hard`` takes the all-heavy picture for ground truth, which is nearly the expectation of the
-real one and has no noise. A class's loss at a pixel is its distance from the heaviest class's
-output plus a price times its cost; the classifier learns the cheapest class by cross-entropy,
+real one and has no noise. A class's loss at a pixel is its squared distance from the heaviest
+class's output plus a price for its cost. The classifier learns the cheapest class by cross-entropy,
 weighted by what a mistake costs. The price is moved until the wanted share of pixels is heavy.
 
 Legend: N crops, P LR pixels of a crop, n HR pixels drawn from each, D features, M classes.
@@ -180,7 +180,7 @@ def validate(network: PCSR, pictures: list[Picture], scale: float, offset: float
             total[n] += 10 * math.log10(255**2 / error.square().mean().item())
     names = [
         *(f"class {j} alone" for j in range(M)),
-        f"{100 * shares[:-1].sum() / len(pictures):.0f} % heavier",
+        " ".join(f"{100 * share / len(pictures):.0f}" for share in shares) + " %",
     ]
     return ", ".join(
         f"{name} {dB / len(pictures):.3f}" for name, dB in zip(names, total, strict=True)
@@ -205,10 +205,13 @@ def loss_of(
     distance = (residual - frozen[:, :, :, :1]).square().mean(-1) * w[..., None]
     costs_M = torch.linspace(1, 0, M)
     with torch.no_grad():
-        total = distance.sqrt() + price * costs_M
+        total = distance + price**2 * costs_M
         cheapest = total.argmin(-1)
-        order = total.sort(-1).values
+        order = total.sort(-1).values.sqrt()
         mistake = (order[..., 1] - order[..., 0]) / price
+        if M > 2:  # a middle class is seldom much cheaper than the next best, and would never win
+            mass_M = torch.zeros(M).index_add_(0, cheapest.flatten(), mistake.flatten())
+            mistake = mistake * (mass_M.sum() / M / mass_M.clamp_min(1e-6))[cheapest]
     sorting = F.cross_entropy(logits.flatten(0, 2), cheapest.flatten(), reduction="none")
     # The newest class learns where it is taken, and a little everywhere.
     shown = prob[..., -1].detach() + args.w_light
@@ -303,16 +306,21 @@ def main() -> None:
     weight_N = weights_of(frozen, sources_N)
     pictures = pictures_of(network, data)
     print(f"{len(weight_N):,} crops ready after {time.time() - start:.0f} s", flush=True)
+    trained = load(args.init) if args.init else None
+    assert trained is None or isinstance(trained, PCSR)
     for M in range(2, args.num_classes + 1):
         config = default_config(network.backbone.name, args.num_classes)
         config["upsamplers"] = config["upsamplers"][:M]
         following = build_network(config)
         assert isinstance(following, PCSR)
         grow(network, following)
-        if args.init and M == args.num_classes:
-            following.load_state_dict(load(args.init).state_dict())
         network = following.eval()
-        train_stage(args, network, frozen, weight_N, pictures, data.val_scale)
+        if trained is not None and args.num_classes > M:
+            network.upsampler(M - 1).load_state_dict(trained.upsampler(M - 1).state_dict())
+        else:
+            if trained is not None:
+                network.load_state_dict(trained.state_dict())
+            train_stage(args, network, frozen, weight_N, pictures, data.val_scale)
         if args.num_classes > M:
             frozen = with_another(network, frozen, pictures)
     save(network, args.out, {"made": json.loads(json.dumps(vars(args), default=str))})

@@ -6,6 +6,10 @@ Of each LR pixel ``--queries`` HR pixels are drawn, arithmetic is bfloat16, and 
 Muon with decoupled weight decay, whose rate falls in a straight line to nothing. The loss is the
 squared error over that of the crop's picture before the training plus the mean of all, since PSNR
 is a mean of logarithms over pictures: large errors count for less than in plain squared error.
+
+``--synthetic W`` adds random text and random dots, for which there is no ground truth: where the
+mean of the result over an LR pixel's area is off by more than ``HINGE``, W times the square of what
+is beyond.
 """
 
 from __future__ import annotations
@@ -16,9 +20,12 @@ import math
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from _drawn_pixels import crops_of, draw, query, sources_of
+from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.nn import functional as F
 
 from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.data.degradation import validation_pair
@@ -29,6 +36,9 @@ from pcsr_lightning.stages import Muon
 from pcsr_lightning.weights import load, save
 
 WARMUP = 100
+HINGE = 0.15
+SYNTHETIC = (256, 32, 48)
+"""How many synthetic pictures there are, and their size."""
 
 
 def parse() -> argparse.Namespace:
@@ -43,6 +53,7 @@ def parse() -> argparse.Namespace:
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--vector_lr", type=float, default=0.2)
     p.add_argument("--weight_decay", type=float, default=0.01)
+    p.add_argument("--synthetic", type=float, default=0.0, help="weight of synthetic pictures")
     p.add_argument("--surveyed", type=int, default=16_000, help="crops for the pictures' errors")
     p.add_argument("--look", type=float, default=600, help="seconds between validations")
     p.add_argument("--seed", type=int, default=0)
@@ -56,6 +67,41 @@ def error_of(network: PCSR, lr_B3hw: Tensor, where_BPn4: Tensor, aim_BPn3: Tenso
         feat_BPD = network.features(lr_B3hw).permute(0, 2, 3, 1).flatten(1, 2)
         made_BPn3 = query(network.upsampler(0), feat_BPD, where_BPn4)
     return (made_BPn3.float() - aim_BPn3).square().mean((1, 2, 3))
+
+
+def synthetic(seed: int) -> Tensor:
+    """Random text and random dots, each in two random greys, ``(N, 3, h, w)``."""
+    rng, (N, h, w) = np.random.default_rng(seed), SYNTHETIC
+    masks = np.zeros((N, h, w), np.float32)
+    for n, mask in enumerate(masks):
+        if n % 4 == 1:
+            mask[rng.random((h, w)) < 10 ** rng.uniform(-2, -1)] = 1
+            continue
+        if n % 4 == 3:  # a grid of dots, half of them with one in the corner
+            step = int(rng.integers(3, 10))
+            top, left = rng.integers(step, size=2) * (rng.random() < 0.5)
+            mask[top::step, left::step] = 1
+            continue
+        picture = Image.new("L", (w, h))
+        for y in range(int(rng.integers(8)), h, 12):
+            text = "".join(map(chr, rng.integers(33, 127, 12)))
+            ImageDraw.Draw(picture).text((int(rng.integers(8)), y), text, fill=255)
+        mask[:] = np.asarray(picture) / 255
+    ends = rng.random((2, N, 1, 1)).astype(np.float32) * 0.2
+    back, ink = ends[0], 1 - ends[1]
+    pictures = back + (ink - back) * masks
+    inverse = rng.random(N) < 0.5
+    pictures[inverse] = 1 - pictures[inverse]
+    return torch.from_numpy(pictures)[:, None].expand(-1, 3, -1, -1)
+
+
+def beyond(network: PCSR, lr_B3hw: Tensor) -> Tensor:
+    """How far the means over LR pixels are off beyond the hinge, squared."""
+    h, w = lr_B3hw.shape[-2:]
+    with torch.autocast("cpu", torch.bfloat16):
+        made = network(lr_B3hw, (4 * h, 4 * w)).mixed()
+    mean_B3hw = F.avg_pool2d(made.float().reshape(-1, 3, 4 * h, 4 * w).clamp(0, 1), 4)
+    return ((mean_B3hw - lr_B3hw).abs() - HINGE).relu().square().mean()
 
 
 @torch.no_grad()
@@ -107,6 +153,7 @@ def main() -> None:
 
     network.train()
     optimizer = Muon(network, args.lr, vector_lr=args.vector_lr, weight_decay=args.weight_decay)
+    unlike = synthetic(args.seed) if args.synthetic else torch.empty(0)
     rates = [group["lr"] for group in optimizer.param_groups]
     start, step, look = time.time(), first, args.look
     while (spent := time.time() - start) < args.seconds:
@@ -116,7 +163,11 @@ def main() -> None:
         batch = draw(network, data, crops[step], args.queries, draws)
         weight_B = weight_S[sources_of(crops, [step], names)]
         optimizer.zero_grad()
-        (error_of(network, *batch) * weight_B).mean().backward()  # type: ignore[no-untyped-call]
+        loss = (error_of(network, *batch) * weight_B).mean()
+        if args.synthetic:
+            at = 2 * step % len(unlike)
+            loss = loss + args.synthetic * beyond(network, unlike[at : at + 2])
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         step += 1
         if spent > look:

@@ -41,8 +41,6 @@ from pcsr_lightning.pictures import read_rgb8
 from pcsr_lightning.routing import CostRule, class_costs, difficulty
 
 SCALE = 4
-FROM = 0.4
-"""No pixel of the photographs here has a lower probability of the heavy class."""
 HERE = Path(__file__).parent
 PHOTOS = {
     "coffee": "valid/coffee.png",
@@ -139,7 +137,7 @@ def threshold(photo: Photo) -> tuple[Figure, Any]:
     left.set_title("what the classifier says: probability of the heavy class", fontsize=11)
     light, heavy = class_colours(2).flip(0).tolist()
     for part, edges, colour in (
-        (prob_HW < at[0.0], bins(FROM, at[0.0]), light),
+        (prob_HW < at[0.0], bins(0.0, at[0.0]), light),
         (prob_HW >= at[0.0], bins(at[0.0], 1), heavy),
     ):
         right.hist(prob_HW[part].numpy(), bins=edges, color=colour, alpha=0.75)
@@ -148,7 +146,7 @@ def threshold(photo: Photo) -> tuple[Figure, Any]:
     for k, where in at.items():
         right.axvline(where, color="black", linestyle="-" if k == 0 else ":", linewidth=1.4)
         right.text(where, top * 1.15, f"k = {k:g}", ha="center", fontsize=9)
-    right.set(xlim=(FROM, 1), xlabel="probability of the heavy class", ylabel="pixels")
+    right.set(xlim=(0, 1), xlabel="probability of the heavy class", ylabel="pixels")
     plain(right)
     heavier = {f"{k:g}": round(float((prob_HW >= cut).float().mean()), 4) for k, cut in at.items()}
     thresholds = {f"{k:g}": round(where, 4) for k, where in at.items()}
@@ -190,7 +188,7 @@ def clusters(photos: Sequence[Photo]) -> tuple[Figure, Any]:
             )
         for border in borders:
             axes[row, 1].axvline(border, color="black", linestyle=":", linewidth=1.4)
-        axes[row, 1].set(yscale="log", ylabel="pixels", xlim=(0.55, 1))
+        axes[row, 1].set(yscale="log", ylabel="pixels", xlim=(0, 1))
         axes[row, 1].legend(fontsize=9, frameon=False, loc="upper right")
         plain(axes[row, 1])
     axes[-1, 1].set_xlabel("difficulty: probability of the heavy half of the classes")

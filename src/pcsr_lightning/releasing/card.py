@@ -87,10 +87,12 @@ def schedule(runs: Sequence[StageRun], commit: str, seed: int, command: str) -> 
 
 
 def _robustness(robust: Sequence[Robustness]) -> list[str]:
+    several = len({r.scale for r in robust}) > 1
     lines = ["| picture | off by, of 255 | allowed | largest feature |", "|---|---|---|---|"]
     for r in robust:
         features = "" if r.features is None else f"{r.features:.2f}"
-        lines.append(f"| {r.pattern} | {r.off:.0f} | {r.allowed:.0f} | {features} |")
+        at = f", x{r.scale}" if several else ""
+        lines.append(f"| {r.pattern}{at} | {r.off:.0f} | {r.allowed:.0f} | {features} |")
     text = (
         "Off by: the largest difference between an LR pixel and the mean of the result over its "
         "area, at k = 0. Allowed: 50, or what the paper's own weights of the same backbone are off "
