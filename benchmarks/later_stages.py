@@ -35,6 +35,7 @@ from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.data.degradation import validation_pair
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.networks import PCSR, build_network, default_config, enlarge
+from pcsr_lightning.networks.query_grid import QueryGrid
 from pcsr_lightning.pictures.protocol import eight_bit, shave
 from pcsr_lightning.routing import CostRule, class_costs, refine
 from pcsr_lightning.stages.losses import average_loss
@@ -135,6 +136,7 @@ class Picture(NamedTuple):
 
 @torch.inference_mode()
 def pictures_of(network: PCSR, data: SRDataModule) -> list[Picture]:
+    """The validation pictures."""
     found = []
     for raw in data.val_dataloader():
         pair = validation_pair(raw, data.val_scale)
@@ -144,7 +146,8 @@ def pictures_of(network: PCSR, data: SRDataModule) -> list[Picture]:
     return found
 
 
-def grid_of(network: PCSR, feat: Tensor, hr: Tensor):
+def grid_of(network: PCSR, feat: Tensor, hr: Tensor) -> QueryGrid:
+    """The queries of a picture."""
     return network.grid((feat.shape[-2], feat.shape[-1]), (hr.shape[-2], hr.shape[-1]))
 
 
@@ -201,7 +204,7 @@ def loss_of(
         mixed = (prob[..., None] * residual).sum(3)
         recon = ((mixed - aim).abs().mean(-1) * w).mean()
         average = average_loss(logits.flatten(0, 2).T[None])
-        return 1000 * recon + 3 * average, float(prob[..., :-1].sum(-1).mean())
+        return 1000 * recon + 3 * average, float(prob.detach()[..., :-1].sum(-1).mean())
     distance = (residual - frozen[:, :, :, :1]).square().mean(-1) * w[..., None]
     costs_M = torch.linspace(1, 0, M)
     with torch.no_grad():

@@ -1,0 +1,129 @@
+"""The scripts that made released models: they draw the right pixels, and run."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from pcsr_lightning.data import SAMPLE_FOLDER, SRDataModule
+from pcsr_lightning.networks import PCSR, build_network, default_config
+from pcsr_lightning.weights import load, save
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+PHOTOGRAPHS = ["--train", str(SAMPLE_FOLDER / "train"), "--valid", str(SAMPLE_FOLDER / "valid")]
+
+
+@pytest.fixture(scope="module", params=["later_stages", "longer_first_stage", "_drawn_pixels"])
+def module(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield importlib.import_module(request.param)
+
+
+def called(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    monkeypatch.setattr("sys.argv", ["script", *map(str, words)])
+    threads = torch.get_num_threads()
+    try:
+        module.main()
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def stage1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    network = build_network(default_config("fsrcnn", num_classes=1))
+    return save(network, tmp_path_factory.mktemp("one") / "one")
+
+
+@pytest.mark.parametrize("module", ["_drawn_pixels"], indirect=True)
+@pytest.mark.parametrize("scale", [4.0, 2.7])
+def test_drawn_pixels_are_those_of_the_whole_picture(module: ModuleType, scale: float) -> None:
+    """Every drawn pixel's residual and right residual is somewhere in the picture's, exactly."""
+    network = build_network(default_config("fsrcnn", num_classes=1)).eval()
+    assert isinstance(network, PCSR)
+    data = SRDataModule(SAMPLE_FOLDER / "train", SAMPLE_FOLDER / "valid", scale=scale)
+    data.prepare_data()
+    data.setup()
+    raw = module.crops_of(data, 2, 0)[0]
+    draws = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        lr_B3hw, where, aim = module.draw(network, data, raw, 3, draws)
+        feat_BDhw = network.features(lr_B3hw)
+        drawn = module.query(
+            network.upsampler(0), feat_BDhw.permute(0, 2, 3, 1).flatten(1, 2), where
+        )
+        batch = data.degradation.train_batch(
+            raw._replace(window_BHWC=torch.from_numpy(raw.window_BHWC))
+        )
+        size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
+        grid = network.grid((32, 32), size)
+        whole = network.residual(feat_BDhw, grid, 0)
+        out = network(lr_B3hw, size)
+        right = batch.hr_B3HW - out.base_B3Q.reshape(batch.hr_B3HW.shape)
+    for b, p, n in ((0, 0, 0), (0, 517, 2), (1, 1023, 1), (1, 40, 0)):
+        row, column = p // 32, p % 32
+        dy, dx = where[b, p, n, :2]
+        [i] = ((grid.rows_H == row) & ((grid.dy_H - dy).abs() < 1e-6)).nonzero().flatten()
+        [j] = ((grid.cols_W == column) & ((grid.dx_W - dx).abs() < 1e-6)).nonzero().flatten()
+        assert torch.allclose(drawn[b, p, n], whole[b, :, i, j], atol=1e-5)
+        assert torch.equal(aim[b, p, n], right[b, :, i, j])
+
+
+@pytest.mark.parametrize("module", ["longer_first_stage"], indirect=True)
+def test_a_first_stage_goes_on(
+    module: ModuleType, stage1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called(
+        module, monkeypatch, "--init", stage1, *PHOTOGRAPHS, "--out", tmp_path / "two",
+        "--seconds", 2, "--batch", 2, "--surveyed", 4, "--synthetic", 10,
+    )  # fmt: skip
+    before, after = load(stage1).state_dict(), load(tmp_path / "two.safetensors").state_dict()
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert {"backbone.head.0.weight", "upsamplers.0.project.weight"} <= changed
+
+
+@pytest.mark.parametrize("module", ["later_stages"], indirect=True)
+@pytest.mark.parametrize("words", [[], ["--loss", "mixed"], ["--num_classes", 3]], ids=str)
+def test_later_stages_leave_the_first_as_it_is(
+    module: ModuleType,
+    stage1: Path,
+    words: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    called(
+        module, monkeypatch, "--stage1", stage1, *PHOTOGRAPHS, "--out", tmp_path / "two",
+        "--crops", 32, "--steps", 3, "--look", 3, *words,
+    )  # fmt: skip
+    model = load(tmp_path / "two.safetensors")
+    assert isinstance(model, PCSR)
+    assert model.num_classes == (3 if words and words[0] == "--num_classes" else 2)
+    before, after = load(stage1).state_dict(), model.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert "class 0 alone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", ["later_stages"], indirect=True)
+def test_k_gives_the_shares_asked_for(module: ModuleType) -> None:
+    """At k = 0 and k = 1 with proportional cost, on the pictures that it was set by."""
+    torch.manual_seed(1)
+    network = build_network(default_config("fsrcnn", num_classes=2)).eval()
+    assert isinstance(network, PCSR)
+    data = SRDataModule(SAMPLE_FOLDER / "train", SAMPLE_FOLDER / "valid")
+    data.prepare_data()
+    data.setup()
+    pictures = module.pictures_of(network, data)
+    module.calibrate(network, pictures, 0.45, 0.1)
+    assert module.offset_for(network, pictures, 0.45) == pytest.approx(0, abs=1e-4)
+    costs = module.class_costs(
+        module.model_macs(network).plain.branches(4), module.CostRule.PROPORTIONAL
+    )
+    wanted = float((costs[0] / costs[1]).log())
+    assert module.offset_for(network, pictures, 0.1) == pytest.approx(wanted, abs=1e-3)
