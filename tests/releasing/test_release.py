@@ -257,6 +257,10 @@ def test_a_model_that_was_trained_in_another_way(
     capsys.readouterr()
     assert main([*words[:-1], str(tmp_path / "nowhere.md"), "--out", str(tmp_path)]) == 1
     assert "nowhere.md: no such file" in capsys.readouterr().err
+    for scales in (["0.5"], ["4", "2"], ["1", "2", "3"]):
+        assert main([*words, "--scales", *scales]) == 1
+        said = capsys.readouterr().err
+        assert f"--scales {' '.join(scales)}: expected one scale, or two rising ones" in said
     for wrong in (["mine"], words[:3], [*words, "--train", "x"]):
         with pytest.raises(SystemExit):
             main(wrong)

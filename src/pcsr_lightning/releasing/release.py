@@ -140,7 +140,10 @@ def release_weights(
     sources.check()
     if not made.is_file():
         raise ConfigError(f"{made}: no such file; name a Markdown file on how it was trained")
-    facts = {"scales": [scales[0]] if len(scales) == 1 else [scales[0], scales[-1]]}
+    if len(scales) > 2 or list(scales) != sorted(scales) or not 1 <= scales[0] <= scales[-1] <= 16:
+        words = " ".join(f"{scale:g}" for scale in scales)
+        raise ConfigError(f"--scales {words}: expected one scale, or two rising ones, from 1 to 16")
+    facts = {"scales": list(scales)}
     text = made.read_text(encoding="utf-8")
     return write_release(
         load(weights), output / name, facts, text, sources, allow_unsound=allow_unsound
