@@ -85,7 +85,7 @@ results = {
     assert found["psnr"] > found["bicubic"] + 1
     assert found["bicubic"] == pytest.approx(25.80, abs=0.01)  # the coffee cup
     assert all(a >= b for a, b in pairwise(found["gmacs"]))
-    assert found["gmacs"][0] > 1.5 * found["gmacs"][-1]
+    assert found["gmacs"][0] > 1.25 * found["gmacs"][-1]
     # The slider routes anew what is known already, and that is what upscaling from nothing gives.
     assert 0 < found["after"] < 0.8 * found["before"]
     assert found["redrawn"]
