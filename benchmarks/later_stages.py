@@ -33,12 +33,13 @@ from torch.nn import functional as F
 
 from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.data.degradation import validation_pair
+from pcsr_lightning.evaluation import psnr
 from pcsr_lightning.inference.flops import model_macs
-from pcsr_lightning.networks import PCSR, build_network, default_config, enlarge
+from pcsr_lightning.networks import PCSR, enlarge
 from pcsr_lightning.networks.query_grid import QueryGrid
-from pcsr_lightning.pictures.protocol import eight_bit, shave
 from pcsr_lightning.routing import CostRule, class_costs, refine
 from pcsr_lightning.stages.losses import average_loss
+from pcsr_lightning.stages.start import stage_network
 from pcsr_lightning.stages.upsampling import grow
 from pcsr_lightning.weights import load, save
 
@@ -179,8 +180,7 @@ def validate(network: PCSR, pictures: list[Picture], scale: float, offset: float
         if scale >= 4:
             routed = refine(routed, class_BHW.to(torch.uint8), M)
         for n, sr in enumerate([*made, routed]):
-            error = shave(eight_bit(sr), int(scale)) - shave(eight_bit(p.hr), int(scale))
-            total[n] += 10 * math.log10(255**2 / error.square().mean().item())
+            total[n] += psnr(sr, p.hr, int(scale))
     names = [
         *(f"class {j} alone" for j in range(M)),
         " ".join(f"{100 * share / len(pictures):.0f}" for share in shares) + " %",
@@ -312,9 +312,7 @@ def main() -> None:
     trained = load(args.init) if args.init else None
     assert trained is None or isinstance(trained, PCSR)
     for M in range(2, args.num_classes + 1):
-        config = default_config(network.backbone.name, args.num_classes)
-        config["upsamplers"] = config["upsamplers"][:M]
-        following = build_network(config)
+        following = stage_network(str(M), network.backbone.name, args.num_classes)
         assert isinstance(following, PCSR)
         grow(network, following)
         network = following.eval()

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 
@@ -24,14 +23,12 @@ import numpy as np
 import torch
 from _drawn_pixels import crops_of, draw, query, sources_of
 from PIL import Image, ImageDraw
+from recipes import validate
 from torch import Tensor
 from torch.nn import functional as F
 
 from pcsr_lightning.data import SRDataModule
-from pcsr_lightning.data.degradation import validation_pair
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.networks.modes import evaluating
-from pcsr_lightning.pictures.protocol import eight_bit, shave
 from pcsr_lightning.stages import Muon
 from pcsr_lightning.weights import load, save
 
@@ -102,22 +99,6 @@ def beyond(network: PCSR, lr_B3hw: Tensor) -> Tensor:
         made = network(lr_B3hw, (4 * h, 4 * w)).mixed()
     mean_B3hw = F.avg_pool2d(made.float().reshape(-1, 3, 4 * h, 4 * w).clamp(0, 1), 4)
     return ((mean_B3hw - lr_B3hw).abs() - HINGE).relu().square().mean()
-
-
-@torch.no_grad()
-def validate(network: PCSR, data: SRDataModule) -> float:
-    """Mean PSNR of the all-heavy pictures."""
-    found = []
-    with evaluating(network):
-        for raw in data.val_dataloader():
-            pair = validation_pair(raw, data.val_scale)
-            size = (pair.hr.shape[-2], pair.hr.shape[-1])
-            sr = network(pair.lr, size).mixed().reshape(pair.hr.shape)
-            error = shave(eight_bit(sr), int(data.val_scale)) - shave(
-                eight_bit(pair.hr), int(data.val_scale)
-            )
-            found.append(10 * math.log10(255**2 / error.square().mean().item()))
-    return sum(found) / len(found)
 
 
 @torch.no_grad()

@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import argparse
 import copy
-import math
 import time
 from pathlib import Path
 
 import torch
+from _drawn_pixels import crops_of
 from torch import Tensor
 
 from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.data.batches import StepBatches, TrainBatch
 from pcsr_lightning.data.degradation import validation_pair
+from pcsr_lightning.evaluation import psnr
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.networks.modes import evaluating
-from pcsr_lightning.pictures.protocol import eight_bit, shave
 from pcsr_lightning.stages import Schedule
 from pcsr_lightning.stages.start import stage_network
 from pcsr_lightning.stages.teacher import Teacher
@@ -62,11 +62,7 @@ def parse() -> argparse.Namespace:
 def batches(data: SRDataModule, batch: int) -> StepBatches:
     data.prepare_data()
     data.setup()
-    assert data.cache is not None
-    assert data.index is not None
-    return StepBatches(
-        data.cache, data._numbers, data.index, batch, data.degradation.margin, 0, 10**9
-    )
+    return crops_of(data, batch, 0)
 
 
 def loss_of(args: argparse.Namespace, error_B3Q: Tensor, side: int) -> Tensor:
@@ -106,8 +102,7 @@ def validate(network: PCSR, data: SRDataModule) -> float:
             pair = validation_pair(raw, 4.0)
             size = (pair.hr.shape[-2], pair.hr.shape[-1])
             sr = network(pair.lr, size).mixed().reshape(pair.hr.shape)
-            error = shave(eight_bit(sr), 4) - shave(eight_bit(pair.hr), 4)
-            found.append(10 * math.log10(255**2 / error.square().mean().item()))
+            found.append(psnr(sr, pair.hr, 4))
     return sum(found) / len(found)
 
 

@@ -63,8 +63,9 @@ class Sources:
         """For the card."""
         if self.about_data is not None:
             return self.about_data.read_text(encoding="utf-8")
-        where = "Not stated." if self.train is None else f"The pictures in `{self.train.name}`."
-        return f"{where} Their origin and licences were not stated."
+        if self.train is None:
+            return "Not stated."
+        return f"The pictures in `{self.train.name}`. Their origin and licences were not stated."
 
 
 def release(
