@@ -41,9 +41,12 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 @needs_bf16
 @pytest.mark.parametrize("picture", ["chelsea.png", "coffee.png"])
-@pytest.mark.parametrize("scale", [4, 2.5])
-def test_bf16_on_a_photograph(picture: str, scale: float) -> None:
-    model = pcsr_lightning.load("fsrcnn-pcsr-x4")
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [("fsrcnn-pcsr-x4", 4), ("carn-pcsr-multi", 2.5)],  # scales that the model was trained for
+)
+def test_bf16_on_a_photograph(picture: str, name: str, scale: float) -> None:
+    model = pcsr_lightning.load(name)
     hr = read_rgb8(SAMPLE_FOLDER / "valid" / picture)[None, :, :200, :240] / 255
     lr = bicubic(hr, (round(200 / scale), round(240 / scale))).clamp(0, 1)
     for options in ({}, {"adaptive": True}, {"budget": 0.6}, {"only": 0}):
