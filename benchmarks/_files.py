@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from _inputs import SCALE, Models, Photograph, middle
 from _measure import MIB, Timing, markdown, run, say
 
-from pcsr_lightning.pictures import Picture, write
+from pcsr_lightning.images import Picture, write
 
 SMALL = (276, 420)
 QUICK_SMALL = (24, 40)

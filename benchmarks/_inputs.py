@@ -12,8 +12,8 @@ from torch import Tensor
 
 import pcsr_lightning
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.images import bicubic, list_pictures, read_rgb8
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.pictures import bicubic, list_pictures, read_rgb8
 
 SCALE = 4
 

@@ -31,10 +31,10 @@ from pcsr_lightning.data.degradation import validation_pair
 from pcsr_lightning.data.sample_pictures import SAMPLE_FOLDER
 from pcsr_lightning.inference.flops import model_macs, original_flops
 from pcsr_lightning.networks import PCSR, Original, evaluating
-from pcsr_lightning.stages import FreezeEarlierStages, Schedule, SRStage
-from pcsr_lightning.stages.progress import quieten_lightning
-from pcsr_lightning.stages.start import make_stage, stage_network
-from pcsr_lightning.stages.stopping import StopBetweenSteps
+from pcsr_lightning.training import FreezeEarlierStages, Schedule, SRStage
+from pcsr_lightning.training.callbacks.progress import quieten_lightning
+from pcsr_lightning.training.callbacks.stopping import StopBetweenSteps
+from pcsr_lightning.training.initialization import make_stage, stage_network
 
 SCALE, CROP = 4, 128
 QUERIES = 2048

@@ -23,9 +23,9 @@ import torch
 from _inputs import SCALE, find_photograph, middle, shared_folder
 from _measure import MIB, machine_facts, markdown, positive, run, say
 
-from pcsr_lightning import pictures
+from pcsr_lightning import images
 from pcsr_lightning.errors import PCSRError
-from pcsr_lightning.pictures import Picture
+from pcsr_lightning.images import Picture
 
 CASES: dict[str, tuple[str, ...]] = {
     "plain": (),
@@ -122,8 +122,8 @@ def _make(path: Path, size: tuple[int, int]) -> None:
         # Bands that fade from nothing to all.
         fade_h = (torch.arange(height) % 1000 - 300).clamp(0, 255).to(torch.uint8)
         alpha = fade_h[None, :, None].expand(1, height, width)
-    facts = pictures.outline(Picture(whole_13hw[0], alpha), size)
-    with pictures.written_by_rows(facts, path) as put:
+    facts = images.outline(Picture(whole_13hw[0], alpha), size)
+    with images.written_by_rows(facts, path) as put:
         for top in range(0, height, 100):
             rows = slice(top, top + 100)
             put(whole_13hw[0][:, rows], None if alpha is None else alpha[:, rows])
@@ -148,7 +148,7 @@ def _limited(limit: int, words: Sequence[str]) -> int:
     import resource
 
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    from pcsr_lightning.upscale import main as command
+    from pcsr_lightning.cli.upscale import main as command
 
     return command(list(words))
 

@@ -38,9 +38,9 @@ from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.networks import PCSR, enlarge
 from pcsr_lightning.networks.query_grid import QueryGrid
 from pcsr_lightning.routing import CostRule, class_costs, refine
-from pcsr_lightning.stages.losses import average_loss
-from pcsr_lightning.stages.start import stage_network
-from pcsr_lightning.stages.upsampling import grow
+from pcsr_lightning.training.initialization import stage_network
+from pcsr_lightning.training.losses import average_loss
+from pcsr_lightning.training.modules.upsampling import grow
 from pcsr_lightning.weights import load, save
 
 AT_ONCE = 16

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.stages import Muon
+from pcsr_lightning.training import Muon
 from pcsr_lightning.weights import load, save
 
 WARMUP = 100

@@ -31,7 +31,7 @@ from pcsr_lightning.data.batches import RawCrops, StepBatches, TrainBatch
 from pcsr_lightning.data.degradation import Degradation
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.networks.backbones.carn import Merge
-from pcsr_lightning.stages import LaterStage, SRStage
+from pcsr_lightning.training import LaterStage, SRStage
 
 BATCH = 16
 WORKERS = 4

@@ -25,10 +25,10 @@ from pcsr_lightning.data.degradation import validation_pair
 from pcsr_lightning.evaluation import psnr
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.networks.modes import evaluating
-from pcsr_lightning.stages import Schedule
-from pcsr_lightning.stages.start import stage_network
-from pcsr_lightning.stages.teacher import Teacher
-from pcsr_lightning.stages.upsampling import at_queries
+from pcsr_lightning.training import Schedule
+from pcsr_lightning.training.distillation import Teacher
+from pcsr_lightning.training.initialization import stage_network
+from pcsr_lightning.training.modules.upsampling import at_queries
 
 LOSSES = ["l1", "l2", "charbonnier", "frequency", "rmse", "psnr"]
 """``rmse`` and ``psnr`` are means over crops: easy crops count for more than in ``l2``."""

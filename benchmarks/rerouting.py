@@ -28,10 +28,10 @@ from _inputs import SCALE, load_pcsr
 from _measure import markdown, run_script, say
 from torch import Tensor
 
+from pcsr_lightning.images import read_rgb8
 from pcsr_lightning.inference import Routing, upscale_by
 from pcsr_lightning.inference.rerouting import Rerouter
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.pictures import read_rgb8
 
 MODELS = ("carn-pcsr-multi", "fsrcnn-pcsr-x4")
 PHOTOGRAPH = "data/sample/train/astronaut.png"

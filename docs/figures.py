@@ -28,6 +28,7 @@ import pcsr_lightning
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.evaluation import make_pair, psnr
 from pcsr_lightning.evaluation.plots import adaptive_thresholds, refinement_pair
+from pcsr_lightning.images import read_rgb8
 from pcsr_lightning.inference import (
     Analysis,
     Routing,
@@ -37,7 +38,6 @@ from pcsr_lightning.inference import (
     class_map,
 )
 from pcsr_lightning.networks import PCSR, branch_macs
-from pcsr_lightning.pictures import read_rgb8
 from pcsr_lightning.routing import CostRule, class_costs, difficulty
 
 SCALE = 4

@@ -25,7 +25,7 @@ import pcsr_lightning.upscale
 use(pcsr_lightning.upscale)
 from pcsr_lightning import upscale
 use(upscale)
-from pcsr_lightning.upscale import main, parser
+from pcsr_lightning.cli.upscale import main, parser
 """,
     "function first": """
 from pcsr_lightning import upscale

@@ -101,8 +101,7 @@ def preload() -> None:
     import pcsr_lightning.data
     import pcsr_lightning.evaluation
     import pcsr_lightning.inference
-    import pcsr_lightning.releasing
-    import pcsr_lightning.stages
+    import pcsr_lightning.release
     import pcsr_lightning.training
     import pcsr_lightning.weights  # noqa: F401
 

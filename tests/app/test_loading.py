@@ -16,7 +16,7 @@ from pcsr_lightning.app.loading import (
     sample_file,
 )
 from pcsr_lightning.errors import ConfigError, PictureError
-from pcsr_lightning.pictures import Picture, read, read_rgb8, write
+from pcsr_lightning.images import Picture, read, read_rgb8, write
 
 
 @pytest.mark.parametrize("stem", list(SAMPLES))

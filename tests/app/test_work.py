@@ -17,8 +17,8 @@ from pcsr_lightning.app.measure import Meter
 from pcsr_lightning.app.session import BY_K, Choices, Session
 from pcsr_lightning.errors import ConfigError, PCSRError, PictureError
 from pcsr_lightning.evaluation.metrics import psnr
+from pcsr_lightning.images import Picture, bicubic, read
 from pcsr_lightning.networks import PCSR, build_network, default_config
-from pcsr_lightning.pictures import Picture, bicubic, read
 from pcsr_lightning.weights import save
 
 MODEL = "fsrcnn-pcsr-x4"

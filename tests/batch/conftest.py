@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tests.warm_python import warm_python
 
-from pcsr_lightning.upscale import main
+from pcsr_lightning.cli.upscale import main
 
 Fill = Callable[..., list[Path]]
 Lines = tuple[list[dict[str, Any]], dict[str, Any]]

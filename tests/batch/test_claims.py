@@ -15,7 +15,7 @@ from pcsr_lightning.batch import claims
 from pcsr_lightning.batch.claims import Claim, Taken, claim_file
 from pcsr_lightning.batch.outputs import Job
 from pcsr_lightning.batch.run import tidy
-from pcsr_lightning.plain_door import Terminated, stoppable, uninterrupted
+from pcsr_lightning.cli.command import Terminated, stoppable, uninterrupted
 
 OWNER = """
 import sys, time

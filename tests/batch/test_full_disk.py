@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 from tests.warm_python import warm_python
 
-from pcsr_lightning import pictures
+from pcsr_lightning import images
 from pcsr_lightning.batch.run import is_disk_full
+from pcsr_lightning.cli.upscale import main
 from pcsr_lightning.errors import PictureError
-from pcsr_lightning.upscale import main
 
 Door = Callable[..., tuple[int, str, str]]
 Fill = Callable[..., list[Path]]
 Files = Callable[[Path], dict[str, bytes]]
 LIMITED = """
 import resource, sys
-from pcsr_lightning.upscale import main
+from pcsr_lightning.cli.upscale import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 sys.exit(main(sys.argv[1:]))
 """
@@ -61,7 +61,7 @@ def test_a_full_disk_stops_the_run(
     # What is there is whole.
     assert sorted(files(tiny_disk / "out")) == [Path(one["output"]).name for one in done]
     for one in done:
-        assert pictures.read(one["output"]).rgb.shape == (3, 120, 120)
+        assert images.read(one["output"]).rgb.shape == (3, 120, 120)
     # The same command on a larger disk does the rest.
     shutil.copytree(tiny_disk / "out", tmp_path / "larger")
     code, out, _ = door(source, tmp_path / "larger", "--json")

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pcsr_lightning import pictures
+from pcsr_lightning import images
 from pcsr_lightning.batch import one_picture
-from pcsr_lightning.upscale import main
+from pcsr_lightning.cli.upscale import main
 
 Door = Callable[..., tuple[int, str, str]]
 Fill = Callable[..., list[Path]]
@@ -123,12 +123,12 @@ def test_names_formats_and_quality(door: Door, fill: Fill, files: Files, tmp_pat
 @pytest.mark.parametrize("name", ["png", "jpg", "jpeg", "webp", "tif", "bmp", "avif"])
 def test_every_format(door: Door, fill: Fill, files: Files, tmp_path: Path, name: str) -> None:
     suffix = {"jpeg": "jpg"}.get(name, name)
-    if f".{suffix}" not in pictures.SUFFIXES:
+    if f".{suffix}" not in images.SUFFIXES:
         pytest.skip(f"the picture library here does not write {name}")
     fill(tmp_path / "in", 1)
     assert door(tmp_path / "in", tmp_path / "out", "--format", name)[0] == 0
     assert list(files(tmp_path / "out")) == [f"000.{suffix}"]
-    assert pictures.read(tmp_path / f"out/000.{suffix}").rgb.shape == (3, 48, 40)
+    assert images.read(tmp_path / f"out/000.{suffix}").rgb.shape == (3, 48, 40)
 
 
 def test_class_maps_of_several(door: Door, fill: Fill, files: Files, tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_out_after_options(door: Door, fill: Fill, tmp_path: Path) -> None:
 def test_quiet_is_quiet(door: Door, tmp_path: Path) -> None:
     source = tmp_path / "in.png"
     half = torch.full((1, 6, 5), 0.5)
-    pictures.write(pictures.Picture(torch.rand(3, 6, 5), half, bits=16), source)
+    images.write(images.Picture(torch.rand(3, 6, 5), half, bits=16), source)
     _, _, err = door(source, tmp_path / "a.jpg")
     assert err.count("WARNING") == 2  # depth and transparency
     assert door(source, tmp_path / "b.jpg", "--quiet") == (0, "", "")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pcsr_lightning.upscale import main
+from pcsr_lightning.cli.upscale import main
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Files = Callable[[Path], dict[str, bytes]]

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 import pcsr_lightning
-from pcsr_lightning import inference, pictures
+from pcsr_lightning import images, inference
 from pcsr_lightning.batch.one_picture import Settings, enlarge_file
 from pcsr_lightning.batch.outputs import Job
+from pcsr_lightning.images import Picture
 from pcsr_lightning.inference import settling
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.pictures import Picture
 
 WIDTH, HEIGHTS = 60, (150, 400)
 LIMIT = 11_000
@@ -36,7 +36,7 @@ CASES = {
 SCRIPT = """
 import json, os, resource, sys
 from pcsr_lightning.inference import settling
-from pcsr_lightning.upscale import main
+from pcsr_lightning.cli.upscale import main
 import pcsr_lightning, torch
 folder, cases = sys.argv[1], json.loads(sys.argv[2])
 settling.EVIDENCE_BYTES = 0  # as for larger pictures
@@ -106,12 +106,12 @@ def written_at_once(
     model: PCSR, source: Path, target: Path, classes: Path, settings: Settings
 ) -> None:
     """The same by way of whole pictures in memory."""
-    picture = pictures.read(source)
+    picture = images.read(source)
     rgb, alpha = picture.rgb, picture.alpha
     size = settings.size_of((rgb.shape[1], rgb.shape[2]))
     if alpha is not None:
-        rgb = pictures.fill_under_alpha(rgb, alpha)
-        alpha = pictures.bicubic(alpha, size).clamp(0, 1)
+        rgb = images.fill_under_alpha(rgb, alpha)
+        alpha = images.bicubic(alpha, size).clamp(0, 1)
     result = inference.upscale(
         model,
         rgb[None],
@@ -121,9 +121,9 @@ def written_at_once(
         refine=settings.refine,
         bits=picture.bits,
     )
-    pictures.write(picture.enlarged(result.image[0], alpha), target)
+    images.write(picture.enlarged(result.image[0], alpha), target)
     image = result.image[0].float() / torch.iinfo(result.image.dtype).max
-    pictures.write(Picture(inference.class_map(image, result.assignment[0], 2)), classes)
+    images.write(Picture(inference.class_map(image, result.assignment[0], 2)), classes)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -140,7 +140,7 @@ def test_streamed_and_whole_results_are_the_same_files(
         rgb = torch.rand(1 if grey else 3, 31, 40, generator=generator).expand(3, 31, 40)
         alpha = alpha_of(kind, (31, 40), generator)
         source, target = tmp_path / "in.png", tmp_path / f"out{suffix}"
-        pictures.write(Picture(rgb, alpha, bits, grey, resolution=(10, 11)), source)
+        images.write(Picture(rgb, alpha, bits, grey, resolution=(10, 11)), source)
         settings, found = SETTINGS[(i + shift) % 3], []
         for way in ("rows", "whole"):
             classes = tmp_path / "classes.png"
@@ -156,7 +156,7 @@ def test_the_result_has_its_name_last(tmp_path: Path, monkeypatch: pytest.Monkey
     """Where it is, all of the job is done."""
     model = pcsr_lightning.load("fsrcnn-pcsr-x4")
     source, target, classes = (tmp_path / name for name in ("in.png", "out.png", "classes.png"))
-    pictures.write(Picture(torch.rand(3, 9, 8)), source)
+    images.write(Picture(torch.rand(3, 9, 8)), source)
     replaced: list[str] = []
     replace = Path.replace
 
@@ -176,7 +176,7 @@ def test_large_pictures_are_decided_by_counts(
     model = pcsr_lightning.load("fsrcnn-pcsr-x4")
     source, target = tmp_path / "in.png", tmp_path / "out.png"
     generator = torch.Generator().manual_seed(0)
-    pictures.write(Picture(torch.rand(3, 40, 50, generator=generator)), source)
+    images.write(Picture(torch.rand(3, 40, 50, generator=generator)), source)
     for settings in (Settings(4, adaptive=True), Settings(4, budget=0.6)):
         exact = enlarge_file(model, Job(source, target), settings)
         with monkeypatch.context() as patch:

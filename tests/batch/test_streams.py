@@ -14,7 +14,7 @@ import pytest
 from tests.warm_python import warm_python
 
 from pcsr_lightning.batch import one_picture
-from pcsr_lightning.upscale import main
+from pcsr_lightning.cli.upscale import main
 
 Door = Callable[..., tuple[int, str, str]]
 Fill = Callable[..., list[Path]]
@@ -102,7 +102,7 @@ def test_closed_streams_are_told_of(
 
 CLOSED = """
 import os, sys
-from pcsr_lightning.plain_door import guarded
+from pcsr_lightning.cli.command import guarded
 def task():
     with open(sys.argv[1], "w") as file:
         print("nobody reads this")

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from pcsr_lightning.batch.team import FabricTeam, Team, find_team
+from pcsr_lightning.distributed import Launch
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.launcher import Launch
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Fill = Callable[..., list[Path]]

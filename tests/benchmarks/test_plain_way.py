@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 import pcsr_lightning
+from pcsr_lightning.images import read_rgb8
 from pcsr_lightning.networks import PCSR, Original, QueryGrid
 from pcsr_lightning.networks.backbones.carn import Merge
-from pcsr_lightning.pictures import read_rgb8
 
 SAME_CLASSES = 0.9995
 CLOSE = 1e-4

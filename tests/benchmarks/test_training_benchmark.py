@@ -28,8 +28,8 @@ from pcsr_lightning.data.batches import StepBatches, TrainBatch
 from pcsr_lightning.data.sample_pictures import SAMPLE_FOLDER
 from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.stages import FreezeEarlierStages, LaterStage, Schedule, SRStage
-from pcsr_lightning.stages.start import make_stage, stage_network
+from pcsr_lightning.training import FreezeEarlierStages, LaterStage, Schedule, SRStage
+from pcsr_lightning.training.initialization import make_stage, stage_network
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 STAGES = [(b, s) for b in ("fsrcnn", "carn") for s in ("1", "2", "original")]

@@ -14,8 +14,8 @@ from torch import Tensor
 
 import pcsr_lightning
 from pcsr_lightning.app.loading import load_sample
+from pcsr_lightning.images import Picture, decode, encode, read
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.pictures import Picture, decode, encode, read
 
 pytestmark = pytest.mark.browser
 

@@ -20,7 +20,7 @@ from pcsr_lightning.data.crop_index import CropIndex
 from pcsr_lightning.data.degradation import Degradation, validation_pair
 from pcsr_lightning.data.picture_cache import PictureCache
 from pcsr_lightning.errors import DataError
-from pcsr_lightning.pictures import bicubic, list_pictures
+from pcsr_lightning.images import bicubic, list_pictures
 
 MARGIN = 8
 

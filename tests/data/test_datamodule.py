@@ -358,7 +358,7 @@ def test_the_sample_is_ready_to_train_on(tmp_path: Path) -> None:
 
 def test_every_sample_picture_has_its_licence() -> None:
     from pcsr_lightning.data import SAMPLE_FOLDER
-    from pcsr_lightning.pictures import list_pictures
+    from pcsr_lightning.images import list_pictures
 
     files = list_pictures(SAMPLE_FOLDER)
     text = (SAMPLE_FOLDER / "LICENCES.md").read_text()

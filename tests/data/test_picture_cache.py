@@ -13,7 +13,7 @@ import torch
 from pcsr_lightning.data import picture_cache
 from pcsr_lightning.data.picture_cache import PictureCache, default_cache_folder
 from pcsr_lightning.errors import DataError
-from pcsr_lightning.pictures import bicubic, list_pictures, read_rgb8
+from pcsr_lightning.images import bicubic, list_pictures, read_rgb8
 
 
 def leftovers(folder: Path) -> list[str]:

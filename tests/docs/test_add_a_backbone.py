@@ -10,9 +10,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from pcsr_lightning import train
+from pcsr_lightning.cli import train
+from pcsr_lightning.cli.upscale import main as upscale_main
 from pcsr_lightning.networks import BACKBONES
-from pcsr_lightning.upscale import main as upscale_main
 
 PAGE = "add-a-backbone.md"
 

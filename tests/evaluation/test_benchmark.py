@@ -11,9 +11,9 @@ from PIL import Image
 
 from pcsr_lightning.errors import ConfigError, DataError, PictureError
 from pcsr_lightning.evaluation import benchmark
+from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import Routing, upscale
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.pictures import bicubic
 
 
 def psnr_by_hand(sr: torch.Tensor, hr: torch.Tensor) -> float:

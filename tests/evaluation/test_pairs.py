@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pcsr_lightning.errors import ConfigError, PictureError
 from pcsr_lightning.evaluation import Protocol, make_pair, scale_pair, shaved_border
-from pcsr_lightning.pictures import bicubic
+from pcsr_lightning.images import bicubic
 
 
 def noise(h: int, w: int) -> torch.Tensor:

@@ -163,7 +163,7 @@ def test_a_single_run_that_fails_is_marked(files: Path, tmp_path: Path, records:
     bad.mkdir(parents=True)
     command = (
         "import os, sys; os.environ['WANDB_MODE'] = 'offline'\n"
-        "from pcsr_lightning.evaluate import main\n"
+        "from pcsr_lightning.cli.evaluate import main\n"
         f"sys.argv = ['evaluate', 'model={files}/m2.safetensors', 'data.root={files}/Test2K',\n"
         "            'threads=1', 'output=plain']\n"
         "main()\n"

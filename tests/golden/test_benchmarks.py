@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from pcsr_lightning.evaluation import Protocol, benchmark, make_pair, psnr, shaved_border
+from pcsr_lightning.images import list_pictures, read_rgb8
 from pcsr_lightning.inference import Analysis, Routing
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.pictures import list_pictures, read_rgb8
 
 X4 = (4.0, 4.0)
 KS = ["-1.0", "0.0", "0.5", "1.0", "2.0"]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from pcsr_lightning.images import bicubic, read_rgb8
 from pcsr_lightning.inference import upscale
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.pictures import bicubic, read_rgb8
 
 # At x2.5 the backbone and the light upsampler alone cost more than 0.6.
 CASES: list[tuple[float, dict[str, Any]]] = [

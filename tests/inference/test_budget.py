@@ -12,6 +12,7 @@ from torch import Tensor
 import pcsr_lightning
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.images import bicubic, read
 from pcsr_lightning.inference import (
     Analysis,
     Routing,
@@ -20,7 +21,6 @@ from pcsr_lightning.inference import (
     upscale,
 )
 from pcsr_lightning.networks import PCSR, build_network, default_config
-from pcsr_lightning.pictures import bicubic, read
 
 MakeNetwork = Callable[..., PCSR]
 BUDGETS = (0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 0.9, 0.97, 0.999, 1.0)

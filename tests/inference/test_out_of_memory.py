@@ -20,8 +20,8 @@ from pcsr_lightning.inference import UpscaleResult, upscale
 from pcsr_lightning.inference.analysis import Output
 from pcsr_lightning.inference.branches import AnyScale, WholeScale
 from pcsr_lightning.inference.engine import is_out_of_memory
-from pcsr_lightning.inference.row_stream import RowStream
 from pcsr_lightning.networks import PCSR
+from pcsr_lightning.streaming.stream import RowStream
 
 MakeNetwork = Callable[..., PCSR]
 

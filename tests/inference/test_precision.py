@@ -15,10 +15,10 @@ from torch import Tensor
 import pcsr_lightning
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError, PCSRError
+from pcsr_lightning.images import bicubic, read_rgb8
 from pcsr_lightning.inference import Execution, fused, upscale
 from pcsr_lightning.inference.execution import has_bf16
 from pcsr_lightning.networks import PCSR, Original, build_network
-from pcsr_lightning.pictures import bicubic, read_rgb8
 
 MakeNetwork = Callable[..., PCSR]
 PRECISIONS = [

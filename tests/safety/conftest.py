@@ -19,8 +19,8 @@ import pytest
 import torch
 from tests.safety.hostile import HARM, SMALL
 
+from pcsr_lightning.cli.upscale import main
 from pcsr_lightning.networks import PCSR, build_network, default_config
-from pcsr_lightning.upscale import main
 from pcsr_lightning.weights import save
 
 ADDRESS_SPACE = 16 * 2**30

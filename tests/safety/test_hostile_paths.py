@@ -21,8 +21,8 @@ from tests.safety.hostile import (
     refused,
 )
 
+from pcsr_lightning.cli.upscale import main as upscale
 from pcsr_lightning.errors import ModelFileError
-from pcsr_lightning.upscale import main as upscale
 from pcsr_lightning.weights import load, load_model_file, read_checkpoint
 
 pytestmark = pytest.mark.usefixtures("nothing_happens")

@@ -15,7 +15,7 @@ import pytest
 import pyvips
 import torch
 from PIL import Image
-from tests.pictures.made_files import (
+from tests.images.made_files import (
     GAMMA,
     IPTC,
     PHOTOSHOP,

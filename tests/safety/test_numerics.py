@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from pcsr_lightning.cli.upscale import main
 from pcsr_lightning.errors import ConfigError, PCSRError
+from pcsr_lightning.images import read
 from pcsr_lightning.inference import output_size, upscale
 from pcsr_lightning.networks import PCSR, build_network, default_config
-from pcsr_lightning.pictures import read
-from pcsr_lightning.upscale import main
 from pcsr_lightning.weights import load, save
 
 SIZES = [(1, 1), (1, 7), (7, 1), (1, 40), (3, 5), (2, 2)]

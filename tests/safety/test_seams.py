@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from pcsr_lightning.data import SAMPLE_FOLDER
+from pcsr_lightning.images import read_rgb8
 from pcsr_lightning.inference import upscale
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.pictures import read_rgb8
 from pcsr_lightning.weights import list_models, load
 
 CASES = 100

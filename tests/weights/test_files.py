@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ModelFileError
+from pcsr_lightning.images import read_rgb8
 from pcsr_lightning.inference import upscale
 from pcsr_lightning.networks import PCSR, build_network, default_config
-from pcsr_lightning.pictures import read_rgb8
 from pcsr_lightning.weights import (
     RunRecord,
     find_model,

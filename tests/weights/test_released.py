@@ -117,7 +117,7 @@ ROUTED = [
 @pytest.fixture(scope="module")
 def sea_13hw(shared: Path) -> Tensor:
     """A sea with rocks below a clear sky, small enough that every rock has detail."""
-    photograph = pcsr_lightning.pictures.read(shared / "images/large/morning-at-sea.jpg").rgb
+    photograph = pcsr_lightning.images.read(shared / "images/large/morning-at-sea.jpg").rgb
     return torch.nn.functional.avg_pool2d(photograph, 24)[None]
 
 

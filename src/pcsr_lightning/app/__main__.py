@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pcsr_lightning.batch.values import whole_number
+from pcsr_lightning.cli.command import ending_at_once, guarded, stop_if_told
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.plain_door import ending_at_once, guarded, stop_if_told
 
 HOST, PORT = "127.0.0.1", 7860
 PORTS_TRIED = 20

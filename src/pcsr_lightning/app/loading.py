@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import PictureError
+from pcsr_lightning.images import Picture, bicubic, decode, fill_under_alpha, read_rgb8
+from pcsr_lightning.images.protocol import eight_bit
 from pcsr_lightning.inference import output_size
-from pcsr_lightning.pictures import Picture, bicubic, decode, fill_under_alpha, read_rgb8
-from pcsr_lightning.pictures.protocol import eight_bit
 
 SAMPLES = {
     "coffee": "Coffee",

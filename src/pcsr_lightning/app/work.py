@@ -20,11 +20,11 @@ from pcsr_lightning.app.loading import result_size
 from pcsr_lightning.app.measure import Meter
 from pcsr_lightning.app.session import FirstRun, Heavy, Run, Session, Ticket
 from pcsr_lightning.errors import ConfigError, PCSRError
+from pcsr_lightning.images import bicubic, write
+from pcsr_lightning.images.protocol import eight_bit, shave
 from pcsr_lightning.inference import Routing, class_colours
 from pcsr_lightning.inference.rerouting import Rerouter
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.pictures import bicubic, write
-from pcsr_lightning.pictures.protocol import eight_bit, shave
 from pcsr_lightning.weights import load
 
 LONGEST_NAME = 60

@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
-from pcsr_lightning.plain_door import uninterrupted
+from pcsr_lightning.cli.command import uninterrupted
 
 try:
     import fcntl

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pcsr_lightning import pictures, weights
+from pcsr_lightning import images, weights
 from pcsr_lightning.batch.inputs import STREAM, Inputs, find_inputs
 from pcsr_lightning.batch.one_picture import Settings, rehearse
 from pcsr_lightning.batch.outputs import Job, Wishes, plan_jobs
@@ -21,9 +21,9 @@ from pcsr_lightning.batch.report import Reporter, Tally
 from pcsr_lightning.batch.run import Batch
 from pcsr_lightning.batch.sizes import check_scale
 from pcsr_lightning.batch.team import Team, find_team
+from pcsr_lightning.cli.command import FAILED
 from pcsr_lightning.errors import ConfigError, PCSRError
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.plain_door import FAILED
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,14 @@ def _load(args: argparse.Namespace, team: Team) -> tuple[PCSR | Original, Settin
         max_memory=args.max_memory,
         format=None if args.format is None else f".{args.format}",
         quality=args.quality,
-        max_pixels=args.max_pixels or pictures.MAX_PIXELS,
+        max_pixels=args.max_pixels or images.MAX_PIXELS,
     )
     rehearse(model, settings)
     return model, settings
 
 
 def _plan(args: argparse.Namespace, settings: Settings) -> _Plan:
-    suffixes = pictures.SUFFIXES
+    suffixes = images.SUFFIXES
     if settings.format is not None and settings.format not in suffixes:
         raise ConfigError(
             f"--format {args.format}: the picture library here cannot write it; it can write "

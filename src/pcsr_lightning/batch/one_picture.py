@@ -16,16 +16,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pcsr_lightning import inference, pictures
+from pcsr_lightning import images, inference
 from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.outputs import FALLBACK, Job
 from pcsr_lightning.batch.sizes import WantedSize
 from pcsr_lightning.errors import PictureError
+from pcsr_lightning.images import MAX_PIXELS, Picture, TakesRows
+from pcsr_lightning.images.formats import HEAD_BYTES, recognise
 from pcsr_lightning.inference import PictureRows, PictureSink, RowsDone
 from pcsr_lightning.inference.engine import Progress
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.pictures import MAX_PIXELS, Picture, TakesRows
-from pcsr_lightning.pictures.formats import HEAD_BYTES, recognise
 
 _MOST_OF_A_PIXEL, _FEWEST_BYTES = 8, 2**26
 """Bytes read from a stream for each pixel that a picture may have (RGBA of 16 bits takes 8), and
@@ -107,11 +107,11 @@ def enlarge_file(
     """
     start = time.perf_counter()
     picture, own = _read(job.source, settings.max_pixels)
-    colour = pictures.ColourRows(picture)
+    colour = images.ColourRows(picture)
     size = settings.size_of(colour.size)
     suffix = settings.format or (own if job.target == STREAM else job.target.suffix)
-    pictures.check_writable(suffix if job.target == STREAM else job.target, size)
-    alpha = None if picture.alpha is None else pictures.EnlargedAlpha(picture.alpha, size)
+    images.check_writable(suffix if job.target == STREAM else job.target, size)
+    alpha = None if picture.alpha is None else images.EnlargedAlpha(picture.alpha, size)
     with (
         _result_file(picture, size, job, suffix, settings.quality) as put,
         _class_file(model, size, job.class_map) as put_classes,
@@ -135,11 +135,11 @@ def _result_file(
     picture: Picture, size: tuple[int, int], job: Job, suffix: str, quality: int | None
 ) -> AbstractContextManager[TakesRows]:
     """What takes the result's rows."""
-    facts = pictures.outline(picture, size)
+    facts = images.outline(picture, size)
     if job.target == STREAM:
-        return pictures.encoded_by_rows(facts, suffix, sys.stdout.buffer, quality)
+        return images.encoded_by_rows(facts, suffix, sys.stdout.buffer, quality)
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    return pictures.written_by_rows(facts, job.target, quality)
+    return images.written_by_rows(facts, job.target, quality)
 
 
 @contextmanager
@@ -152,8 +152,8 @@ def _class_file(
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     num_classes = model.num_classes if isinstance(model, PCSR) else 1
-    facts = pictures.outline(Picture(torch.zeros(3, 1, 1)), size)
-    with pictures.written_by_rows(facts, path) as put:
+    facts = images.outline(Picture(torch.zeros(3, 1, 1)), size)
+    with images.written_by_rows(facts, path) as put:
 
         def sink(rows_3nW: Tensor, class_nW: Tensor) -> None:
             image_3nW = rows_3nW.float() / torch.iinfo(rows_3nW.dtype).max
@@ -204,10 +204,10 @@ def _read(source: Path, max_pixels: int) -> tuple[Picture, str]:
     """A picture, and the suffix of a format to give it back in."""
     if source != STREAM:
         own = source.suffix.lower()
-        picture = pictures.read(source, max_pixels, True)
-        return picture, own if own in pictures.SUFFIXES else FALLBACK
+        picture = images.read(source, max_pixels, True)
+        return picture, own if own in images.SUFFIXES else FALLBACK
     data, own = _from_stdin(_FEWEST_BYTES + _MOST_OF_A_PIXEL * max_pixels)
-    return pictures.decode(data, max_pixels, whole=True), own
+    return images.decode(data, max_pixels, whole=True), own
 
 
 def _from_stdin(most: int) -> tuple[bytes, str]:

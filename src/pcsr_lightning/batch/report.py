@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.outputs import Job
-from pcsr_lightning.plain_door import in_one_line, one_line
+from pcsr_lightning.cli.command import in_one_line, one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

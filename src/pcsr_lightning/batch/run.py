@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
+from pcsr_lightning.atomic_io import remove_halves
 from pcsr_lightning.batch.claims import Claim, Taken, claim_file
 from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.one_picture import Settings, enlarge_file
 from pcsr_lightning.batch.outputs import Job, version
 from pcsr_lightning.batch.report import Reporter, Tally
 from pcsr_lightning.batch.team import Team
+from pcsr_lightning.cli.command import DONE, FAILED, stop_if_told, uninterrupted
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.inference.engine import Progress
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.plain_door import DONE, FAILED, stop_if_told, uninterrupted
-from pcsr_lightning.whole_files import remove_halves
 
 _log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
+from pcsr_lightning.cli.command import DONE, ending_at_once, killable
+from pcsr_lightning.distributed import Launch, launched
 from pcsr_lightning.errors import ConfigError, PCSRError
-from pcsr_lightning.launcher import Launch, launched
-from pcsr_lightning.plain_door import DONE, ending_at_once, killable
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

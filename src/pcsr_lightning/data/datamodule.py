@@ -23,7 +23,7 @@ from pcsr_lightning.data.crop_index import CropIndex
 from pcsr_lightning.data.degradation import Degradation, validation_pair
 from pcsr_lightning.data.picture_cache import SCALES, CachedPicture, PictureCache
 from pcsr_lightning.errors import ConfigError, DataError
-from pcsr_lightning.pictures import list_pictures
+from pcsr_lightning.images import list_pictures
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pcsr_lightning.data.batches import RawCrops, RawPicture, TrainBatch, ValPicture
 from pcsr_lightning.errors import DataError
-from pcsr_lightning.pictures import bicubic
+from pcsr_lightning.images import bicubic
 
 
 class Degradation:

@@ -21,7 +21,7 @@ from rich.progress import track
 from torch import Tensor
 
 from pcsr_lightning.errors import DataError, PictureError
-from pcsr_lightning.pictures import bicubic, read_rgb8
+from pcsr_lightning.images import bicubic, read_rgb8
 
 SCALES = (1.0, 0.9, 0.8, 0.7, 0.6)
 _VERSION = 1  # of the file format and of how pictures are decoded and shrunk

@@ -24,9 +24,9 @@ from pcsr_lightning.evaluation.pairs import (
 from pcsr_lightning.evaluation.patches import Layout, restore
 from pcsr_lightning.evaluation.processes import ALONE, Processes
 from pcsr_lightning.evaluation.reader import Reader, Skipped
+from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import Routing, UpscaleResult
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.pictures import bicubic
 
 WARM_UP = 32
 """Side in LR pixels of what is upscaled once, untimed, before the first picture."""

@@ -15,13 +15,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pcsr_lightning.distributed import outside_rank
 from pcsr_lightning.evaluation.figures import save_figure
 from pcsr_lightning.evaluation.plots import OurPoint, psnr_flops
 from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.evaluation.report import METRICS, decibels, print_table, routing_words, shares
 from pcsr_lightning.evaluation.wandb_report import WandbRuns, group_name, job_rows, log_overview
 from pcsr_lightning.inference import Routing
-from pcsr_lightning.launcher import outside_rank
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from pcsr_lightning.evaluation.pairs import Protocol
 from pcsr_lightning.evaluation.processes import ALONE, Processes
 from pcsr_lightning.evaluation.spawned import in_processes
 from pcsr_lightning.evaluation.sweep import Sweep, sweep
+from pcsr_lightning.images import Picture, write
 from pcsr_lightning.inference import Routing, UpscaleResult, class_map
 from pcsr_lightning.networks import PCSR, Original, import_backbone
-from pcsr_lightning.pictures import Picture, write
 from pcsr_lightning.weights import load
 
 T = TypeVar("T")

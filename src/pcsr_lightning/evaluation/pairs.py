@@ -13,8 +13,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError, PictureError
+from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import output_size
-from pcsr_lightning.pictures import bicubic
 
 PATCH, STEP = 32, 28
 """The patches of ClassSR and ARM: 32 LR pixels wide, one every 28."""

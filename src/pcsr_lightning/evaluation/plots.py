@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.figures import DPI, Box, Panel, side_by_side
 from pcsr_lightning.evaluation.published import PublishedPoint
+from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import class_map
-from pcsr_lightning.pictures import bicubic
 from pcsr_lightning.routing import difficulty, kmeans_thresholds
 from pcsr_lightning.routing.assign import BINS
 

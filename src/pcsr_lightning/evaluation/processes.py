@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed as dist
 
+from pcsr_lightning.distributed import launched
 from pcsr_lightning.errors import ConfigError, PCSRError
-from pcsr_lightning.launcher import launched
 
 T = TypeVar("T")
 

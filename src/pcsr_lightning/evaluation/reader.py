@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pcsr_lightning.errors import DataError, PictureError
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, make_pair
 from pcsr_lightning.evaluation.processes import ALONE, Processes
-from pcsr_lightning.pictures import list_pictures, read_rgb8
+from pcsr_lightning.images import list_pictures, read_rgb8
 
 _log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 import pcsr_lightning
+from pcsr_lightning.atomic_io import write_whole
 from pcsr_lightning.evaluation.benchmark import Benchmark, PictureScore, Score
 from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.inference import Routing
-from pcsr_lightning.whole_files import write_whole
 
 METRICS = "metrics.json"
 PLAIN_WIDTH = 1000

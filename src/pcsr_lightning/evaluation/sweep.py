@@ -15,9 +15,9 @@ from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_b
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.processes import ALONE, Processes
 from pcsr_lightning.evaluation.reader import Reader, Skipped
+from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import Routing
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.pictures import bicubic
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from pcsr_lightning.atomic_io import write_whole
 from pcsr_lightning.evaluation.figures import save_figure
 from pcsr_lightning.evaluation.plots import OurPoint, psnr_flops
 from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.evaluation.report import decibels, routing_words, shares, versions
 from pcsr_lightning.evaluation.sweep import Sweep, SweepPoint
-from pcsr_lightning.whole_files import write_whole
 
 SWEEP, FIGURE = "sweep.json", "psnr_flops.png"
 

@@ -19,8 +19,8 @@ from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.job import class_file, picture_file
 from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.evaluation.report import routing_words
+from pcsr_lightning.images import read_rgb8
 from pcsr_lightning.inference import Routing
-from pcsr_lightning.pictures import read_rgb8
 
 SHOWN, WIDEST = 16, 1024
 """How many pictures are shown, and pixels of a side of each, from its middle: runs stay small."""

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.input_rows import InputRows, as_input
-from pcsr_lightning.inference.row_graph import NotStreamable
-from pcsr_lightning.inference.row_plan import plan_rows
-from pcsr_lightning.inference.row_steps import RowPlan
-from pcsr_lightning.inference.row_stream import RowStream, stream_values
 from pcsr_lightning.networks import evaluating
+from pcsr_lightning.streaming.graph import NotStreamable
+from pcsr_lightning.streaming.plan import plan_rows
+from pcsr_lightning.streaming.steps import RowPlan
+from pcsr_lightning.streaming.stream import RowStream, stream_values
 
 _log = logging.getLogger(__name__)
 

@@ -20,13 +20,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pcsr_lightning.atomic_io import write_whole
+from pcsr_lightning.distributed import outside_rank
 from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.evaluation.gather import job_folders
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.report import METRICS, decibels, print_table, shares
-from pcsr_lightning.launcher import outside_rank
 from pcsr_lightning.weights import RECORD
-from pcsr_lightning.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from pcsr_lightning.evaluation.benchmark import score_pair
 from pcsr_lightning.evaluation.report import metrics, write_metrics
 from pcsr_lightning.inference import Routing
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.settings import typed
-from pcsr_lightning.stages.base import ValPicture
-from pcsr_lightning.train_settings import TrainSettings
+from pcsr_lightning.training.config import TrainSettings
+from pcsr_lightning.training.modules.base import ValPicture
+from pcsr_lightning.training.settings import typed
 from pcsr_lightning.weights import load
 
 

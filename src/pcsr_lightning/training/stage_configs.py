@@ -15,10 +15,10 @@ from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from pcsr_lightning.atomic_io import write_whole
+from pcsr_lightning.cli.hydra_command import in_one_line
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.hydra_door import in_one_line
-from pcsr_lightning.train_settings import TrainSettings
-from pcsr_lightning.whole_files import write_whole
+from pcsr_lightning.training.config import TrainSettings
 
 DECIDING = ("backbone", "stage", "data", "trainer")
 """Groups that say what comes out of a training."""

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from pcsr_lightning.atomic_io import write_whole
 from pcsr_lightning.errors import ConfigError, ModelFileError
 from pcsr_lightning.networks import PCSR, Original, UnknownBackboneError, build_network
 from pcsr_lightning.networks.hub import CONFIG_NAME, WEIGHTS_NAME, HubModel
@@ -29,7 +30,6 @@ from pcsr_lightning.weights.limits import (
 )
 from pcsr_lightning.weights.plain_pickles import read_plain
 from pcsr_lightning.weights.published import read_published
-from pcsr_lightning.whole_files import write_whole
 
 FORMAT = 1
 

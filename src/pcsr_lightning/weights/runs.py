@@ -7,7 +7,7 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pcsr_lightning.whole_files import write_whole
+from pcsr_lightning.atomic_io import write_whole
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The commands: they read the command line, call the library and report."""

@@ -1,0 +1,129 @@
+"""Runs a function as a Hydra command in which every mistake of the user's is one line on stderr."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import hydra
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.training.settings import conf_dir, one_line_errors
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def run_hydra_command(
+    task: Callable[[DictConfig], None], config_name: str, schema: type[Any] | None = None
+) -> None:
+    """Runs ``task`` on the config that ``sys.argv`` and ``conf/<config_name>.yaml`` compose.
+
+    A :class:`PCSRError` of the task, an unknown key, an unknown choice of a group, an override
+    that cannot be read or a run folder that cannot be made end the process with one line on
+    stderr and status 1; with ``debug=true`` or ``HYDRA_FULL_ERROR=1``, with the whole trace. Paths
+    of existing files and folders are taken literally, whatever characters they hold.
+
+    Args:
+        task: gets the composed config, which has a key ``debug``.
+        config_name: without ``.yaml``.
+        schema: the config's dataclass; its keys are suggested in place of an unknown one.
+    """
+    trace = os.environ.get(FULL_ERROR) == "1" or "debug=true" in [a.lower() for a in sys.argv[1:]]
+    sys.argv[1:] = [literal_path(argument) for argument in sys.argv[1:]]
+
+    @functools.wraps(task)  # Hydra names the job after the file that the task stands in
+    def guarded(cfg: DictConfig) -> None:
+        if not trace:
+            # Composition is over. What the task starts must not inherit the setting made below.
+            os.environ.pop(FULL_ERROR, None)
+        with one_line_errors(debug=trace):
+            task(cfg)
+
+    with one_line_errors(debug=trace):
+        before = os.environ.get(FULL_ERROR)
+        # Hydra prints errors of composition itself, on many lines, unless told to let them through.
+        os.environ[FULL_ERROR] = "1"
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(
+                guarded
+            )()
+        except (HydraException, OmegaConfBaseException, OSError) as error:
+            if trace:
+                raise
+            raise ConfigError(in_one_line(error, schema)) from None
+        finally:
+            os.environ.pop(FULL_ERROR, None)
+            if before is not None:
+                os.environ[FULL_ERROR] = before
+
+
+def literal_path(argument: str) -> str:
+    """``key=VALUE`` with the value quoted if it names an existing file or folder.
+
+    Unquoted, Hydra would stumble over ``=``, ``(`` and the like. A plain word or number stays as it
+    is: ``scale=4`` must not become a word because there is a folder called 4.
+    """
+    key, sign, value = argument.partition("=")
+    if not sign or key.startswith("-") or re.fullmatch(r"[\w.+-]*", value) or not _exists(value):
+        return argument
+    escaped = re.sub(r"(\\+)(?=$|')", r"\1\1", value).replace("'", r"\'")
+    return f"{key}='{escaped}'"
+
+
+def _exists(value: str) -> bool:
+    try:
+        return Path(value).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long, no such user, a null character
+        return False
+
+
+def in_one_line(error: Exception, schema: type[Any] | None = None) -> str:
+    """What Hydra says on several lines, without the hints that fit its own users alone."""
+    unknown = re.match(r"Could not (?:override|append to config|delete) .*?'([^']+)'", str(error))
+    if unknown:
+        key = str(unknown.group(1))
+        return f"{key}: there is no such setting{_suggestion(key, schema)}"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override!s}: cannot be read as KEY=VALUE; a value with special characters "
+            "needs quotes within quotes, such as 'data.root=\"my (pictures)\"'"
+        )
+    ambiguous = re.match(r"Ambiguous value for argument '(.*)'\n", str(error))
+    if ambiguous:
+        return (
+            f"{ambiguous.group(1)}: a value with a comma needs quotes within quotes, a list "
+            "brackets, and several runs --multirun"
+        )
+    text = str(error).split("Config search path:")[0].split("See https:")[0]
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _suggestion(key: str, schema: type[Any] | None) -> str:
+    if schema is None:
+        return ""
+    known = list(_flat_keys(schema))
+    if key in known:
+        return f" with what else was chosen (only some choices of {key.split('.')[0]} know it)"
+    inside = [k for k in known if k.startswith(f"{key}.")]
+    if inside:
+        return f", but a group of them: {', '.join(inside)}"
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+
+
+def _flat_keys(schema: type[Any], above: str = "") -> Iterator[str]:
+    for key, kind in get_type_hints(schema).items():
+        if is_dataclass(kind) and isinstance(kind, type):
+            yield from _flat_keys(kind, f"{above}{key}.")
+        else:
+            yield f"{above}{key}"

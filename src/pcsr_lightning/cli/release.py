@@ -1,0 +1,126 @@
+"""From pictures to a released model: ``python -m pcsr_lightning.release MODEL --train DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pcsr_lightning.cli.command import run_command
+
+_EXAMPLES = """\
+examples:
+  python -m pcsr_lightning.release fsrcnn-pcsr-x4 --train photos --valid more-photos
+  python -m pcsr_lightning.release carn-pcsr-x4 --train DIV2K/train --valid DIV2K/valid \\
+      --test Set5 Set14 --about-data about.md
+  python -m pcsr_lightning.release my-recipe.yaml --train photos -- data.val_limit=20 threads=2
+  python -m pcsr_lightning.release my-model --weights model.safetensors --made how.md --test Set5
+
+Words after -- go to every stage's training, see python -m pcsr_lightning.train --help.
+The same command goes on where it was stopped, whatever stopped it.
+
+exit codes: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 interrupted
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m pcsr_lightning.release",
+        usage="%(prog)s MODEL --train DIR [--valid DIR] [--test DIR ...] [options] [-- WORD ...]\n"
+        "       %(prog)s MODEL --weights FILE --made FILE.md [--test DIR ...] [options]",
+        description="Train a model stage by stage (or take one trained in another way), check it\n"
+        "on pictures unlike photographs, measure it, and write it with its card to\n"
+        "OUT/MODEL: MODEL.safetensors, MODEL.json, MODEL.md and its curves.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("model", metavar="MODEL", help="a recipe's name (conf/recipe), or a .yaml file")
+    p.add_argument("--train", metavar="DIR", type=Path, help="pictures to learn from")
+    p.add_argument(
+        "--weights", metavar="FILE", type=Path, help="a trained model: nothing is trained"
+    )
+    p.add_argument(
+        "--made", metavar="FILE", type=Path, help="with --weights: Markdown on how it was trained"
+    )
+    p.add_argument(
+        "--scales",
+        metavar="X",
+        type=float,
+        nargs="+",
+        default=[4.0],
+        help="with --weights: the scale it was trained for, or the lowest and the highest "
+        "(default: 4)",
+    )
+    p.add_argument(
+        "--valid",
+        metavar="DIR",
+        type=Path,
+        help="pictures to watch the training by (default: some of --train are held out)",
+    )
+    p.add_argument(
+        "--test",
+        metavar="DIR",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="what to report on",
+    )
+    p.add_argument(
+        "--out", type=Path, default=Path("outputs/release"), help="folder (default: %(default)s)"
+    )
+    p.add_argument(
+        "--about-data",
+        metavar="FILE",
+        type=Path,
+        help="Markdown for the card: what the pictures are and under which licences",
+    )
+    p.add_argument(
+        "--allow-unsound",
+        action="store_true",
+        help="write the model even if it breaks on pictures unlike photographs",
+    )
+    p.add_argument("--debug", action="store_true", help="show the whole trace of an error")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    own, words = given, []
+    if "--" in given:
+        own, words = given[: given.index("--")], given[given.index("--") + 1 :]
+    command_line = parser()
+    args = command_line.parse_args(own)
+    if (args.weights is None) == (args.train is None) or (args.weights is None) != (
+        args.made is None
+    ):
+        command_line.error("expected either --train DIR, or --weights FILE with --made FILE.md")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    command = shlex.join(["python", "-m", "pcsr_lightning.release", *given])
+    return run_command(lambda: _run(args, words, command), args.debug)
+
+
+def _run(args: argparse.Namespace, words: list[str], command: str) -> str:
+    # Heavy libraries are imported here: --help and wrong usage answer at once.
+    from pcsr_lightning.release import Recipe, Sources, release, release_weights
+
+    sources = Sources(args.train, args.valid, tuple(args.test), args.about_data)
+    if args.weights is not None:
+        written = release_weights(
+            args.model,
+            args.weights,
+            args.made,
+            args.scales,
+            sources,
+            args.out,
+            args.allow_unsound,
+        )
+        return "\n".join(str(path) for path in written)
+    written = release(
+        Recipe.read(args.model), sources, args.out, words, command, args.allow_unsound
+    )
+    return "\n".join(str(path) for path in written)

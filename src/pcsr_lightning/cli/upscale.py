@@ -1,0 +1,247 @@
+"""The door for pictures: ``python -m pcsr_lightning.upscale IN [OUT]``.
+
+The package's function ``pcsr_lightning.upscale(model, image, ...)`` has the same name. Importing
+this module hides the function behind it, so the module can be called and passes the call on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pcsr_lightning.batch import values
+from pcsr_lightning.batch.sizes import WantedSize
+from pcsr_lightning.cli.command import ending_at_once, guarded
+
+# Heavy libraries are imported inside functions: --help and wrong usage answer at once, and an
+# interrupt during the imports is met like any other.
+if TYPE_CHECKING:
+    pass
+
+_EXAMPLES = """\
+examples:
+  python -m pcsr_lightning.upscale photo.jpg                    makes photo_x4.jpg
+  python -m pcsr_lightning.upscale photo.jpg big.png --budget 50%
+  python -m pcsr_lightning.upscale photo.jpg big.png --scale 2.5 --adaptive --class-map classes.png
+  python -m pcsr_lightning.upscale photos/ large/ --size 3840x2160 --format webp --quality 90
+  python -m pcsr_lightning.upscale 'photos/**/*.png' large/ --suffix _x4
+  cat a.png | python -m pcsr_lightning.upscale - - --format png > b.png
+  torchrun --nproc-per-node 2 -m pcsr_lightning.upscale photos/ large/
+
+Results that exist are skipped, so the same command goes on where it was stopped. Any number of
+processes and machines may work on one folder. A file that cannot be read or written is passed
+over, and told of at the end.
+
+exit codes: 0 all done or there already, 1 an error (one line on stderr for each), 2 wrong usage,
+130 interrupted (Ctrl-C), 143 terminated (SIGTERM)
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m pcsr_lightning.upscale",
+        usage="%(prog)s IN [IN ...] [OUT] [options]",
+        description="Enlarge pictures. Every pixel is sent to an upsampler that fits its\n"
+        "difficulty, so that plain areas cost little.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument(
+        "words",
+        metavar="IN [OUT]",
+        nargs="+",
+        help="IN: a picture, a folder (its tree is kept), a quoted pattern such as 'a/**/*.png', "
+        "or - for standard input. OUT, the last of several words: a file for one picture (its "
+        "suffix chooses the format), a folder for more, made if missing (a new one for one "
+        "picture ends in /), or - for standard output. Without OUT, beside the input, "
+        "with _x4 added to its name",
+    )
+    p.add_argument("-o", "--out", metavar="OUT", help="OUT, so that all words are inputs")
+    _add_size(p)
+    _add_files(p)
+    _add_work(p)
+    _add_telling(p)
+    return p
+
+
+def _add_size(p: argparse.ArgumentParser) -> None:
+    size = p.add_mutually_exclusive_group()
+    size.add_argument(
+        "--scale",
+        type=float,
+        help="how many times as wide and high, 1 to 16, whole or not (default: 4; an original "
+        "model's own)",
+    )
+    size.add_argument(
+        "--size",
+        metavar="WxH",
+        type=values.wanted_size,
+        help="the result's size, such as 3840x2160, 3840x or x2160; the picture's shape is kept, "
+        "and the box filled as far as it goes",
+    )
+    fit = p.add_mutually_exclusive_group()
+    fit.add_argument("--fit", action="store_true", help="with --size: keep the shape (the default)")
+    fit.add_argument(
+        "--exact", action="store_true", help="with --size: stretch to exactly that size"
+    )
+
+
+def _add_files(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--suffix",
+        metavar="TEXT",
+        help="added to the results' names, before the dot (default: nothing in an output folder, "
+        "_x4 or the like beside the inputs)",
+    )
+    p.add_argument(
+        "--format",
+        type=values.format_name,
+        metavar="|".join(values.FORMATS),
+        help="of the results (default: the input's own where it can be written, else png)",
+    )
+    p.add_argument(
+        "--quality",
+        type=values.quality,
+        metavar="N",
+        help="1 to 100, for formats that lose something",
+    )
+    p.add_argument("--overwrite", action="store_true", help="make again what exists")
+    p.add_argument(
+        "--class-map",
+        metavar="FILE",
+        type=Path,
+        help="also write a picture of each pixel's class, red (heaviest) to blue (lightest); for "
+        "several pictures, a folder",
+    )
+
+
+def _add_work(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--model",
+        metavar="NAME_OR_FILE",
+        help="a released model's name, a .safetensors, .ckpt or published .pth file, or a "
+        "training's run folder (default: the released model)",
+    )
+    p.add_argument(
+        "--backbone",
+        metavar="PACKAGE.CLASS",
+        action="append",
+        default=[],
+        help="import a backbone of your own that the model was trained with (may be repeated)",
+    )
+    choice = p.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--k",
+        type=float,
+        default=0.0,
+        help="more (k < 0) or fewer (k > 0) pixels to the heavy upsamplers (default: 0)",
+    )
+    choice.add_argument(
+        "--adaptive", action="store_true", help="let the picture's own statistics decide"
+    )
+    choice.add_argument(
+        "--only-class",
+        metavar="J",
+        type=values.class_number,
+        help="send every pixel to one upsampler; 0 is the heaviest",
+    )
+    choice.add_argument(
+        "--budget",
+        metavar="SHARE",
+        type=values.share,
+        help="spend at most this share (such as .5 or 50%%) of what the heaviest upsampler would "
+        "take on every pixel, on the hardest pixels first",
+    )
+    p.add_argument(
+        "--cost",
+        choices=["softmax", "proportional"],
+        default="softmax",
+        help="how FLOPs weigh in the choice by k or budget; proportional is the published code's "
+        "way (default: softmax)",
+    )
+    p.add_argument(
+        "--refine",
+        action=argparse.BooleanOptionalAction,
+        help="smooth the seams between upsamplers (default: from scale 4 up)",
+    )
+    p.add_argument(
+        "--precision",
+        choices=["fp32", "bf16"],
+        default="fp32",
+        help="bf16 is about twice as fast where the processor multiplies such numbers, for a few "
+        "thousandths of a dB (default: fp32)",
+    )
+    p.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        type=values.byte_count,
+        help="what may be in work at a time beside the pictures themselves, such as 200M or 1G "
+        "(default: what is fastest)",
+    )
+    p.add_argument(
+        "--max-pixels",
+        metavar="N",
+        type=values.count,
+        help="refuse to read pictures with more pixels, before memory is taken for them "
+        "(default: 268435456)",
+    )
+    p.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
+    p.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
+
+
+def _add_telling(p: argparse.ArgumentParser) -> None:
+    telling = p.add_mutually_exclusive_group()
+    telling.add_argument(
+        "--json",
+        action="store_true",
+        help="a JSON object a picture on stdout, one a line, and one at the end that sums up",
+    )
+    telling.add_argument("--quiet", action="store_true", help="tell of nothing but errors")
+    p.add_argument("--debug", action="store_true", help="show the whole trace of an error")
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's values, with ``inputs`` and ``out`` told apart; ends on wrong usage."""
+    p = parser()
+    args = p.parse_intermixed_args(argv)  # OUT may come after options
+    args.inputs = list(args.words)
+    if args.out is None and len(args.inputs) > 1:
+        args.out = args.inputs.pop()
+    if "" in (*args.inputs, args.out):
+        p.error("an empty name; is a variable unset?")
+    if args.size is None and (args.exact or args.fit):
+        p.error("--fit and --exact go with --size")
+    if args.exact:
+        if None in (args.size.width, args.size.height):
+            p.error("--exact needs a --size with both width and height, such as 3840x2160")
+        args.size = WantedSize(args.size.width, args.size.height, exact=True)
+    # Python has None for what was closed before it began.
+    if args.inputs == ["-"] and sys.stdin is None:
+        p.error("standard input is closed")
+    if args.inputs == ["-"] and sys.stdin.isatty():
+        p.error("nothing is sent to standard input; try: cat a.png | ... or < a.png")
+    to_stdout = args.out == "-" or (args.out is None and args.inputs == ["-"])
+    if to_stdout and args.json:
+        p.error("--json writes to standard output, which takes the picture here")
+    if (to_stdout or args.json) and sys.stdout is None:
+        p.error("standard output is closed")
+    if to_stdout and sys.stdout.isatty():
+        p.error("a picture is not for a terminal: send it on (> file), or name an output file")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    args = parse(argv)
+
+    def task() -> int:
+        # Whatever the run needs, while nothing is under way that an interrupt could leave half.
+        with ending_at_once():
+            from pcsr_lightning.batch import command
+        return command.run(args)
+
+    return guarded(task, args.debug)

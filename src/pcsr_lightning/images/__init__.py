@@ -1,0 +1,42 @@
+"""Picture files in and out, and MATLAB-style bicubic resizing."""
+
+from pcsr_lightning.images.alpha import ColourRows, EnlargedAlpha, fill_under_alpha
+from pcsr_lightning.images.bicubic import bicubic
+from pcsr_lightning.images.formats import SUFFIXES, check_writable
+from pcsr_lightning.images.picture import Picture
+from pcsr_lightning.images.picture_files import (
+    decode,
+    encode,
+    list_pictures,
+    read,
+    read_rgb8,
+    write,
+)
+from pcsr_lightning.images.reading import MAX_PIXELS
+from pcsr_lightning.images.streaming import (
+    TakesRows,
+    encoded_by_rows,
+    outline,
+    written_by_rows,
+)
+
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "ColourRows",
+    "EnlargedAlpha",
+    "Picture",
+    "TakesRows",
+    "bicubic",
+    "check_writable",
+    "decode",
+    "encode",
+    "encoded_by_rows",
+    "fill_under_alpha",
+    "list_pictures",
+    "outline",
+    "read",
+    "read_rgb8",
+    "write",
+    "written_by_rows",
+]

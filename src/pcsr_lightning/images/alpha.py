@@ -1,0 +1,176 @@
+"""Colour and transparency of a picture, a few rows at a time.
+
+The colour under transparent pixels is replaced, so that enlarging draws no foreign colour into the
+edges. Rows come out the same however a picture is cut.
+
+Shapes: `rgb` is (3, h, w), `alpha` (1, h, w); `weight_1hw` tells how much a pixel's colour is
+known, sums are of colours times their weights. H W HR size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pcsr_lightning.images.bicubic import bicubic_rows
+from pcsr_lightning.images.picture import Picture, floats
+
+_RINGS = 4  # filled exactly from their neighbours; what lies farther off only has to be smooth
+_STRIP_PIXELS = 2**20  # looked at together; what is worked out on the way takes 40 bytes for each
+
+
+def fill_under_alpha(rgb: Tensor, alpha: Tensor) -> Tensor:
+    """Gives fully transparent pixels the colour of the visible ones near them.
+
+    Their own colour is arbitrary, often black or white. A network or a bicubic filter would mix it
+    into the half transparent edge, where it shows as a halo.
+
+    Args:
+        rgb: float (3, h, w).
+        alpha: float (1, h, w), not premultiplied; any device, that of `rgb`.
+
+    Returns:
+        (3, h, w): `rgb` itself when no pixel is fully transparent or none is visible; otherwise a
+        new tensor, equal to `rgb` wherever alpha is above 0.
+    """
+    colour = ColourRows(Picture(rgb, alpha), rgb.shape[1])
+    return colour.rows(0, rgb.shape[1]) if colour.filled else rgb
+
+
+class ColourRows:
+    """A picture's colour as floating point, filled under its alpha, made when it is asked for.
+
+    Besides the picture, 3 bytes a pixel are kept where there is something to fill, else nothing.
+
+    Args:
+        picture: its pixels may be whole numbers.
+        strip: rows to look at together; by their number of pixels if not given.
+
+    Attributes:
+        size: (h, w).
+        filled: whether there is something to fill, see :func:`fill_under_alpha`.
+    """
+
+    def __init__(self, picture: Picture, strip: int | None = None) -> None:
+        self._rgb, self._alpha = picture.rgb, picture.alpha
+        self.size = int(picture.rgb.shape[1]), int(picture.rgb.shape[2])
+        rows = _STRIP_PIXELS // self.size[1] if strip is None else strip
+        self._strip = 2 * max(1, (rows + 1) // 2)  # even, so that pairs of rows stay together
+        self.filled = self._alpha is not None and self._has_hidden(self._alpha)
+        self._coarse = self._make_coarse() if self.filled else None
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        """Rows `top` to `bottom` of the colour: float32 (3, n, w) in [0, 1]."""
+        if not self.filled:
+            return floats(self._rgb[:, top:bottom])
+        colour, weight_1nw = self._near_filled(top, bottom)
+        if self._coarse is None:
+            return colour
+        above = top // 2
+        coarse = self._coarse[:, above : (bottom + 1) // 2]
+        fine = _doubled(coarse)[:, top - 2 * above :, : self.size[1]][:, : bottom - top]
+        return torch.where(weight_1nw > 0, colour, fine)
+
+    def _has_hidden(self, alpha_1hw: Tensor) -> bool:
+        """Whether some pixels, but not all, are fully transparent."""
+        hidden = seen = False
+        for rows in self._strips():
+            hidden_1nw = floats(alpha_1hw[:, rows]) <= 0
+            hidden = hidden or bool(hidden_1nw.any())
+            seen = seen or not bool(hidden_1nw.all())
+        return hidden and seen
+
+    def _near_filled(self, top: int, bottom: int) -> tuple[Tensor, Tensor]:
+        """Rows filled as far as the rings go, and how much of them is known."""
+        assert self._alpha is not None
+        first, last = max(0, top - _RINGS), min(self.size[0], bottom + _RINGS)
+        colour = floats(self._rgb[:, first:last]).clone(memory_format=torch.contiguous_format)
+        weight_1nw = floats(self._alpha[:, first:last]).to(colour.dtype).clamp(0, 1)
+        for _ in range(_RINGS):
+            if not _fill_ring(colour, weight_1nw):
+                break
+        inner = slice(top - first, bottom - first)
+        return colour[:, inner], weight_1nw[:, inner]
+
+    def _make_coarse(self) -> Tensor | None:
+        """The colour at half the size, known everywhere; `None` if rings alone fill the picture."""
+        known, sums, weights = True, [], []
+        for rows in self._strips():
+            colour, weight_1nw = self._near_filled(rows.start, rows.stop)
+            known = known and bool((weight_1nw > 0).all())
+            coarse_sum, coarse_weight = _halved(colour, weight_1nw)
+            sums.append(coarse_sum)
+            weights.append(coarse_weight)
+        if known:
+            return None
+        return _pulled(torch.cat(sums, dim=1), torch.cat(weights, dim=1))
+
+    def _strips(self) -> list[slice]:
+        h = self.size[0]
+        return [slice(top, min(h, top + self._strip)) for top in range(0, h, self._strip)]
+
+
+class EnlargedAlpha:
+    """The bicubic enlargement of a transparency, any rows of it, however it is cut.
+
+    Args:
+        alpha_1hw: as in `Picture`, whole numbers too.
+        size: (H, W).
+    """
+
+    def __init__(self, alpha_1hw: Tensor, size: tuple[int, int]) -> None:
+        self._alpha, self._size = alpha_1hw, size
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        """Rows `top` to `bottom`: float32 (1, n, W) in [0, 1]."""
+        return bicubic_rows(self._alpha, self._size, top, bottom, floats).clamp_(0, 1)
+
+
+def _fill_ring(colour: Tensor, weight_1hw: Tensor) -> bool:
+    """Fills, in place, the unknown pixels that touch known ones. Whether there were any."""
+    known = weight_1hw[0] > 0
+    near = known.clone()
+    near[1:] |= known[:-1]
+    near[:-1] |= known[1:]
+    across = near.clone()
+    near[:, 1:] |= across[:, :-1]
+    near[:, :-1] |= across[:, 1:]
+    y, x = torch.nonzero(near & ~known, as_tuple=True)
+    if len(y) == 0:
+        return False
+    h, w = known.shape
+    colour_sum, weight_sum = colour.new_zeros(3, len(y)), colour.new_zeros(1, len(y))
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            at = (slice(None), (y + dy).clamp(0, h - 1), (x + dx).clamp(0, w - 1))
+            weight = weight_1hw[at]
+            colour_sum += colour[at] * weight
+            weight_sum += weight
+    colour[:, y, x] = colour_sum / weight_sum
+    # A ring counts as much as its neighbours did, and no less than can be told from nothing.
+    weight_1hw[:, y, x] = (weight_sum / 9).clamp_min(1e-6)
+    return True
+
+
+def _pulled(colour_sum: Tensor, weight_1hw: Tensor) -> Tensor:
+    """Colour everywhere: where it is unknown, that of ever coarser means."""
+    colour = colour_sum / torch.where(weight_1hw > 0, weight_1hw, 1)
+    known_1hw = weight_1hw > 0
+    if bool(known_1hw.all()):
+        return colour
+    h, w = weight_1hw.shape[-2:]
+    coarse = _pulled(*_halved(colour, weight_1hw))
+    return torch.where(known_1hw, colour, _doubled(coarse)[:, :h, :w])
+
+
+def _halved(colour: Tensor, weight_1hw: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of colour times weight, and of weight, over 2 x 2 pixels."""
+    both = (colour * weight_1hw, weight_1hw)
+    coarse_sum, coarse_weight = (F.avg_pool2d(x[None], 2, 2, ceil_mode=True)[0] for x in both)
+    return coarse_sum, coarse_weight
+
+
+def _doubled(coarse: Tensor) -> Tensor:
+    """Each pixel as 2 x 2."""
+    return F.interpolate(coarse[None], scale_factor=2)[0]

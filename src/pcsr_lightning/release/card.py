@@ -1,0 +1,186 @@
+"""The model card: what a model is, what made it, what it is worth and where it fails."""
+
+from __future__ import annotations
+
+import csv
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from pcsr_lightning.evaluation.report import decibels
+from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.release.measure import Measured
+from pcsr_lightning.release.robustness import Robustness
+from pcsr_lightning.release.run_stages import StageRun
+
+WIDTH = 100
+CURVE_POINTS = 8
+"""Validations told of each stage, spread over its length."""
+LIMITS = (
+    "Made for clean pictures shrunk by bicubic interpolation: it sharpens compression artefacts "
+    "and noise rather than removing them. It invents no texture: what was lost stays smooth."
+)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a card tells.
+
+    Attributes:
+        name: the model's.
+        model: the trained network.
+        scales: it was trained for.
+        made: Markdown: how it was trained, and the command that does it again.
+        about_data: what it was trained and validated on, with licences.
+        measured: on the test sets; may be empty.
+        robust: what synthetic pictures do to it.
+    """
+
+    name: str
+    model: PCSR | Original
+    scales: Sequence[float]
+    made: str
+    about_data: str
+    measured: Sequence[Measured]
+    robust: Sequence[Robustness]
+
+
+def write_card(card: ModelCard) -> str:
+    """The card as Markdown."""
+    parts = [
+        f"# {card.name}",
+        _fill(_what(card)),
+        "## Trained on",
+        card.about_data.strip(),
+        "## Schedule",
+        card.made.strip(),
+        *_tables(card),
+        "## Pictures unlike photographs",
+        *_robustness(card.robust),
+        "## Limits",
+        _fill(f"{LIMITS} {_trained_scales(card.scales)}"),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def schedule(runs: Sequence[StageRun], commit: str, seed: int, command: str) -> str:
+    """How stages were trained by one command, as Markdown.
+
+    Args:
+        runs: the stages, those of other recipes that it starts from included.
+        commit: of the code, or its version.
+        seed: of the training.
+        command: that makes it.
+    """
+    parts = [
+        _fill(
+            f"Seed {seed}, code of {commit}. Each stage with the words that set it, and "
+            "validation PSNR (RGB, routed at k = 0 where there are classes) after so many steps:"
+        ),
+        "\n".join(_stage(run) for run in runs),
+        "One command makes it, and goes on where it was stopped:",
+        f"```\n{command}\n```",
+    ]
+    return "\n\n".join(parts)
+
+
+def _robustness(robust: Sequence[Robustness]) -> list[str]:
+    several = len({r.scale for r in robust}) > 1
+    lines = ["| picture | off by, of 255 | allowed | largest feature |", "|---|---|---|---|"]
+    for r in robust:
+        features = "" if r.features is None else f"{r.features:.2f}"
+        at = f", x{r.scale}" if several else ""
+        lines.append(f"| {r.pattern}{at} | {r.off:.0f} | {r.allowed:.0f} | {features} |")
+    text = (
+        "Off by: the largest difference between an LR pixel and the mean of the result over its "
+        "area, at k = 0. Allowed: 50, or what the paper's own weights of the same backbone are off "
+        "by (60, or those of another backbone, where there are none). Largest feature: in those of "
+        "a photograph, at most 10."
+    )
+    return [_fill(text), "\n".join(lines)]
+
+
+def _what(card: ModelCard) -> str:
+    model, config = card.model, card.model.config()
+    args = {k: v for k, v in config["backbone"].items() if k not in ("name", "class")}
+    arguments = ", ".join(f"{k}={v}" for k, v in args.items())
+    backbone = f"{config['backbone']['name']} ({arguments})"
+    parameters = f"{sum(p.numel() for p in model.parameters()):,} parameters."
+    if isinstance(model, Original):
+        return (
+            f"The plain model that PCSR is compared with: {backbone} with its own upsampling "
+            f"tail for x{model.scale}. {parameters}"
+        )
+    widths = "; ".join("-".join(str(w) for w in hidden) for hidden in config["upsamplers"])
+    hidden = config["classifier"]
+    classifier = "-".join(str(w) for w in hidden) if hidden else "linear"
+    return (
+        f"PCSR with {model.num_classes} classes: backbone {backbone}, upsamplers {widths}, "
+        f"classifier {classifier}. {parameters}"
+    )
+
+
+def _trained_scales(scales: Sequence[float]) -> str:
+    if len(scales) == 1:
+        return f"Trained at x{scales[0]:g} only; other scales work, but were not trained for."
+    return f"Trained at scales from {scales[0]:g} to {scales[-1]:g}; beyond them it extrapolates."
+
+
+def _stage(run: StageRun) -> str:
+    words = " ".join(word for word in run.stage.words)
+    return f"- `{words}`\n  - {validation_words(learning_curve(run.folder))}"
+
+
+def learning_curve(folder: Path) -> list[tuple[int, float]]:
+    """``(steps done, validation PSNR in dB)`` of a run, over all its interruptions."""
+    curve: dict[int, float] = {}
+    for path in sorted(folder.glob("logs*/metrics.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row.get("val/psnr"):
+                    curve[int(row["step"]) + 1] = float(row["val/psnr"])
+    return sorted(curve.items())
+
+
+def validation_words(curve: Sequence[tuple[int, float]]) -> str:
+    """A learning curve in words, at no more than ``CURVE_POINTS`` places."""
+    if not curve:
+        return "no validation was logged"
+    last = len(curve) - 1
+    count = min(CURVE_POINTS, len(curve))
+    chosen = sorted({round(last * (n + 1) / count) for n in range(count)} | {last})
+    return ", ".join(f"{curve[n][1]:.2f} dB after {curve[n][0]:,}" for n in chosen)
+
+
+def _tables(card: ModelCard) -> list[str]:
+    if not card.measured:
+        return []
+    parts = [
+        "## Measured",
+        _fill(
+            "RGB PSNR by the tables' protocol, proportional cost, refinement from x4 up: "
+            "`python -m pcsr_lightning.evaluate model=NAME data.root=DIR protocol=published "
+            "routing.cost=proportional routing.k=K`. The test sets were used for this alone."
+        ),
+    ]
+    for (dataset, scale), rows in groupby(card.measured, lambda m: (m.dataset, m.scale)):
+        found = list(rows)
+        lines = [
+            f"| {dataset}, x{scale:g} | PSNR, dB | GMACs | GFLOPs (published count) | heaviest "
+            "class |",
+            "|---|---|---|---|---|",
+            f"| bicubic | {decibels(found[0].bicubic_psnr)} | | | |",
+        ]
+        lines += [
+            f"| {m.routing} | {decibels(m.psnr)} | {m.gmacs:.3f} | {m.gflops_published:.3f} "
+            f"| {100 * m.share[0]:.0f} % |"
+            for m in sorted(found, key=lambda m: m.gmacs)
+        ]
+        parts.append("\n".join(lines))
+    return parts
+
+
+def _fill(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,262 @@
+"""The whole way from pictures to a model with its card."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from omegaconf import OmegaConf
+
+import pcsr_lightning
+from pcsr_lightning.atomic_io import write_whole
+from pcsr_lightning.data import SAMPLE_FOLDER
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.evaluation import benchmark
+from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.release.card import ModelCard, learning_curve, schedule, write_card
+from pcsr_lightning.release.measure import Measured, draw_curve, measure
+from pcsr_lightning.release.recipe import Recipe
+from pcsr_lightning.release.robustness import check_robustness, robustness
+from pcsr_lightning.release.run_stages import run_stages
+from pcsr_lightning.weights import load, save
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The pictures of a release.
+
+    Attributes:
+        train: folder to learn from; ``None`` for a model that is trained already.
+        valid: folder to watch the training by; ``None`` holds some of ``train`` out.
+        test: folders to report on.
+        about_data: a Markdown file on what they are; ``None`` leaves that open.
+    """
+
+    train: Path | None
+    valid: Path | None = None
+    test: tuple[Path, ...] = ()
+    about_data: Path | None = None
+
+    def check(self) -> None:
+        """Looks for everything before hours are spent.
+
+        Raises:
+            ConfigError: names the first folder or file that is not there.
+        """
+        for folder in (self.train, self.valid, *self.test):
+            if folder is not None and not folder.is_dir():
+                raise ConfigError(f"{folder}: no such folder; name a folder of pictures")
+        if self.about_data is not None and not self.about_data.is_file():
+            raise ConfigError(f"{self.about_data}: no such file; name a Markdown file")
+
+    def words(self) -> list[str]:
+        """As words of the training command."""
+        found = ["data=folder", f"data.root={self.train}"]
+        return found if self.valid is None else [*found, f"data.val_root={self.valid}"]
+
+    def about(self) -> str:
+        """For the card."""
+        if self.about_data is not None:
+            return self.about_data.read_text(encoding="utf-8")
+        if self.train is None:
+            return "Not stated."
+        return f"The pictures in `{self.train.name}`. Their origin and licences were not stated."
+
+
+def release(
+    recipe: Recipe,
+    sources: Sources,
+    output: Path,
+    words: Sequence[str] = (),
+    command: str = "",
+    allow_unsound: bool = False,
+) -> list[Path]:
+    """Trains what is not trained yet, measures the model, and writes it with its card.
+
+    Args:
+        recipe: how.
+        sources: on what.
+        output: every model gets a folder below.
+        words: more words of the training command, for every stage.
+        command: for the card.
+        allow_unsound: write it even if it breaks on pictures unlike photographs; its card says so.
+
+    Returns:
+        The files: the weights, the architecture, the card, the measurements, and a curve for each
+        test set.
+
+    Raises:
+        PCSRError: a folder, a recipe, a setting or a training failed, or the model breaks on
+            pictures unlike photographs; the message says which.
+    """
+    sources.check()
+    runs = run_stages(recipe, [*sources.words(), *words], output)
+    settings = _settings(runs[-1].folder)
+    low, high = _scales(settings["data"]["scale"])
+    facts = {
+        "scales": [low] if low == high else [low, high],
+        "steps": {f"{r.folder.parent.name}/{r.stage.label}": _steps(r.folder) for r in runs},
+        "seed": settings["seed"],
+        "commit": code(),
+    }
+    made = schedule(runs, facts["commit"], facts["seed"], command)
+    validation = {run.stage.label: learning_curve(run.folder) for run in runs}
+    model = load(runs[-1].folder)
+    folder = output / recipe.name
+    return write_release(model, folder, facts, made, sources, validation, allow_unsound)
+
+
+def release_weights(
+    name: str,
+    weights: Path,
+    made: Path,
+    scales: Sequence[float],
+    sources: Sources,
+    output: Path,
+    allow_unsound: bool = False,
+) -> list[Path]:
+    """Measures a model that was trained in another way, and writes it with its card.
+
+    Args:
+        name: the model's.
+        weights: its file.
+        made: a Markdown file: how it was trained, word for word for the card.
+        scales: it was trained for: one, or the lowest and the highest.
+        sources: test sets, and what the card says of the data.
+        output: the model gets a folder below.
+        allow_unsound: as of :func:`release`.
+
+    Returns:
+        As :func:`release`.
+
+    Raises:
+        PCSRError: a file or folder cannot be used, or the model breaks on pictures unlike
+            photographs.
+    """
+    sources.check()
+    if not made.is_file():
+        raise ConfigError(f"{made}: no such file; name a Markdown file on how it was trained")
+    if len(scales) > 2 or list(scales) != sorted(scales) or not 1 <= scales[0] <= scales[-1] <= 16:
+        words = " ".join(f"{scale:g}" for scale in scales)
+        raise ConfigError(f"--scales {words}: expected one scale, or two rising ones, from 1 to 16")
+    facts = {"scales": list(scales)}
+    text = made.read_text(encoding="utf-8")
+    return write_release(
+        load(weights), output / name, facts, text, sources, allow_unsound=allow_unsound
+    )
+
+
+def write_release(
+    model: PCSR | Original,
+    folder: Path,
+    facts: dict[str, Any],
+    made: str,
+    sources: Sources,
+    validation: dict[str, Any] | None = None,
+    allow_unsound: bool = False,
+) -> list[Path]:
+    """Checks and measures a model, and writes weights, architecture, card and curves.
+
+    Args:
+        model: trained.
+        folder: its name is the model's.
+        facts: to keep beside the weights, ``scales`` among them.
+        made: Markdown for the card.
+        sources: of the test sets and of what is said of the data.
+        validation: learning curves to keep beside the measurements.
+        allow_unsound: as of :func:`release`.
+
+    Raises:
+        TrainingError: the model breaks on pictures unlike photographs.
+    """
+    name, scales = folder.name, facts["scales"]
+    tested = _tested(scales[0], scales[-1])
+    facts = {
+        "stage": "original" if isinstance(model, Original) else str(model.num_classes),
+        "backbone": model.backbone.name,
+        "num_classes": model.num_classes if isinstance(model, PCSR) else 1,
+        **facts,
+    }
+    # Half precision turns the class of a pixel here and there: the file is measured, not the run.
+    with TemporaryDirectory() as unchecked:
+        model = load(save(model, Path(unchecked) / name, half=True))
+    robust = robustness(model, tested)
+    if not allow_unsound:
+        check_robustness(robust, name)
+    measured = measure(model, sources.test, tested)
+    facts["golden"] = golden(model, scales[-1])
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = save(model, folder / name, facts, half=True)
+    card = ModelCard(name, model, scales, made, sources.about(), measured, robust)
+    files = [weights, weights.with_suffix(".json"), folder / f"{name}.md"]
+    write_whole(files[-1], write_card(card).encode())
+    files.append(folder / "measured.json")
+    rows = {
+        "measured": [asdict(m) for m in measured],
+        "robustness": [asdict(r) for r in robust],
+        "validation": validation or {},
+    }
+    write_whole(files[-1], (json.dumps(rows, indent=2) + "\n").encode())
+    return [*files, *_curves(measured, name, folder)]
+
+
+def golden(model: PCSR | Original, scale: float) -> dict[str, Any]:
+    """What anyone can check of the model: its mean on the photographs that ship for validation."""
+    mean = benchmark(model, SAMPLE_FOLDER / "valid", scale).mean
+    return {
+        "data": f"the shipped validation photographs, x{scale:g}, k = 0, whole pictures",
+        "psnr": round(mean.psnr, 4),
+        "heavy": round(mean.share[0], 4),
+    }
+
+
+def code() -> str:
+    """The commit of a checkout, else the version of the package."""
+    version = f"pcsr_lightning {pcsr_lightning.__version__}"
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    except OSError:  # no git
+        return version
+    return f"{version}, commit {found.stdout.strip()}" if found.returncode == 0 else version
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    """What Hydra composed for a run."""
+    path = run / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{path}: missing, though the stage is finished; train it again")
+    plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    assert isinstance(plain, dict)
+    # ${...} of Hydra's own cannot be resolved here, and nothing asked for below has any but these.
+    return {str(key): value for key, value in plain.items()}
+
+
+def _scales(scale: float | Sequence[float]) -> tuple[float, float]:
+    return (scale[0], scale[-1]) if isinstance(scale, Sequence) else (scale, scale)
+
+
+def _tested(low: float, high: float) -> list[float]:
+    return [high] if low == high else [float(s) for s in range(int(low), int(high) + 1)]
+
+
+def _steps(run: Path) -> int:
+    return int(json.loads((run / "run.json").read_text(encoding="utf-8"))["steps"])
+
+
+def _curves(measured: Sequence[Measured], name: str, folder: Path) -> list[Path]:
+    paths = []
+    for key in dict.fromkeys((m.dataset, m.scale) for m in measured):
+        found = [m for m in measured if (m.dataset, m.scale) == key]
+        if len(found) > 1:  # an original model is a single point
+            paths.append(folder / f"{key[0]}-x{key[1]:g}.png")
+            draw_curve(found, name, paths[-1])
+    return paths

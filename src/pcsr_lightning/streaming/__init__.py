@@ -1,0 +1,1 @@
+"""Any convolutional network, row by row in bounded memory; knows torch alone."""

@@ -1,0 +1,288 @@
+"""From a convolutional network to the steps of a row stream, by tracing it once.
+
+Whatever is made of convolutions, sums, concatenations, activations and pixel shuffles can be
+streamed without its author doing anything. Batch norm in evaluation is folded by whoever computes
+its weights from constants, since all that does not depend on the picture is computed here.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from pcsr_lightning.networks import evaluating
+from pcsr_lightning.streaming.graph import NotStreamable, RowGraph
+from pcsr_lightning.streaming.steps import (
+    Activation,
+    Convolve,
+    Mix,
+    Pointwise,
+    RowPlan,
+    Shuffle,
+    Windowed,
+)
+from pcsr_lightning.streaming.stream import RowStream
+
+_RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
+_ACTIVATIONS = (
+    nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.ELU, nn.Hardswish,
+    nn.Identity, nn.Dropout, nn.BatchNorm2d,
+)  # fmt: skip
+_POINTWISE = (F.leaky_relu, F.gelu, F.silu, torch.sigmoid, torch.tanh)
+_SUMS = (operator.add, operator.iadd, torch.add)
+_PRODUCTS = (operator.mul, torch.mul, operator.sub, torch.sub)
+
+
+def plan_rows(module: nn.Module, dtype: torch.dtype) -> RowPlan:
+    """Traces ``module``, which takes ``(1, C, h, w)``, in evaluation mode.
+
+    Args:
+        module: its weights are copied into ``dtype``; later changes to them are not seen.
+        dtype: of the arithmetic.
+
+    Raises:
+        NotStreamable: it does something that rows alone do not tell.
+    """
+    with evaluating(module), torch.no_grad():
+        try:
+            traced = fx.symbolic_trace(module)
+        except Exception as error:  # whatever a module's Python does with a symbol
+            raise NotStreamable(f"it cannot be traced ({type(error).__name__}: {error})") from error
+        plan = _Builder(traced, dtype).build()
+        _try(plan, module, dtype)
+        return plan
+
+
+def _try(plan: RowPlan, module: nn.Module, dtype: torch.dtype) -> None:
+    """A trace does not tell all: not hooks, and not that a value changes under a second name.
+
+    Raises:
+        NotStreamable: on a small picture the steps give something else than the network.
+    """
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return  # the network's operations would be taken for the caller's
+    weight = next(module.parameters(), torch.empty(0))
+    x_hw3 = torch.linspace(0, 40, 7 * 6 * 3, dtype=torch.float64).sin().view(7, 6, 3)
+    x_hw3 = x_hw3.to(weight.device)
+    expected_HWC = module(x_hw3.to(weight.dtype).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    stream = RowStream(plan, 6, 4, 3, dtype, weight.device)
+    pieces = [(x_hw3[:4], False), (x_hw3[4:], True)]
+    rows = [out.clone() for x, last in pieces for out in stream.push(x.to(dtype), last)]
+    tolerance = 1e-3 if dtype == weight.dtype == expected_HWC.dtype == torch.float32 else 0.1
+    error = (torch.cat(rows).float() - expected_HWC.float()).abs().max()
+    if not bool(error <= tolerance * expected_HWC.abs().max()):
+        raise NotStreamable("its rows differ from the whole: is a value changed in place?")
+
+
+class _Builder(RowGraph):
+    """Says for every node of a trace what its step is."""
+
+    def build(self) -> RowPlan:
+        for node in self.traced.graph.nodes:
+            if node.op == "placeholder":
+                if self.values:
+                    raise NotStreamable("it takes more than one input")
+                self.values[node] = self.new_value(1)
+            elif node.op == "output":
+                out = self.value(self.only(node.args[0]))
+                steps = self.needed(out)
+                if not steps:
+                    raise NotStreamable("it gives its input back")
+                return RowPlan(steps, steps[-1].channels, self.growth[out], self.reach(out))
+            elif not any(self.depends(n) for n in node.all_input_nodes):
+                self.constants[node] = self.evaluate(node)
+            else:
+                self._add(node)
+        raise NotStreamable("it gives nothing back")
+
+    # What a node is
+
+    def _add(self, node: fx.Node) -> None:
+        if not node.args:
+            raise NotStreamable(f"{node.target} is given its input by keyword")
+        if node.op == "call_module":
+            self._add_module(node, self.modules[str(node.target)])
+        elif node.op == "call_function":
+            self._add_function(node, node.target)
+        elif node.op == "call_method" and node.target in ("relu", "relu_"):
+            self._activate(node, self.only(node.args[0]), Activation(F.relu, is_relu=True))
+        elif node.op == "call_method" and node.target == "contiguous":
+            self.alias(node, self.only(node.args[0]))
+        else:
+            raise NotStreamable(f"it calls {node.target}")
+
+    def _add_module(self, node: fx.Node, module: nn.Module) -> None:
+        x = self.only(node.args[0])
+        if isinstance(module, nn.Conv2d):
+            if module.padding_mode != "zeros":
+                raise NotStreamable(f"a convolution pads with {module.padding_mode}")
+            self._convolve(
+                node, x, module.weight, module.bias,
+                module.stride, module.padding, module.dilation, module.groups,
+            )  # fmt: skip
+        elif isinstance(module, nn.ConvTranspose2d):
+            self._transpose(node, x, module)
+        elif isinstance(module, nn.PixelShuffle):
+            channels = self.channels_of(x) // module.upscale_factor**2
+            value = self.value(x)
+            self.emit(node, Shuffle((value,), -1, channels, growth=module.upscale_factor))
+        elif isinstance(module, nn.Identity | nn.Dropout):
+            self.alias(node, x)
+        elif isinstance(module, _ACTIVATIONS):
+            if isinstance(module, nn.BatchNorm2d) and not module.track_running_stats:
+                raise NotStreamable("a batch norm takes the picture's own statistics")
+            kept = _copy(module, self.dtype)
+            self._activate(node, x, Activation(kept, is_relu=isinstance(module, nn.ReLU)))
+        else:
+            raise NotStreamable(f"it has a {type(module).__name__}")
+
+    def _add_function(self, node: fx.Node, function: Any) -> None:
+        if function in (torch.cat, torch.concat):
+            parts, axis = node.args[0], node.args[1] if len(node.args) > 1 else 0
+            axis = node.kwargs.get("dim", axis)
+            if axis != 1 or not isinstance(parts, list | tuple):
+                raise NotStreamable("it concatenates something else than channels")
+            flat = [p for n in parts for p in self.parts.get(self.only(n), [self.only(n)])]
+            self.parts[node] = flat
+            self.channels[node] = sum(self.channels_of(p) for p in flat)
+        elif function in (F.conv2d, torch.conv2d):
+            self._functional_convolve(node)
+        elif function in _RELUS:
+            self._activate(node, self.only(node.args[0]), Activation(F.relu, is_relu=True))
+        elif function in _SUMS and not node.kwargs:
+            self._sum(node)
+        elif function in (*_POINTWISE, *_PRODUCTS):
+            self._pointwise(node, function)
+        else:
+            raise NotStreamable(f"it calls {getattr(function, '__name__', function)}")
+
+    def _functional_convolve(self, node: fx.Node) -> None:
+        names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+        given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+        x = self.only(given["input"])
+        weight, bias = self.constant(given["weight"]), self.constant(given.get("bias"))
+        if not isinstance(weight, Tensor):
+            raise NotStreamable("a convolution's weight depends on the picture")
+        stride, padding = given.get("stride", 1), given.get("padding", 0)
+        dilation, groups = given.get("dilation", 1), int(str(given.get("groups", 1)))
+        self._convolve(node, x, weight, bias, stride, padding, dilation, groups)
+
+    def _convolve(
+        self,
+        node: fx.Node,
+        x: fx.Node,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Any,
+        padding: Any,
+        dilation: Any,
+        groups: int,
+    ) -> None:
+        kernel = tuple(weight.shape[2:])
+        same = tuple(k // 2 for k in kernel)
+        keeps_size = all(k % 2 for k in kernel) and (padding == "same" or _pair(padding) == same)
+        if _pair(stride) != (1, 1) or _pair(dilation) != (1, 1) or not keeps_size:
+            raise NotStreamable("a convolution changes the size or is dilated")
+        weight = weight.detach().to(self.dtype)
+        bias = None if bias is None else bias.detach().to(self.dtype)
+        channels = len(weight)
+        self.channels[node] = channels
+        if kernel == (1, 1) and groups == 1:
+            parts = self.parts.get(x, [x])
+            widths = [self.channels_of(p) for p in parts]
+            weights = [w.t().contiguous() for w in torch.split(weight[:, :, 0, 0], widths, 1)]
+            inputs = tuple(self.value(p) for p in parts)
+            self.waiting[node] = Mix(inputs, -1, channels, weights_CN=weights, bias_N=bias)
+            return
+        step = Convolve((self.value(x),), -1, channels, halo=same[0], bias=bias, groups=groups)
+        step.weight = weight.contiguous(memory_format=torch.channels_last)
+        self.waiting[node] = step
+
+    def _transpose(self, node: fx.Node, x: fx.Node, module: nn.ConvTranspose2d) -> None:
+        s, k = module.stride[0], module.kernel_size[0]
+        sides = zip(module.kernel_size, _pair(module.padding), module.output_padding, strict=True)
+        exact = all(kernel - 2 * pad + more == s for kernel, pad, more in sides)
+        if module.stride != (s, s) or module.dilation != (1, 1) or not exact:
+            raise NotStreamable("a transposed convolution does not multiply the size exactly")
+        halo = -(-k // s)
+        self.channels[node] = module.out_channels
+        self.waiting[node] = Windowed(
+            (self.value(x),), -1, module.out_channels, halo, s, module=_copy(module, self.dtype)
+        )
+
+    def _sum(self, node: fx.Node) -> None:
+        if len(node.args) != 2 or not all(self.depends(a) for a in node.args):
+            self._pointwise(node, torch.add)
+            return
+        a, b = (self.only(n) for n in node.args)
+        for mixed, other in ((a, b), (b, a)):
+            step = self.waiting.get(mixed)
+            if (
+                isinstance(step, Mix)
+                and step.added is None
+                and step.activation is None
+                and len(mixed.users) == 1
+                and mixed is not other
+                and self.channels_of(mixed) == self.channels_of(other)
+            ):
+                step.added = self.value(other)
+                step.inputs = (*step.inputs, step.added)
+                self.waiting[node] = self.waiting.pop(mixed)
+                self.channels[node] = step.channels
+                return
+        self._pointwise(node, torch.add)
+
+    def _activate(self, node: fx.Node, x: fx.Node, activation: Activation) -> None:
+        step = self.waiting.get(x)
+        self.channels[node] = self.channels_of(x)
+        if step is not None and len(x.users) == 1 and step.activation is None:
+            step.activation = activation
+            self.waiting[node] = self.waiting.pop(x)
+            return
+        value = self.value(x)
+        self.emit(node, Pointwise((value,), -1, self.channels[node], function=activation.module))
+
+    def _pointwise(self, node: fx.Node, function: Callable[..., Tensor]) -> None:
+        """A function of tensors of one shape, and of numbers or per-channel constants."""
+        arguments: list[Any] = []
+        read: list[fx.Node] = []
+        most = 1
+        for argument in node.args:
+            if self.depends(argument):
+                read.append(self.only(argument))
+                arguments.append(None)
+            else:
+                constant = self.constant(argument)
+                if isinstance(constant, Tensor):
+                    if constant.dim() > 1 and max(constant.shape[-2:]) > 1:
+                        raise NotStreamable("it adds or multiplies a picture of constants")
+                    most = max(most, *constant.shape[-3:-2])
+                    constant = constant.detach().to(self.dtype)
+                arguments.append(constant)
+        keywords = {k: self.constant(v) for k, v in node.kwargs.items()}
+        self.channels[node] = self.channels_of(read[0])
+        if any(self.channels_of(n) != self.channels[node] for n in read) or (
+            most not in (1, self.channels[node])
+        ):
+            raise NotStreamable("it broadcasts channels")
+
+        def call(*x: Tensor) -> Tensor:
+            given = iter(x)
+            return function(*(next(given) if a is None else a for a in arguments), **keywords)
+
+        values = tuple(self.value(n) for n in read)
+        self.emit(node, Pointwise(values, -1, self.channels[node], function=call))
+
+
+def _pair(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) else tuple(value) if value != "same" else value
+
+
+def _copy(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    return copy.deepcopy(module).to(dtype).eval().requires_grad_(False)

@@ -1,0 +1,76 @@
+"""What the Hydra doors share: where ``conf/`` is, typed checking of a config, one-line errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from pcsr_lightning.errors import ConfigError, PCSRError
+
+Schema = TypeVar("Schema")
+
+
+def conf_dir() -> Path:
+    """The folder of Hydra configs: ``conf/`` of a checkout, or the copy inside the installed wheel.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "conf", package.parent.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise ConfigError(f"the configs are missing: no train.yaml in {package / 'conf'}; reinstall")
+
+
+def typed(cfg: DictConfig, schema: type[Schema]) -> Schema:
+    """``cfg`` as an instance of the dataclass ``schema``, with every key and type checked.
+
+    Raises:
+        ConfigError: names the first key that is unknown, missing or of the wrong type, what was
+            given and what was expected.
+    """
+    bare = OmegaConf.create(
+        {key: cfg._get_node(key) for key in cfg if str(key) != "hydra"}  # no interpolation yet
+    )
+    bare._set_parent(None)
+    missing = sorted(OmegaConf.missing_keys(bare))
+    if missing:
+        raise ConfigError(
+            f"{missing[0]} has no default: give it on the command line as {missing[0]}=VALUE"
+        )
+    try:
+        checked = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), bare))
+    except (ConfigKeyError, ConfigAttributeError) as error:
+        raise ConfigError(f"{error.full_key}: there is no such setting") from None
+    except OmegaConfBaseException as error:
+        reason = str(error.msg or error).splitlines()[0]
+        raise ConfigError(f"{error.full_key}: {reason}") from None
+    assert isinstance(checked, schema)
+    return checked
+
+
+@contextmanager
+def one_line_errors(debug: bool = False) -> Iterator[None]:
+    """Ends the process with one line on stderr for errors meant for the user, 130 for Ctrl-C.
+
+    With ``debug`` (or ``HYDRA_FULL_ERROR=1``) the trace is shown instead.
+    """
+    if debug or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        yield
+        return
+    try:
+        yield
+    except PCSRError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,376 @@
+"""``python -m pcsr_lightning.evaluate``: whole commands, and every way to get one wrong."""
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.warm_python import warm_python
+
+from pcsr_lightning.cli import evaluate
+from pcsr_lightning.cli.evaluate import model_name, paper_rows
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.inference import all_heavy_flops
+from pcsr_lightning.networks import PCSR, build_network, default_config
+from pcsr_lightning.weights import DEFAULT_MODEL, load, save
+
+Run = Callable[..., str]
+PACKAGE = Path(evaluate.__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``m2`` and ``original``: models; ``set``: three pictures, one of them broken."""
+    root = tmp_path_factory.mktemp("files")
+    torch.manual_seed(0)
+    small = {"name": "fsrcnn", "d": 8, "s": 4, "m": 1}
+    config = default_config("fsrcnn", 2) | {"backbone": small, "upsamplers": [[8, 8], [4]]}
+    save(build_network(config), root / "m2")
+    config = default_config("fsrcnn", original=True) | {"backbone": small}
+    save(build_network(config), root / "original")
+    (root / "set" / "sub").mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for name, (h, w) in {"b.png": (70, 50), "sub/a.jpg": (48, 80)}.items():
+        coarse = Image.fromarray(draw.integers(0, 256, (h // 8, w // 8, 3), dtype=np.uint8))
+        coarse.resize((w, h), Image.Resampling.BICUBIC).save(root / "set" / name)
+    (root / "set" / "broken.png").write_bytes(b"\x89PNG\r\n")
+    return root
+
+
+def in_own_process(
+    *settings: str, cwd: Path, code: int = 0, python: str = sys.executable
+) -> subprocess.CompletedProcess[str]:
+    path = os.environ.get("PYTHONPATH", "")
+    done = subprocess.run(
+        [python, "-m", "pcsr_lightning.evaluate", "threads=1", *settings],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": f"{PACKAGE}{os.pathsep}{path}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
+    return done
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """The door in this process, from an empty folder: what it wrote to stdout, or to stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    threads = torch.get_num_threads()
+
+    def call(*settings: str, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["evaluate", *settings])
+        if code:
+            with pytest.raises(SystemExit) as stopped:
+                evaluate.main()
+            assert stopped.value.code == code
+            assert "HYDRA_FULL_ERROR" not in os.environ
+            return capsys.readouterr().err
+        evaluate.main()
+        return capsys.readouterr().out
+
+    yield call
+    torch.set_num_threads(threads)
+    root.handlers[:] = handlers  # Hydra sets up logging anew for every job
+    root.setLevel(level)
+
+
+def only(folder: Path, pattern: str) -> Path:
+    [path] = folder.glob(pattern)
+    return path
+
+
+def test_word_for_word_from_another_folder(files: Path, tmp_path: Path) -> None:
+    away = tmp_path / "some where"
+    away.mkdir()
+    relative = os.path.relpath(files, away)
+    done = in_own_process(
+        f"model={relative}/m2.safetensors", f"data.root={relative}/set", "scale=4",
+        "routing.mode=k", "routing.k=0", cwd=away,
+    )  # fmt: skip
+    run_dir = only(away, "outputs/evaluate/m2/*")
+    assert {p.name for p in run_dir.iterdir()} == {".hydra", "evaluate.log", "metrics.json"}
+    content = json.loads((run_dir / "metrics.json").read_text())
+    assert [i["name"] for i in content["images"]] == ["b.png", "sub/a.jpg"]
+    assert [s["name"] for s in content["skipped"]] == ["broken.png"]
+    for part in (content, *content["images"]):
+        assert {"psnr", "gmacs", "gflops_published", "share", "seconds", "bicubic"} <= set(part)
+        assert {"psnr_y", "ssim"} <= set(part)
+        assert set(part["bicubic"]) == {"psnr", "psnr_y", "ssim"}
+        assert len(part["share"]) == 2
+        assert sum(part["share"]) == pytest.approx(1)
+    assert content["routing"] == {
+        "mode": "k",
+        "k": 0.0,
+        "cost": "softmax",
+        "refine": True,
+        "budget": None,
+    }
+    assert (content["scale"], content["protocol"], content["threads"]) == (4, "whole", 1)
+    bicubic, ours = (line.strip() for line in done.stdout.splitlines()[2:4])
+    assert re.split(r"  +", bicubic)[:2] == ["bicubic", f"{content['bicubic']['psnr']:.2f}"]
+    assert re.split(r"  +", ours)[:2] == ["m2 (k = 0)", f"{content['psnr']:.2f}"]
+    assert done.stdout.splitlines()[-1] == str(run_dir / "metrics.json")
+    # the broken picture: a warning that names it, and nothing else, apart from the table
+    assert "broken.png" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "WARNING" not in done.stdout
+
+
+def test_a_mistake_is_one_line(tmp_path: Path) -> None:
+    done = in_own_process("routing.kk=1", cwd=tmp_path, code=1, python=warm_python())
+    assert done.stderr == ("error: routing.kk: there is no such setting; did you mean routing.k?\n")
+    assert not done.stdout
+
+
+@pytest.mark.parametrize(
+    ("asked_by", "setting"), [("environment", "debug=false"), ("", "debug=true")]
+)
+def test_the_trace_can_be_asked_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch, asked_by: str, setting: str
+) -> None:
+    if asked_by:
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["evaluate", "data.root=/nowhere", setting])
+    with pytest.raises(ConfigError, match=r"data\.root=/nowhere"):
+        evaluate.main()
+    assert os.environ.get("HYDRA_FULL_ERROR") == ("1" if asked_by else None)
+
+
+def test_pictures_are_written(run: Run, files: Path, tmp_path: Path) -> None:
+    model, data = f"model={files}/m2.safetensors", f"data.root={files}/set"
+    run(model, data, "save_images=true", "routing.mode=adaptive", "output=here", "per_image=true")
+    run_dir = only(tmp_path, "here/evaluate/m2/*")
+    sizes = {}
+    for path in run_dir.glob("pictures/**/*.png"):
+        with Image.open(path) as file:
+            sizes[path.relative_to(run_dir / "pictures").as_posix()] = file.size
+    assert sizes == {
+        "b.png": (48, 68),
+        "b.classes.png": (48, 68),
+        "sub/a.jpg.png": (80, 48),
+        "sub/a.jpg.classes.png": (80, 48),
+    }
+
+
+def test_every_mode_and_an_original(run: Run, files: Path, tmp_path: Path) -> None:
+    data = f"data.root={files}/set"
+    shares = {}
+    for mode in ("0", "1", "adaptive"):
+        out = run(f"model={files}/m2.safetensors", data, f"routing.mode={mode}", f"output={mode}")
+        assert ("adaptive" if mode == "adaptive" else f"class {mode} alone") in out
+        metrics = only(tmp_path, f"{mode}/evaluate/m2/*/metrics.json")
+        shares[mode] = json.loads(metrics.read_text())["share"]
+    assert shares["0"] == [1.0, 0.0]
+    assert shares["1"] == [0.0, 1.0]
+    assert 0 < shares["adaptive"][0] < 1
+    out = run(f"model={files}/original.safetensors", data, "output=o", "protocol=whole")
+    assert "original (original)" in out
+    content = json.loads(only(tmp_path, "o/evaluate/original/*/metrics.json").read_text())
+    assert content["share"] == [1.0]
+    assert content["routing"] is None
+
+
+def test_scale_for_height_and_width_and_a_folder_with_odd_characters(
+    run: Run, files: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "it's (1,2) = {x}"
+    odd.symlink_to(files / "set")
+    run(f"model={files}/m2.safetensors", f"data.root={odd}", "scale=[4,3.7]", "output=out")
+    content = json.loads(only(tmp_path, "out/**/metrics.json").read_text())
+    assert content["scale"] == [4, 3.7]
+    assert [i["size"] for i in content["images"]] == [[68, 48], [48, 78]]
+
+
+def test_a_target(run: Run, files: Path, tmp_path: Path) -> None:
+    sound = (f"model={files}/m2.safetensors", f"data.root={files}/set")
+
+    def go(output: str, *settings: str) -> tuple[str, dict[str, Any]]:
+        out = run(*sound, f"output={output}", *settings)
+        return out, json.loads(only(tmp_path, f"{output}/**/metrics.json").read_text())
+
+    heavy, light = (go(mode, f"routing.mode={mode}")[1]["psnr"] for mode in ("0", "1"))
+    target = (heavy + light) / 2
+    out, found = go("t", f"target_psnr={target}")
+    assert found["target_psnr"] == target
+    assert found["routing"]["k"] == found["k"]
+    assert f"m2 (k = {found['k']:g} " in out
+    ordinary = go("k", f"routing.k={found['k']}")[1]
+    assert ordinary["psnr"] == pytest.approx(found["psnr"], abs=1e-6)
+    assert (ordinary["target_psnr"], ordinary["k"]) == (None, found["k"])
+    out, found = go("far", "target_psnr=90")
+    assert "nearest to 90 dB)" in out
+    assert found["psnr"] == pytest.approx(max(heavy, light), abs=1e-3)
+
+
+def test_patches(run: Run, files: Path, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    Image.new("RGB", (140, 130), (40, 90, 10)).save(tmp_path / "set" / "x.png")
+    sound = (f"model={files}/m2.safetensors", f"data.root={tmp_path}/set", "scale=1", "output=o")
+    out = run(*sound, "protocol=patches", "patch_size=64")
+    assert "protocol patches of 64, one every 64" in " ".join(out.split())  # a long title wraps
+    content = json.loads(only(tmp_path, "o/**/metrics.json").read_text())
+    assert (content["protocol"], content["patch_size"]) == ("patches", 64)
+    assert content["images"][0]["size"] == [128, 128]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (("protocol=patches", "patch_size=48"), "patch_size=48: must be 16, 32, 64 or 128"),
+        (("protocol=overlapped", "scale=2.5"), "protocol=overlapped: .*whole scales"),
+        (("target_psnr=26", "routing.mode=adaptive"), "routing.mode must be k, not adaptive"),
+        (("target_psnr=26", "routing.k=1"), "target_psnr=26 and routing.k=1 exclude each other"),
+        (("target_psnr=26", "model=ORIGINAL"), "target_psnr=26: this model has one class only"),
+    ],
+)
+def test_settings_that_do_not_go_together(
+    run: Run, files: Path, settings: tuple[str, ...], says: str
+) -> None:
+    original = str(files / "original.safetensors")
+    sound = [f"model={files}/m2.safetensors", f"data.root={files}/set"]
+    error = run(*sound, *(s.replace("ORIGINAL", original) for s in settings), code=1)
+    assert len(error.splitlines()) == 1
+    assert re.search(says, error), error
+
+
+def test_lpips_that_is_not_installed(
+    run: Run, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("pcsr_lightning.evaluation.metrics")
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    error = run(f"model={files}/m2.safetensors", f"data.root={files}/set", "lpips=true", code=1)
+    assert re.search(r"^error: lpips=true: .*pip install 'pcsr_lightning\[lpips\]'", error)
+
+
+def test_defaults_of_the_config(run: Run) -> None:
+    """``--cfg job`` shows what the command line would run with."""
+    out = run("--cfg", "job")
+    assert f"model: {DEFAULT_MODEL}" in out
+    assert "root: ???" in out
+    assert "mode: k" in out
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("data.root=null", "data.root is missing: .*pcsr_lightning.evaluate .*data.root="),
+        ("data.root=/nowhere/at/all", "data.root=/nowhere/at/all: no such folder"),
+        ("data.root=MODEL", "m2.safetensors: is not a folder"),
+        ("data.root=EMPTY", "no picture in this folder"),
+        ("model=nobody", "no model is called 'nobody'"),
+        ("model=null", "model: .*None"),
+        ("colour=red", "colour: there is no such setting; there are model, data.root, scale, "),
+        ("+colour=red", "colour: there is no such setting"),
+        ("routing.refin=true", "routing.refin: .*did you mean routing.refine"),
+        ("routing=best", "routing/best.*default"),
+        ("data=DIR", "data: there is no such setting, but a group of them: data.root"),
+        ("data.root", "data.root: cannot be read as KEY=VALUE"),
+        ("data.root=a,b", "data.root=a,b: .*--multirun"),
+        ("scale=four", "scale must be .*'four'"),
+        ("scale=0.5", "scale must lie between 1 and 16, not 0.5"),
+        ("scale=[4,4,4]", "scale must be one .*number or two, not .4, 4, 4"),
+        ("routing.k=much", "routing.k: .*'much'.*Float"),
+        ("routing.k=nan", "k must be a finite number, not nan"),
+        ("routing.mode=budget", "routing: .*'budget' needs a budget: .*such as 0.5"),
+        ("routing.budget=.5", "routing: a budget is for the routing mode 'budget', not for 'k'"),
+        ("routing.budget=much", "routing.budget: .*'much'.*Float"),
+        ("routing.mode=fast", "'k', 'adaptive', 'budget' or a class number.*'fast'"),
+        ("routing.mode=2", "routing.mode=2: .*classes 0 .* to 1"),
+        ("routing.cost=free", "softmax or proportional, not 'free'"),
+        ("protocol=paper", "protocol=paper: must be whole, published, patches or overlapped"),
+        ("patch_size=64", "patch_size=64: .*protocol=patches, not protocol=whole"),
+        ("patch_size=many", "patch_size: .*'many'"),
+        ("target_psnr=0", "target_psnr=0: must be a positive"),
+        ("target_psnr=inf", "target_psnr=inf: must be a positive"),
+        ("protocol=published", "none of its 3 pictures"),
+        ("save_images=perhaps", "save_images: .*'perhaps'.*bool"),
+        ("device=tpu", "device=tpu: must be auto, cpu, cuda"),
+        ("device=cuda:99", "device=cuda:99: "),
+        ("threads=0", "threads=0: must be at least 1"),
+        ("threads=some", "threads: .*'some'"),
+        ("~scale", "scale: "),
+        ("output=/dev/null", "Not a directory: '/dev/null"),
+    ],
+)
+def test_mistakes(run: Run, files: Path, tmp_path: Path, setting: str, says: str) -> None:
+    (tmp_path / "empty").mkdir()
+    model = files / "m2.safetensors"
+    setting = setting.replace("MODEL", str(model)).replace("EMPTY", str(tmp_path / "empty"))
+    sound = [f"model={model}", f"data.root={files}/set", "device=cpu"]
+    sound = [s for s in sound if s.split("=")[0] != setting.split("=")[0]]
+    error = run(*sound, setting, code=1)
+    lines = [line for line in error.splitlines() if not line.startswith("WARNING")]
+    assert len(lines) == 1, error
+    assert lines[0].startswith("error: ")
+    assert re.search(says, lines[0]), lines[0]
+    assert not list(tmp_path.rglob("metrics.json"))
+
+
+def test_an_original_has_one_scale(run: Run, files: Path) -> None:
+    error = run(f"model={files}/original.safetensors", f"data.root={files}/set", "scale=2", code=1)
+    assert "scale=2: this is an original fsrcnn, made for scale 4 alone" in error
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("fsrcnn-pcsr-x4", "fsrcnn-pcsr-x4"),
+        ("some/where/mine.safetensors", "mine"),
+        ("/runs/stage-2/2026-01-01/model.safetensors", "2026-01-01-model"),
+        ("/runs/stage-2/2026-01-01/checkpoints/best.ckpt", "2026-01-01-best"),
+        ("/runs/stage-2/2026-01-01", "2026-01-01"),
+        ("a b(c).ckpt", "a_b_c"),
+        ("..", "model"),
+        (None, "None"),
+    ],
+)
+def test_names_for_run_folders(given: str | None, name: str) -> None:
+    assert model_name(given) == name
+
+
+def test_the_papers_rows_for_a_folder_of_that_name() -> None:
+    carn = build_network(default_config("carn"))
+    rows = paper_rows(Path("somewhere/set14"), carn, (4.0, 4.0))
+    assert [point.method for point in rows] == ["original", "ClassSR", "ARM", "PCSR"]
+    for folder, scale in (("Set5", (4.0, 4.0)), ("Set14", (3.0, 3.0)), ("Set14", (4.0, 2.0))):
+        with pytest.raises(ConfigError, match="published=true"):
+            paper_rows(Path(folder), carn, scale)
+
+
+def test_every_picture_gets_its_own_budget(run: Run, tmp_path: Path) -> None:
+    """The released model on the shipped photographs."""
+    out = run(
+        f"data.root={PACKAGE}/pcsr_lightning/data/sample/valid",
+        "routing.mode=budget",
+        "routing.budget=.5",
+        "output=o",
+    )
+    assert "(budget = 0.5)" in out
+    content = json.loads(only(tmp_path, "o/**/metrics.json").read_text())
+    assert content["routing"]["budget"] == 0.5
+    assert content["k"] is None
+    model = load(DEFAULT_MODEL)
+    assert isinstance(model, PCSR)
+    assert len(content["images"]) == 2
+    for image in content["images"]:
+        H, W = image["size"]
+        heavy = all_heavy_flops(model, (H // 4, W // 4), (H, W)).gmacs
+        assert 0.99 <= image["gmacs"] / (0.5 * heavy) <= 1

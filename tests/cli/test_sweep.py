@@ -1,0 +1,98 @@
+"""``python -m pcsr_lightning.evaluate sweep=k``: many values of ``k`` in one go."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from tests.warm_python import warm_python
+
+from pcsr_lightning.data import SAMPLE_FOLDER
+
+PICTURES = SAMPLE_FOLDER / "valid"
+
+
+def evaluate(*settings: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [warm_python(), "-m", "pcsr_lightning.evaluate", *settings, "threads=1"]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
+    return done
+
+
+def test_a_sweep_and_its_single_values(tmp_path: Path) -> None:
+    root = f"data.root={PICTURES}"
+    done = evaluate(root, "sweep=k", "sweep_values=[-1,0,0.5]", "published=false", cwd=tmp_path)
+    folder = next((tmp_path / "outputs" / "evaluate").glob("*/*"))
+    found = json.loads((folder / "sweep.json").read_text())
+    assert [p["routing"]["k"] for p in found["points"]] == [-1, 0, 0.5]
+    assert (folder / "psnr_flops.png").stat().st_size > 5_000
+    for line in ("bicubic", " k = -1 ", " k = 0 ", " k = 0.5 ", str(folder / "sweep.json")):
+        assert line in done.stdout
+    evaluate(root, "routing.k=0.5", "hydra.run.dir=alone", cwd=tmp_path)
+    alone = json.loads((tmp_path / "alone" / "metrics.json").read_text())
+    assert found["points"][2]["psnr"] == pytest.approx(alone["psnr"], abs=2e-4)
+    assert found["points"][2]["gmacs"] == pytest.approx(alone["gmacs"], rel=1e-9)
+    assert found["points"][2]["share"] == pytest.approx(alone["share"])
+    assert found["bicubic"]["psnr"] == pytest.approx(alone["bicubic"]["psnr"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_twenty_values_cost_at_most_twice_one(tmp_path: Path) -> None:
+    values = ",".join(f"{(n - 10) / 10:g}" for n in range(20))
+
+    def seconds(*settings: str) -> float:
+        start = time.perf_counter()
+        evaluate(f"data.root={PICTURES}", *settings, cwd=tmp_path)
+        return time.perf_counter() - start
+
+    # The least of two: what disturbs a measurement only ever adds to it.
+    one = min(seconds("routing.k=0") for _ in range(2))
+    twenty = min(seconds("sweep=k", f"sweep_values=[{values}]") for _ in range(2))
+    assert twenty < 2 * one
+
+
+def test_a_multirun_ends_in_one_table_and_one_figure(tmp_path: Path) -> None:
+    done = evaluate(
+        "-m", f"data.root={PICTURES}", "routing.k=0,0.5,1", "hydra.sweep.dir=all", cwd=tmp_path
+    )
+    jobs = [json.loads((tmp_path / "all" / f"{n}/metrics.json").read_text()) for n in range(3)]
+    table = done.stdout[done.stdout.index("all jobs") :].splitlines()
+    for row, k, job in zip(table[2:5], ("0", "0.5", "1"), jobs, strict=True):
+        assert f"k = {k} " in row
+        assert f"{job['psnr']:.2f}" in row
+        assert f"{job['gmacs']:.3f}" in row
+    assert (tmp_path / "all" / "psnr_flops.png").stat().st_size > 5_000
+
+
+def test_a_multirun_of_failures_says_so(tmp_path: Path) -> None:
+    done = evaluate(
+        "-m", "data.root=nowhere", "routing.k=0,1", "hydra.sweep.dir=all", cwd=tmp_path, code=1
+    )
+    assert "error: data.root=nowhere: no such folder" in done.stderr
+    assert "all jobs" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (("sweep=m",), "sweep=m: must be k"),
+        (("sweep=k", "sweep_values=[]"), "sweep_values is empty"),
+        (("sweep=k", "sweep_values=[high]"), "sweep_values"),
+        (("sweep=k", "routing.mode=adaptive"), "routing.mode must be k"),
+        (("sweep=k", "lpips=true"), "lpips"),
+        (("sweep=k", "per_image=true"), "per_image"),
+        (("sweep=k", "save_images=true"), "save_images"),
+    ],
+)
+def test_mistakes_are_one_line(settings: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    from hydra import compose, initialize_config_dir
+
+    from pcsr_lightning.errors import PCSRError
+    from pcsr_lightning.evaluation.config import EvaluateSettings
+    from pcsr_lightning.training.settings import conf_dir, typed
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("evaluate", [f"data.root={PICTURES}", *settings])
+    with pytest.raises(PCSRError, match=says):
+        typed(cfg, EvaluateSettings).check()

@@ -1,0 +1,250 @@
+"""``python -m pcsr_lightning.train``: whole commands on real picture files."""
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+from tests.warm_python import warm_python
+
+from pcsr_lightning.cli.train import check_multirun, main, quoted_stage
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.training.settings import conf_dir
+from pcsr_lightning.weights import load, read_checkpoint
+
+SMALL = "backbone.args={d:8,s:4,m:1}"
+CPU = "trainer.accelerator=cpu"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photographs' worth of texture: smooth noise, large enough for a few crops each."""
+    folder = tmp_path_factory.mktemp("pictures")
+    draw = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        coarse = Image.fromarray(draw.integers(0, 256, (24, 28, 3), dtype=np.uint8))
+        coarse.resize((224, 192), Image.Resampling.BICUBIC).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def train(tmp_path: Path, pictures: Path):
+    def run(*settings: str, python: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [
+                python, "-m", "pcsr_lightning.train", CPU, "threads=1", "data=folder",
+                f"data.root={pictures}", *settings,
+            ],
+            cwd=tmp_path,
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "WANDB_MODE": "offline"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        return done
+
+    return run
+
+
+@pytest.fixture
+def in_process(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    """The same command without a new process: returns the exit status."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    common = [CPU, "threads=1", "data=folder", f"data.root={pictures}", "callbacks.progress=null"]
+
+    def run(*settings: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["train.py", *common, *settings])
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    return run
+
+
+def runs(folder: Path, stage: str) -> list[Path]:
+    return sorted(p.parent for p in folder.glob(f"outputs/train/*/stage-{stage}/*/run.json"))
+
+
+def test_three_stages_one_on_the_other(train, tmp_path: Path) -> None:
+    common = ("backbone=fsrcnn", "num_classes=3", SMALL, "trainer.max_steps=4", "stage.queries=64")
+    models = []
+    for stage in ("1", "2", "3"):
+        python = sys.executable if stage == "1" else warm_python()
+        done = train(f"stage={stage}", *common, python=python)
+        assert "what this stage trains" in done.stdout + done.stderr
+        [run] = runs(tmp_path, stage)
+        record = json.loads((run / "run.json").read_text())
+        assert (record["stage"], record["steps"], record["num_classes"]) == (stage, 4, 3)
+        assert record["val_psnr"] > 5
+        assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+        assert "train/loss" in (run / "logs" / "metrics.csv").read_text()
+        models.append(load(run).state_dict())
+        from_checkpoint = load(run / "checkpoints" / "last.ckpt").state_dict()
+        assert all(torch.equal(v, from_checkpoint[k]) for k, v in models[-1].items())
+    for earlier, later in itertools.pairwise(models):
+        frozen = [k for k in earlier if not k.startswith("classifier")]
+        assert frozen
+        assert all(torch.equal(earlier[k], later[k]) for k in frozen)
+    assert models[2]["classifier.project.weight"].shape[0] == 3
+
+
+def test_resuming_goes_on_as_if_uninterrupted(in_process, tmp_path: Path) -> None:
+    whole = ("stage=1", SMALL, "trainer.max_steps=6", "stage.queries=64", "logger=none")
+    keep = ("every_n_train_steps=3", 'filename="mid_{step}"', "save_top_k=-1")
+    assert in_process(*whole, "output=a", *(f"callbacks.last.{k}" for k in keep)) == 0
+    [middle] = tmp_path.glob("a/**/mid_step=3.ckpt")
+    assert in_process(*whole, "output=b", f"ckpt_path={middle}") == 0
+    weights = [
+        load(next(tmp_path.glob(f"{out}/**/model.safetensors"))).state_dict() for out in "ab"
+    ]
+    assert all(torch.equal(v, weights[1][k]) for k, v in weights[0].items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        (("trainer=ddp", "trainer.devices=2"), True),
+        (("trainer.devices=2",), True),
+        (("stage=all", "trainer.devices=2"), True),
+        (("trainer.num_nodes=2", "trainer=ddp"), True),
+        (("trainer=ddp", "trainer.devices=2", "trainer.strategy=ddp_spawn"), False),
+        (("trainer=ddp", "trainer.devices=1"), False),
+        ((), False),
+    ],
+)
+def test_a_multirun_on_several_devices(
+    settings: tuple[str, ...], refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("train", list(settings))
+    if not refused:
+        check_multirun(cfg)
+        return
+    with pytest.raises(ConfigError, match=r"ddp_spawn.*torchrun"):
+        check_multirun(cfg)
+    for key in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(key, "0")
+    for key in ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(key, "1")
+    check_multirun(cfg)
+
+
+def test_the_original_and_wandb_offline(
+    in_process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    small_carn = ("backbone=carn", "backbone.args={nf:8,group:2}")
+    assert in_process("stage=original", *small_carn, "trainer.max_steps=2", "logger=wandb") == 0
+    [run] = runs(tmp_path, "original")
+    assert list(run.glob("wandb/offline-run-*/*.wandb"))
+    assert load(run).scale == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (("stage=2", "backbone=carn"), r"train stage=1 backbone=carn"),
+        (("stage=3",), r"num_classes=3"),
+        (("stage=7",), r"stage"),
+        (("stage=1", "backbone=vgg"), r"vgg"),
+        (("stage=1", "trainer.max_step=3"), r"max_step"),
+        (("stage=1", "trainer.max_steps=0"), r"trainer\.max_steps=0"),
+        (("stage=1", "+trainer.colour=3"), r"trainer\.colour"),
+        (("stage=1", "stage.lr=fast"), r"stage\.lr"),
+        (("stage=1", "stage.lr=-1"), r"stage\.lr"),
+        (("stage=1", "seed=x"), r"seed"),
+        (("stage=1", "data.batch_size=many"), r"data\.batch_size.*many"),
+        (("stage=1", "data.batch_size=0"), r"data\.batch_size=0"),
+        (("stage=1", "data.scale=big"), r"data\.scale"),
+        (("stage=original", "data.scale=2.5"), r"data\.scale=2\.5"),
+        (("stage=1", "data.root=/nowhere/at/all"), r"/nowhere/at/all"),
+        (("stage.recon=l3",), r"stage\.recon=l3: must be one of l1, l2"),
+        (("stage.teacher=sage",), r"no model is called 'sage'"),
+        (("stage.teacher=carn-x4",), r"stage\.teacher=carn-x4 is an original model"),
+        (("stage.teacher=carn-pcsr-x4", "stage.teacher_share=2"), r"stage\.teacher_share=2\.0"),
+        (("stage.optimizer=sgd",), r"stage\.optimizer=sgd: must be one of adam, muon"),
+        (("stage.schedule=step",), r"stage\.schedule=step"),
+        (("stage=1", "init=x"), r"no model is called 'x'"),
+        (("stage=2", "init=/nowhere.ckpt"), r"/nowhere\.ckpt"),
+        (("stage=1", "ckpt_path=/nowhere.ckpt"), r"/nowhere\.ckpt"),
+        (("stage=1", "trainer.accelerator=abacus"), r"abacus"),
+    ],
+)
+def test_mistakes_are_one_line_before_training(
+    in_process, capfd: pytest.CaptureFixture[str], settings: tuple[str, ...], says: str
+) -> None:
+    assert in_process(*settings) == 1
+    out, err = capfd.readouterr()
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, err
+    assert re.search(says, lines[0]), lines[0]
+    assert "what this stage trains" not in out + err
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(
+    in_process, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert in_process("stage=1", SMALL, "trainer.max_steps=1") == 0
+    [run] = runs(tmp_path, "1")
+    checkpoint = f"ckpt_path={run}/checkpoints/last.ckpt"
+    assert in_process("stage=1", "backbone=carn", checkpoint) == 1
+    err = capfd.readouterr().err
+    assert "backbone=fsrcnn" in err
+    assert "backbone=carn" in err
+
+
+@pytest.mark.parametrize(
+    ("argument", "quoted"),
+    [
+        ("stage=2", 'stage="2"'),
+        ("stage=original", "stage=original"),
+        ("stage=1,2", 'stage="1","2"'),
+        ("stage=all", "stage=all"),
+        ("stage=2,all", 'stage="2",all'),
+        ('stage="2"', 'stage="2"'),
+        ("stage.lr=2", "stage.lr=2"),
+        ("seed=2", "seed=2"),
+    ],
+)
+def test_stage_numbers_reach_hydra_as_names(argument: str, quoted: str) -> None:
+    assert quoted_stage(argument) == quoted
+
+
+def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tmp_path: Path, pictures: Path) -> None:
+    command = [
+        sys.executable, "-m", "pcsr_lightning.train", CPU, "threads=1", "data=folder",
+        f"data.root={pictures}", "stage=1", SMALL, "stage.queries=64", "trainer.max_steps=100000",
+        "trainer.log_every_n_steps=1", "data.cache_dir=cache",
+    ]  # fmt: skip
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if "trained" in line:  # the table of parts: the first step is about to begin
+                break
+        time.sleep(2)
+        running.send_signal(signal.SIGINT)
+        rest = running.stderr.read()
+        assert running.wait(60) == 130, rest
+    [checkpoint] = tmp_path.glob("outputs/**/last.ckpt")
+    assert f"ckpt_path={checkpoint}" in rest
+    facts, tensors = read_checkpoint(checkpoint)
+    assert facts["stage"] == "1"
+    assert tensors
+    assert not list(tmp_path.glob("outputs/**/run.json"))  # not taken for a finished run

@@ -1,0 +1,423 @@
+"""``python -m pcsr_lightning.upscale``: what users type, what they get, what they are told."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+from pcsr_lightning import images, weights
+from pcsr_lightning.cli.upscale import main
+from pcsr_lightning.images import Picture
+from pcsr_lightning.inference import upscale
+from pcsr_lightning.inference.execution import has_bf16
+from pcsr_lightning.networks import PCSR, build_network, default_config
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = build_network(default_config("fsrcnn", 2))
+    assert isinstance(model, PCSR)
+    assert model.classifier is not None
+    with torch.no_grad():
+        # About half of the pixels to each class.
+        model.classifier.project.weight.mul_(10)
+        lr = torch.rand(1, 3, 16, 16)
+        feat = model.features(lr)
+        logits = model.logits(feat, model.grid((16, 16), (32, 32)))
+        model.classifier.project.bias.sub_(logits.mean(dim=(0, 2, 3)))
+    return weights.save(model, tmp_path_factory.mktemp("model") / "small")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    torch.manual_seed(1)
+    path = tmp_path / "in.png"
+    images.write(Picture(torch.rand(3, 12, 10)), path)
+    return path
+
+
+def run(*args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pcsr_lightning.upscale", *map(str, args)],
+        capture_output=True,
+        text=True,
+    )
+
+
+def call(*args: object) -> int:
+    """The same without a process of its own."""
+    return main([str(a) for a in args])
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_from_the_command_line(model_file: Path, picture: Path, tmp_path: Path) -> None:
+    target, classes = tmp_path / "out.png", tmp_path / "classes.png"
+    done = run(
+        picture,
+        target,
+        "--model",
+        model_file,
+        "--k",
+        "-0.1",
+        "--class-map",
+        classes,
+        "--threads",
+        1,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    line = re.fullmatch(
+        r"10x12 -> 40x48 in \d+\.\d\d s, classes heavy to light (\S+)% / (\S+)%, "
+        r"(\S+) GMACs, (\d+)% of all-heavy\n",
+        done.stdout,
+    )
+    assert line, done.stdout
+    assert float(line[1]) + float(line[2]) == pytest.approx(100, abs=0.11)
+    model = weights.load(model_file)
+    lr = images.read(picture).rgb[None]
+    expected = upscale(model, lr, 4, k=-0.1)
+    assert float(line[1]) == pytest.approx(100 * expected.shares[0], abs=0.06)
+    assert 0.02 < expected.shares[0] < 0.98
+    assert (images.read(target).rgb - expected.image[0]).abs().max() <= 0.5 / 255 + 1e-5
+    colours = images.read(classes).rgb
+    heavy = expected.assignment[0] == 0
+    warmth = colours[0] - colours[2]
+    assert warmth[heavy].min() > 0 > warmth[~heavy].max()
+    assert left_in(tmp_path) == ["classes.png", "in.png", "out.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "keywords"),
+    [
+        (["--scale", "2.5"], {"scale": 2.5}),
+        (["--adaptive"], {"adaptive": True}),
+        (["--only-class", "1"], {"only": 1}),
+        (["--k", "0.3", "--cost", "proportional"], {"k": 0.3, "cost": "proportional"}),
+        (["--no-refine"], {"refine": False}),
+        (["--refine", "--scale", "2"], {"refine": True, "scale": 2}),
+        (["--size", "37x41", "--exact"], {"size": (41, 37)}),
+        (["--size", "37x41"], {"size": (41, 34)}),
+        (["--budget", ".5"], {"budget": 0.5}),
+        (["--budget", "62.5%"], {"budget": 0.625}),
+    ],
+)
+def test_options_reach_the_network(
+    model_file: Path, picture: Path, tmp_path: Path, options: list[str], keywords: dict[str, object]
+) -> None:
+    target = tmp_path / "out.tif"
+    assert call(picture, target, "--model", model_file, *options) == 0
+    lr = images.read(picture).rgb[None]
+    expected = upscale(weights.load(model_file), lr, **keywords)  # type: ignore[arg-type]
+    assert (images.read(target).rgb - expected.image[0]).abs().max() <= 0.5 / 255 + 1e-5
+
+
+def test_original_model_takes_its_own_scale(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_network(default_config("fsrcnn", original=True) | {"scale": 3})
+    file = weights.save(model, tmp_path / "original")
+    assert call(picture, tmp_path / "out.png", "--model", file) == 0
+    assert "10x12 -> 30x36" in capsys.readouterr().out
+    assert call(picture, tmp_path / "out2.png", "--model", file, "--scale", 2) == 1
+    assert "made for scale 3 only" in capsys.readouterr().err
+    assert call(picture, "--model", file) == 0
+    assert left_in(tmp_path) == [
+        "in.png",
+        "in_x3.png",
+        "original.json",
+        *("original.safetensors", "out.png"),
+    ]
+
+
+def test_depth_alpha_and_grey_are_kept(model_file: Path, tmp_path: Path) -> None:
+    alpha = torch.rand(1, 6, 7)
+    source = Picture(torch.rand(1, 6, 7).repeat(3, 1, 1), alpha, 16, grey=True)
+    images.write(source, tmp_path / "in.png")
+    assert call(tmp_path / "in.png", tmp_path / "out.png", "--model", model_file, "--scale", 2) == 0
+    out = images.read(tmp_path / "out.png")
+    assert (out.bits, out.grey) == (16, True)
+    expected = images.bicubic(alpha, (12, 14)).clamp(0, 1)
+    assert out.alpha is not None
+    assert (out.alpha - expected).abs().max() < 2 / 65535
+    # Not 8 bit in disguise.
+    assert ((out.rgb * 65535).round() % 257 != 0).float().mean() > 0.5
+
+
+def test_colour_profile_is_kept(model_file: Path, tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    images.write(Picture(torch.rand(3, 6, 7), icc=profile), tmp_path / "in.png")
+    assert call(tmp_path / "in.png", tmp_path / "out.jpg", "--model", model_file, "--scale", 2) == 0
+    assert images.read(tmp_path / "out.jpg").icc == profile
+
+
+def test_8_bit_rgb_stays_so(model_file: Path, picture: Path, tmp_path: Path) -> None:
+    assert call(picture, tmp_path / "out.png", "--model", model_file) == 0
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.mode == "RGB"
+        assert np.asarray(image).shape == (48, 40, 3)
+
+
+def refused(args: Sequence[object], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*args) == 1
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("error: ")
+    assert re.search(said, err), err
+
+
+def test_refusals(
+    model_file: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.png"
+    (tmp_path / "broken.png").write_bytes(picture.read_bytes()[:60])
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "link.png").symlink_to(picture)
+    before = picture.read_bytes()
+    for source, said in [
+        ("missing.png", "missing.png: no such file"),
+        ("broken.png", "broken.png: cannot read"),
+        ("text.png", "text.png: cannot read"),
+        ("empty.png", "empty"),
+    ]:
+        refused([tmp_path / source, out, "--model", model_file], said, capsys)
+    for target, said in [
+        ("in.png", "is the input itself"),
+        ("link.png", "is the input itself"),
+        ("new/deep/out.png", r"does not exist; make it with: mkdir -p \S+new/deep"),
+        ("out.xyz", "suffix chooses the format; use one of .png"),
+        ("out", "suffix"),
+    ]:
+        refused([picture, tmp_path / target, "--model", model_file], said, capsys)
+    for options, said in [
+        (["--scale", "0.5"], "between 1 and 16, not 0.5"),
+        (["--scale", "nan"], "finite"),
+        (["--scale", "100"], "between 1 and 16"),
+        (["--k", "inf"], "finite"),
+        (["--only-class", "2"], "no class 2"),
+        (["--budget", "150%"], "above 0 and up to 1, not 1.5"),
+        (["--budget", "0"], "above 0 and up to 1, not 0.0"),
+        (["--threads", "0"], "threads"),
+        (["--class-map", out], "overwrite"),
+        (["--class-map", picture], "is the input itself"),
+        (["--model", "no-such-model"], "no-such-model"),
+        (["--model", picture], "expected a .safetensors"),
+    ]:
+        refused([picture, out, "--model", model_file, *options], said, capsys)
+    if not torch.cuda.is_available():
+        refused([picture, out, "--device", "cuda"], "no CUDA device", capsys)
+    assert not out.exists()
+    assert picture.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        ["in.png", ""],
+        ["in.png", "out.png", "--size", "big"],
+        ["in.png", "out.png", "--size", "30x40", "--scale", "2"],
+        ["in.png", "out.png", "--size", "30x", "--exact"],
+        ["in.png", "out.png", "--exact"],
+        ["in.png", "out.png", "--size", "30x40", "--exact", "--fit"],
+        ["in.png", "out.png", "--format", "gif"],
+        ["in.png", "out.png", "--quality", "0"],
+        ["in.png", "out.png", "--quality", "101"],
+        ["in.png", "out.png", "--max-pixels", "-1"],
+        ["in.png", "out.png", "--json", "--quiet"],
+        ["in.png", "-", "--json"],
+        ["-", "--json"],
+        ["in.png", "out.png", "--scale", "big"],
+        ["in.png", "out.png", "--k", "1", "--adaptive"],
+        ["in.png", "out.png", "--adaptive", "--only-class", "0"],
+        ["in.png", "out.png", "--budget", ".5", "--adaptive"],
+        ["in.png", "out.png", "--budget", "half"],
+        ["in.png", "out.png", "--max-memory", "much"],
+        ["in.png", "out.png", "--max-memory", "-1G"],
+        ["in.png", "out.png", "--max-memory", ""],
+        ["in.png", "out.png", "--precision", "fp8"],
+        ["in.png", "out.png", "--cost", "cheap"],
+        ["in.png", "out.png", "--sharpen"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(wrong)
+    assert stop.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_debug_shows_the_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(tmp_path / "missing.png", tmp_path / "out.png", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_surprises_are_one_line_too(
+    model_file: Path,
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("not enough memory:\n you tried to allocate much")
+
+    monkeypatch.setattr(images, "written_by_rows", fail)
+    said = r"RuntimeError: not enough memory: you tried to allocate much \(--debug"
+    refused([picture, tmp_path / "out.png", "--model", model_file], said, capsys)
+
+
+def test_interrupt_leaves_no_half_file(
+    model_file: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the worst moment: the file is written, but not yet under its name."""
+    (tmp_path / "out.png").write_text("older")
+
+    def interrupt(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    assert call(picture, tmp_path / "out.png", "--model", model_file, "--overwrite") == 130
+    assert left_in(tmp_path) == ["in.png", "out.png"]
+    assert (tmp_path / "out.png").read_text() == "older"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "terminated\n")],
+)
+def test_stopped_from_outside(
+    model_file: Path, tmp_path: Path, number: signal.Signals, code: int, told: str
+) -> None:
+    images.write(Picture(torch.rand(3, 900, 900)), tmp_path / "in.png")
+    command = [sys.executable, "-m", "pcsr_lightning.upscale", tmp_path / "in.png"]
+    command += [tmp_path / "out.png", "--model", model_file, "--scale", "8", "--threads", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # Once torch is loaded, the rest takes many seconds.
+    maps = Path(f"/proc/{process.pid}/maps")
+    for _ in range(300):
+        if not maps.exists() or "libvips" in maps.read_text():
+            break
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert (out, err) == ("", told)
+    assert left_in(tmp_path) == ["in.png"]
+
+
+def test_a_budget_is_kept_or_said_to_be_out_of_reach(
+    model_file: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def line(budget: str) -> str:
+        target = tmp_path / "out.png"
+        options = ("--model", model_file, "--budget", budget, "--overwrite")
+        assert call(picture, target, *options) == 0
+        return capsys.readouterr().out.strip()
+
+    assert line("50%").endswith(" GMACs, 50% of all-heavy")
+    assert line("1%").endswith(
+        ", 8% of all-heavy; the budget of 1% is below the floor of this model, 8.05% of all-heavy: "
+        "every pixel went to the lightest class"
+    )
+    assert line("1").endswith(
+        ", 100% of all-heavy; the budget is the ceiling, all-heavy: every pixel went to the "
+        "heaviest class"
+    )
+
+
+def test_little_memory_gives_the_same_file(
+    model_file: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = []
+    for options in ([], ["--max-memory", "1G"], ["--max-memory", "300k"]):
+        out = tmp_path / f"{len(files)}.png"
+        assert call(picture, out, "--model", model_file, *options) == 0
+        files.append(out.read_bytes())
+    assert files[0] == files[1] == files[2]
+    assert "error" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not has_bf16("cpu"), reason="this processor does not multiply bfloat16")
+def test_half_precision_changes_little(model_file: Path, picture: Path, tmp_path: Path) -> None:
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / f"{precision}.png"
+        assert call(picture, out, "--model", model_file, "--precision", precision) == 0
+    full, half = (images.read(tmp_path / f"{p}.png").rgb for p in ("fp32", "bf16"))
+    assert 0 < (full - half).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("damage", [float("nan"), float("inf"), 1e30])
+def test_damaged_weights_are_told_and_nothing_is_written(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: float
+) -> None:
+    """Not written as black. 1e30 is finite in the file, and overflows on the way."""
+    model = build_network(default_config("fsrcnn", 2))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.where(torch.rand_like(weight) < 0.5, damage, weight))
+    file = weights.save(model, tmp_path / "damaged")
+    refused([picture, tmp_path / "out.png", "--model", file], "NaN or infinite", capsys)
+    refused([picture, "--json", "--model", file], "NaN or infinite", capsys)
+    assert left_in(tmp_path) == ["damaged.json", "damaged.safetensors", "in.png"]
+
+
+def test_a_signal_that_gets_lost_still_stops_the_run(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a finalizer, say, Python can only print an exception."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(3):
+        images.write(Picture(torch.rand(3, 6, 5)), folder / f"{i}.png")
+    real = images.read
+
+    class Dying:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def read(*args: object) -> Picture:
+        Dying()
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(images, "read", read)
+    assert call(folder, tmp_path / "out", "--model", model_file) == 143
+    assert left_in(tmp_path / "out") == []
+
+
+def test_a_backbone_of_ones_own(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused([picture, tmp_path / "out.png", "--backbone", "no.such.Thing"], "no.such", capsys)
+
+
+def test_transparent_pixels_lend_no_colour(model_file: Path, tmp_path: Path) -> None:
+    """A red disc on nothing, saved with black under the nothing: the edge stays red."""
+    rows, cols = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
+    alpha = ((rows - 11.5) ** 2 + (cols - 11.5) ** 2 < 64).float()[None]
+    rgb = torch.tensor([1.0, 0.2, 0.2])[:, None, None] * alpha
+    images.write(Picture(rgb, alpha), tmp_path / "in.png")
+    assert call(tmp_path / "in.png", tmp_path / "out.png") == 0
+    out = images.read(tmp_path / "out.png")
+    assert out.alpha is not None
+    edge = (out.alpha[0] > 0.3) & (out.alpha[0] < 0.9)
+    assert int(edge.sum()) > 50
+    assert out.rgb[0][edge].min() > 0.85

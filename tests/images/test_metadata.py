@@ -1,0 +1,285 @@
+"""EXIF, XMP, resolution and profiles: kept, brought up to date, or their loss said."""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from pcsr_lightning.images import Picture, decode, encode, encoded_by_rows, outline
+from pcsr_lightning.images.containers import MOST_EXIF
+from pcsr_lightning.images.exif import up_to_date, upright_xmp
+from pcsr_lightning.images.tags import TagError
+
+FORMATS = ["png", "jpg", "webp", "tif", "avif"]
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6" b="6"/></x:xmpmeta>'
+
+
+def rgb(h: int = 6, w: int = 8) -> torch.Tensor:
+    return torch.linspace(0, 1, 3 * h * w).view(3, h, w)
+
+
+def camera_exif(order: str = "<", thumbnail: bytes = b"\xff\xd8thumb\xff\xd9") -> bytes:
+    """As cameras write it: a maker note that points into the block, a thumbnail at its end."""
+    note_at = 8 + 2 + 6 * 12 + 4 + 16 + 2 + 4 * 12 + 4
+    note = b"NOTE" + struct.pack(order + "I", note_at) + b"private"
+    note += b"\0" * (len(note) % 2)
+    below_at = 8 + 2 + 6 * 12 + 4 + 16
+    ratios_at = below_at - 16
+    second_at = note_at + len(note)
+    thumbnail_at = second_at + 2 + 2 * 12 + 4
+
+    def row(tag: int, kind: int, count: int, value: bytes) -> bytes:
+        return struct.pack(order + "HHI", tag, kind, count) + value.ljust(4, b"\0")
+
+    def short(value: int) -> bytes:
+        return struct.pack(order + "H", value)
+
+    def long(value: int) -> bytes:
+        return struct.pack(order + "I", value)
+
+    data = (b"II" if order == "<" else b"MM") + short(42) + long(8)
+    data += short(6) + row(0x010F, 2, 4, b"Abc\0") + row(0x0112, 3, 1, short(6))
+    data += row(0x011A, 5, 1, long(ratios_at)) + row(0x011B, 5, 1, long(ratios_at + 8))
+    data += row(0x0128, 3, 1, short(3)) + row(0x8769, 4, 1, long(below_at)) + long(second_at)
+    data += struct.pack(order + "4I", 100, 1, 200, 1)
+    data += short(4) + row(0x927C, 7, len(note), long(note_at)) + row(0xA002, 3, 1, short(8))
+    data += row(0xA003, 3, 1, short(6)) + row(0xC0DE, 2, 4, b"own\0") + long(0) + note
+    data += short(2) + row(0x0201, 4, 1, long(thumbnail_at))
+    return data + row(0x0202, 4, 1, long(len(thumbnail))) + long(0) + thumbnail
+
+
+def pillow(data: bytes) -> tuple[Any, dict[str, Any]]:
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        return image.getexif(), image.info
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("format_", ["png", "jpg", "webp", "avif"])
+def test_exif_is_changed_in_place_and_nothing_moves(format_: str, order: str) -> None:
+    exif = camera_exif(order)
+    picture = Picture(rgb(), exif=exif, resolution=(10.0, 20.0))
+    large = picture.enlarged(torch.rand(3, 70_000 if format_ == "png" else 18, 16), None)
+    found, _ = pillow(encode(large, format_))
+    inner = found.get_ifd(0x8769)
+    assert found[0x010F].rstrip("\0") == "Abc"
+    assert found.get(0x0112, 1) == 1
+    assert (inner[0xA002], inner[0xA003]) == (16, large.rgb.shape[1])  # 70,000 is no SHORT
+    assert inner[0xC0DE].rstrip("\0") == "own"
+    assert found[0x0128] == 2
+    across, down = float(found[0x011A]), float(found[0x011B])
+    assert (across, down) == pytest.approx((508, 20 * 25.4 * large.rgb.shape[1] / 6), rel=1e-5)
+    kept = decode(encode(large, format_)).exif
+    assert kept is not None
+    at = kept.index(b"NOTE")
+    assert at == struct.unpack(order + "I", kept[at + 4 : at + 8])[0] == exif.index(b"NOTE")
+    assert b"thumb" not in kept
+    assert found.get_ifd(0x0201) == {}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_exif_goes_into_tiff_and_comes_out_again(order: str) -> None:
+    data = encode(Picture(rgb(), exif=camera_exif(order), resolution=(10, 20)), "tif")
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        tags = {tag.name: tag.value for tag in file.pages[0].tags}
+        assert len(file.pages) == 1
+        assert np.array_equal(file.asarray(), np.rint(rgb().permute(1, 2, 0).numpy() * 255))
+    assert tags["Make"] == "Abc"
+    assert tags["ExifTag"]["PixelXDimension"] == 8
+    assert tags["ExifTag"]["MakerNote"].startswith(b"NOTE")
+    found, info = pillow(encode(decode(data), "jpg"))
+    assert found[0x010F].rstrip("\0") == "Abc"
+    assert found.get_ifd(0x8769)[0xC0DE].rstrip("\0") == "own"
+    assert info["dpi"] == (254, 508)
+
+
+@pytest.mark.parametrize("format_", [*FORMATS, "bmp"])
+@pytest.mark.parametrize("with_exif", [False, True])
+def test_the_picture_keeps_its_physical_size(format_: str, with_exif: bool) -> None:
+    exif = camera_exif() if with_exif else None
+    small = decode(encode(Picture(rgb(), exif=exif, resolution=(11.811, 5.9055)), format_))
+    assert small.resolution == pytest.approx((11.811, 5.9055), rel=1e-4)
+    large = small.enlarged(torch.rand(3, 15, 20), None)
+    back = decode(encode(large, format_)).resolution
+    assert back is not None
+    assert (20 / back[0], 15 / back[1]) == pytest.approx((8 / 11.811, 6 / 5.9055), rel=1e-4)
+
+
+@pytest.mark.parametrize("format_", [*FORMATS, "bmp"])
+def test_no_resolution_is_made_up(format_: str) -> None:
+    assert decode(encode(Picture(rgb()), format_)).resolution is None
+
+
+def test_resolution_turns_with_the_picture() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(file, "PNG", exif=exif, dpi=(254, 508))
+    assert decode(file.getvalue()).resolution == pytest.approx((20, 10), abs=1e-3)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_xmp_is_kept_upright(format_: str) -> None:
+    large = Picture(rgb(), xmp=XMP)
+    found = decode(encode(large, format_)).xmp
+    assert found == XMP.replace(b'Orientation="6"', b'Orientation="1"')
+
+
+def test_xmp_is_brought_up_to_date() -> None:
+    before = (
+        b"<tiff:Orientation>8</tiff:Orientation><exif:PixelXDimension>8</exif:PixelXDimension>"
+        b"<xmp:Thumbnails><rdf:Alt>\nabc</rdf:Alt></xmp:Thumbnails><dc:title>8</dc:title>"
+    )
+    assert upright_xmp(before, (6, 800)) == (
+        b"<tiff:Orientation>1</tiff:Orientation><exif:PixelXDimension>800</exif:PixelXDimension>"
+        b"<dc:title>8</dc:title>"
+    )
+
+
+@pytest.mark.parametrize("format_", ["png", "jpg", "webp", "avif"])
+@pytest.mark.parametrize(("more", "fits"), [(0, True), (1, False), (10**6, False)])
+def test_exif_of_any_size(
+    format_: str, more: int, fits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    exif = camera_exif(thumbnail=b"")
+    exif = exif.ljust(MOST_EXIF + more, b"x")
+    data = encode(Picture(rgb(), exif=exif, resolution=(10, 20)), format_, name="out")
+    back = decode(data)
+    assert (pillow(data)[0].get(0x010F) is not None) == fits
+    assert back.resolution == pytest.approx((10, 20), abs=1e-3)
+    assert caplog.messages == (
+        [] if fits else ["out: its EXIF block is too large; written without it."]
+    )
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_damaged_exif_is_said(format_: str, caplog: pytest.LogCaptureFixture) -> None:
+    data = encode(Picture(rgb(), exif=b"Exif? No.", resolution=(10, 10)), format_, name="out")
+    assert decode(data).resolution == pytest.approx((10, 10))
+    assert caplog.messages == [
+        "out: its EXIF block is damaged (no TIFF header); written without it."
+    ]
+
+
+def test_bmp_says_what_it_cannot_hold(caplog: pytest.LogCaptureFixture) -> None:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    encode(Picture(rgb(), icc=icc, exif=camera_exif(), xmp=XMP), "bmp", name="out")
+    assert caplog.messages == [
+        f"out: BMP holds no {what}; written without it."
+        for what in ("colour profile", "EXIF", "XMP")
+    ]
+
+
+@pytest.mark.parametrize("size", [60_000, 60_001, 10**6])
+def test_xmp_of_any_size(size: int, caplog: pytest.LogCaptureFixture) -> None:
+    picture = Picture(rgb(), xmp=XMP.ljust(size))
+    assert (decode(encode(picture, "jpg")).xmp is None) == (size > 60_000)
+    assert ("its XMP is too large for a JPEG" in caplog.text) == (size > 60_000)
+    assert decode(encode(picture, "png")).xmp is not None
+
+
+@given(
+    at=st.integers(0, len(camera_exif()) - 1),
+    junk=st.binary(min_size=1, max_size=8),
+    cut=st.integers(0, len(camera_exif())),
+    order=st.sampled_from("<>"),
+)
+@settings(max_examples=300, deadline=None)
+def test_no_block_is_too_odd(at: int, junk: bytes, cut: int, order: str) -> None:
+    """Whatever a block holds, it is changed or refused, and its size stays in bounds."""
+    exif = camera_exif(order)
+    for block in (exif[:at] + junk + exif[at + len(junk) :], exif[:cut]):
+        try:
+            changed = up_to_date(block, (60, 80), (10.0, 20.0), True)
+        except TagError:
+            continue
+        assert changed is not None
+        assert len(changed) <= len(block) + 200
+
+
+def test_a_profile_for_other_channels_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    file = io.BytesIO()
+    Image.new("L", (8, 6), 99).save(file, "TIFF", icc_profile=icc)
+    picture = decode(file.getvalue(), name="grey.tif")
+    assert picture.icc is None
+    assert picture.grey
+    assert caplog.messages == ["grey.tif: its colour profile is not one for grey; read without it."]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("space", [b"CMYK", b"GRAY", b"Lab "])
+def test_a_profile_of_another_kind_is_said(
+    kind: str, space: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    icc = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    icc[16:20] = space
+    for profile in (bytes(icc), b"junk" * 50):
+        file = io.BytesIO()
+        Image.new("RGB", (8, 6), "teal").save(file, kind, icc_profile=profile, lossless=True)
+        caplog.clear()
+        picture = decode(file.getvalue(), name="in")
+        assert picture.icc is None
+        assert (picture.rgb - torch.tensor([0, 128, 128]).view(3, 1, 1) / 255).abs().max() < 0.02
+        assert caplog.messages == ["in: its colour profile is not one for RGB; read without it."]
+
+
+@pytest.mark.parametrize("format_", ["webp", "avif"])
+def test_grey_with_a_profile_becomes_srgb_where_grey_cannot_be_held(
+    format_: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Gamma 1 in, so that the change is plain to see."""
+    picture = Picture(torch.full((3, 8, 8), 0.2158), grey=True, icc=linear_grey())
+    with caplog.at_level(logging.WARNING):
+        back = decode(encode(picture, format_))
+    assert "no profile for grey; brought to sRGB" in caplog.text
+    assert back.icc is None
+    assert (back.rgb - 0.502).abs().max() < 0.02
+
+
+def linear_grey() -> bytes:
+    white = struct.pack(">4s4xiii", b"XYZ ", 63190, 65536, 54061)
+    text = struct.pack(">4s4x", b"text") + b"none\0\0\0\0"
+    curve = struct.pack(">4s4xI", b"curv", 0)
+    rows, data, at = b"", b"", 128 + 4 + 3 * 12
+    for name, value in ((b"wtpt", white), (b"kTRC", curve), (b"cprt", text)):
+        rows += struct.pack(">4sII", name, at + len(data), len(value))
+        data += value
+    head = struct.pack(
+        ">I4sI4s4s4s", at + len(data), b"lcms", 0x02400000, b"mntr", b"GRAY", b"XYZ "
+    )
+    head += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp")
+    head = head.ljust(68, b"\0") + struct.pack(">iii", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + struct.pack(">I", 3) + rows + data
+
+
+@pytest.mark.parametrize("suffix", [*FORMATS, "bmp"])
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_a_resolution_beyond_belief_is_said(
+    suffix: str,
+    by_rows: bool,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """As PNG can name it; libvips would complain on stderr, and BMP has no room for it."""
+    picture, stream = Picture(rgb(), resolution=(2.8e6, 2.0)), io.BytesIO()
+    if by_rows:
+        with encoded_by_rows(outline(picture, (6, 8)), suffix, stream, name="out") as put:
+            put(picture.rgb)
+        data = stream.getvalue()
+    else:
+        data = encode(picture, suffix, name="out")
+    [line] = caplog.messages
+    assert line.startswith("out: a resolution of 2.8e+06 x 2 pixels per mm cannot be written")
+    assert capfd.readouterr().err == ""
+    assert decode(data).resolution is None

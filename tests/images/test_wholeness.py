@@ -1,0 +1,170 @@
+"""Written whole or not at all: full disks, interrupts, killed processes and what they leave."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tests.warm_python import warm_python
+
+from pcsr_lightning import atomic_io
+from pcsr_lightning.atomic_io import remove_halves, whole_file, write_whole
+from pcsr_lightning.errors import PictureError
+from pcsr_lightning.images import SUFFIXES, Picture, read, write
+
+NOISE = Picture(torch.rand(3, 300, 300, generator=torch.Generator().manual_seed(0)))
+FORMATS = [suffix for suffix in SUFFIXES if suffix not in (".jpeg", ".tiff")]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, b"size=64k") != 0:
+        pytest.skip(f"cannot mount a file system: {os.strerror(ctypes.get_errno())}")
+    yield folder
+    libc.umount2(os.fsencode(folder), 2)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk: Path, suffix: str) -> None:
+    path = small_disk / f"out{suffix}"
+    write(Picture(torch.rand(3, 4, 4)), path)
+    before = path.read_bytes()
+    with pytest.raises(PictureError) as caught:
+        write(NOISE, path, quality=100)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: cannot write this picture (")
+    assert "No space left on device" in message
+    assert "\n" not in message
+    assert names(small_disk) == [path.name]
+    assert path.read_bytes() == before
+
+
+def test_a_file_size_limit_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    """The same where nothing may be mounted; the limit holds for a process of its own."""
+    program = (
+        "import resource, sys, torch\n"
+        "from pcsr_lightning.errors import PictureError\n"
+        "from pcsr_lightning.images import Picture, write\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "for path in sys.argv[1:]:\n"
+        "    try:\n        write(Picture(torch.rand(3, 300, 300)), path, quality=100)\n"
+        "    except PictureError as error:\n        print(error)\n"
+    )
+    paths = [str(tmp_path / f"out{suffix}") for suffix in FORMATS]
+    done = subprocess.run([warm_python(), "-c", program, *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(": ")[0] for line in lines] == paths
+    assert all("File too large" in line for line in lines)
+    assert names(tmp_path) == []
+
+
+def test_an_unwritable_folder_is_one_line(folder_of_a_plain_user: Path) -> None:
+    path = folder_of_a_plain_user / "out.png"
+    path.parent.chmod(0o500)
+    with pytest.raises(PictureError, match=r"out\.png: cannot write .*Permission denied"):
+        write(NOISE, path)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
+def test_an_exception_at_the_worst_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    (tmp_path / "out.png").write_text("older")
+
+    def interrupt(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(atomic_io.os, "replace", interrupt)
+    with pytest.raises((error, PictureError)):
+        write(NOISE, tmp_path / "out.png")
+    assert names(tmp_path) == ["out.png"]
+    assert (tmp_path / "out.png").read_text() == "older"
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "out [1]*.png"
+    program = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from pcsr_lightning.atomic_io import whole_file\n"
+        "with whole_file(Path(sys.argv[1])) as file:\n"
+        "    file.write(b'half')\n    file.flush()\n    print(os.getpid(), flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    command = [warm_python(), "-c", program, str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    number = int(process.stdout.readline())
+    (half,) = names(tmp_path)
+    assert half.startswith(".out [1]*.png.")
+    assert half.endswith(".tmp")
+    remove_halves(path)
+    assert names(tmp_path) == [half]  # still being written
+    os.kill(number, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    (tmp_path / ".out 1.png.tmp").touch()  # of another file
+    write(NOISE, path)
+    assert names(tmp_path) == [".out 1.png.tmp", "out [1]*.png"]
+
+
+def test_long_names(tmp_path: Path) -> None:
+    path = tmp_path / ("ä" * 124 + ".png")
+    write(NOISE, path)
+    assert read(path).rgb.shape == (3, 300, 300)
+    assert names(tmp_path) == [path.name]
+
+
+def test_two_writers_of_one_file_both_end_well(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with whole_file(path) as first:
+        first.write(b"first")
+        write_whole(path, b"second")
+        remove_halves(path)
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first"
+    assert names(tmp_path) == ["x"]
+
+
+def test_kills_at_random_moments(tmp_path: Path) -> None:
+    """Whatever is there under the name is whole."""
+    path = tmp_path / "out.tif"
+    program = (
+        "import os, sys, torch\n"
+        "from pcsr_lightning.images import Picture, write\n"
+        "picture = Picture(torch.rand(3, 200, 200), resolution=(10, 10))\n"
+        "print(os.getpid(), flush=True)\n"
+        "while True:\n    write(picture, sys.argv[1])\n"
+    )
+    for wait in (0.01, 0.07):
+        command = [warm_python(), "-c", program, str(path)]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert process.stdout is not None
+        number = int(process.stdout.readline())
+        while not path.exists():
+            time.sleep(0.01)
+        time.sleep(wait)
+        os.kill(number, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        assert read(path).rgb.shape == (3, 200, 200)
+    remove_halves(path)
+    assert names(tmp_path) == ["out.tif"]

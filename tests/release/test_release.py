@@ -1,0 +1,266 @@
+"""The release command: whole, resumable, and the same however often it was killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tests.warm_python import warm_python
+
+from pcsr_lightning.cli.release import Recipe, list_recipes, main
+from pcsr_lightning.data import SAMPLE_FOLDER
+from pcsr_lightning.errors import ConfigError, TrainingError
+from pcsr_lightning.networks import PCSR
+from pcsr_lightning.release.card import validation_words
+from pcsr_lightning.release.run_stages import locked
+from pcsr_lightning.weights import find_model, load
+
+RECIPE = """
+all:
+  - backbone=fsrcnn
+  - backbone.args={d:12,s:8,m:1}
+  - backbone.upsamplers=[[8,8],[8]]
+  - data.batch_size=2
+  - data.lr_crop=8
+  - stage.queries=64
+  - stage.optimizer=muon
+  - stage.lr=1e-3
+  - trainer.log_every_n_steps=20
+stages:
+  - [stage=1, trainer.max_steps=80]
+  - [stage=1, trainer.max_steps=80, stage.teacher=fsrcnn-pcsr-x4]
+  - [stage=2, trainer.max_steps=120]
+"""
+WORDS = [
+    "trainer.val_check_interval=40",
+    "callbacks.last.every_n_train_steps=10",
+    "data.val_limit=1",
+    "threads=1",
+    "data.shrinks=[1.0]",
+]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def command(recipe: Path, out: Path, python: str | None = None) -> list[str]:
+    return [
+        python or warm_python(), "-m", "pcsr_lightning.release", str(recipe),
+        "--train", str(SAMPLE_FOLDER / "train"), "--valid", str(SAMPLE_FOLDER / "valid"),
+        "--test", str(SAMPLE_FOLDER / "valid"), "--out", str(out), "--allow-unsound", "--", *WORDS,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed")
+    done = subprocess.run(command(recipe, out), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[0] == str(out / "tiny" / "tiny.safetensors")
+    return out / "tiny"
+
+
+def test_what_a_release_holds(undisturbed: Path) -> None:
+    model = load(undisturbed / "tiny.safetensors")
+    assert isinstance(model, PCSR)
+    assert model.num_classes == 2
+    facts = json.loads((undisturbed / "tiny.json").read_text())
+    assert facts["steps"] == {"tiny/1": 80, "tiny/1-part-2": 80, "tiny/2": 120}
+    assert facts["scales"] == [4]
+    assert facts["golden"]["psnr"] > 20
+    card = (undisturbed / "tiny.md").read_text()
+    for word in ("# tiny", "Trained on", "Limits", "seed 0", "k = 0", "all", "after 80", "GMACs"):
+        assert word.lower() in card.lower(), word
+    assert "pcsr_lightning.release" in card
+    assert "| white text on black |" in card
+    rows = json.loads((undisturbed / "measured.json").read_text())["measured"]
+    assert {r["k"] for r in rows} == {2.0, 1.0, 0.5, 0.25, 0.0, -0.1, -0.25, -0.5, None}
+    assert (undisturbed / "valid-x4.png").stat().st_size > 5_000
+
+
+def test_a_finished_release_trains_nothing_again(recipe: Path, undisturbed: Path) -> None:
+    before = (undisturbed / "stage-2" / "run.json").stat().st_mtime_ns
+    again = subprocess.run(
+        command(recipe, undisturbed.parent, sys.executable),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 0, again.stderr
+    assert "goes on" not in again.stderr
+    assert (undisturbed / "stage-2" / "run.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_in_the_same_weights(
+    recipe: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """SIGKILL to the command and its training at random moments, at least three times."""
+    draw, kills = random.Random(0), 0
+    said = (tmp_path / "said.txt").open("w")
+    for _ in range(12):
+        process = subprocess.Popen(
+            command(recipe, tmp_path),
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+        )
+        if kills < 3:
+            await_checkpoint(tmp_path, process)
+            time.sleep(draw.uniform(0, 0.5))
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                kills += 1
+        if process.wait() == 0:
+            break
+    said.close()
+    assert kills == 3
+    assert process.returncode == 0
+    # To start anew each time would end in the same weights too.
+    assert (tmp_path / "said.txt").read_text().count("goes on in") >= 2
+    ours, theirs = (
+        load_file(folder / "tiny.safetensors") for folder in (tmp_path / "tiny", undisturbed)
+    )
+    assert all((ours[k] == theirs[k]).all() for k in theirs)
+    # One curve tells what was validated before and after the kills, but for a validation that was
+    # itself killed between its checkpoint and its result.
+    ours_at, theirs_at = (
+        {stage: dict(map(tuple, curve)) for stage, curve in validation(folder).items()}
+        for folder in (tmp_path / "tiny", undisturbed)
+    )
+    assert ours_at["1"].items() <= theirs_at["1"].items()
+    assert ours_at["2"].items() <= theirs_at["2"].items()
+    assert len(ours_at["1"]) >= len(theirs_at["1"]) - 2
+    assert ours_at["2"][120] == theirs_at["2"][120]
+
+
+def validation(folder: Path) -> dict[str, list[list[float]]]:
+    found: dict[str, list[list[float]]] = json.loads((folder / "measured.json").read_text())[
+        "validation"
+    ]
+    return found
+
+
+def await_checkpoint(out: Path, process: subprocess.Popen[bytes]) -> None:
+    """Returns when the training has saved once more, or ended."""
+    before, end = newest(out), time.monotonic() + 120
+    while newest(out) == before and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def newest(out: Path) -> int:
+    return max((path.stat().st_mtime_ns for path in out.rglob("last.ckpt")), default=0)
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_can_be_read(name: str) -> None:
+    recipe = Recipe.read(name)
+    assert recipe.stages
+    if recipe.after is not None:
+        assert recipe.after.stage in {s.name for s in Recipe.read(recipe.after.recipe).stages}
+
+
+def test_a_stage_in_parts(recipe: Path) -> None:
+    read = Recipe.read(str(recipe))
+    assert [s.label for s in read.stages] == ["1", "1-part-2", "2"]
+    assert read.until("1").stages == read.stages[:2]
+    assert read.until("2") == read
+    with pytest.raises(ConfigError, match="tiny has no stage original"):
+        read.until("original")
+
+
+def test_mistakes_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text("- a\n")
+    (tmp_path / "key.yaml").write_text("stages: [[stage=1]]\nlr: 3\n")
+    (tmp_path / "none.yaml").write_text("stages: []\n")
+    (tmp_path / "nameless.yaml").write_text("stages: [[trainer.max_steps=3]]\n")
+    for name, word in [
+        ("nothing-of-the-kind", "fsrcnn-pcsr-x4"),
+        (str(tmp_path / "list.yaml"), "mapping"),
+        (str(tmp_path / "key.yaml"), "lr"),
+        (str(tmp_path / "none.yaml"), "empty"),
+        (str(tmp_path / "nameless.yaml"), "stage=NAME"),
+    ]:
+        with pytest.raises(ConfigError, match=word):
+            Recipe.read(name)
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(TrainingError, match="another process"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_a_failing_stage_is_told(recipe: Path, tmp_path: Path) -> None:
+    words = [*command(recipe, tmp_path), "stage.lr=-1"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "stage.lr" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: tiny, stage 1: the training ended")
+
+
+def test_wrong_folders_are_told_before_training(recipe: Path, tmp_path: Path) -> None:
+    words = command(recipe, tmp_path)
+    words[words.index("--test") + 1] = "nowhere"
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: nowhere: no such folder; name a folder of pictures"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_learning_curve_in_words() -> None:
+    assert validation_words([]) == "no validation was logged"
+    long = [(n * 10, 20 + n / 10) for n in range(1, 31)]
+    words = validation_words(long)
+    assert words.count("dB after") == 8
+    assert words.endswith("23.00 dB after 300")
+
+
+def test_an_unsound_model_is_not_released(
+    recipe: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A few steps give little more than bilinear enlargement, whose text is off by 83 of 255."""
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.iterdir() if path.is_file()}
+    words = [word for word in command(recipe, undisturbed.parent)[3:] if word != "--allow-unsound"]
+    assert main(words) == 1
+    [said] = capsys.readouterr().err.splitlines()[-1:]
+    assert said.startswith("error: tiny is not sound on pictures unlike photographs: white text on")
+    after = {path: path.stat().st_mtime_ns for path in undisturbed.iterdir() if path.is_file()}
+    assert after == before
+
+
+def test_a_model_that_was_trained_in_another_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    how = tmp_path / "how.md"
+    how.write_text("On another machine, in **13 seconds**.\n")
+    words = ["mine", "--weights", str(find_model("fsrcnn-pcsr-x4")), "--made", str(how)]
+    assert main([*words, "--test", str(SAMPLE_FOLDER / "valid"), "--out", str(tmp_path)]) == 0
+    card = (tmp_path / "mine" / "mine.md").read_text()
+    assert "## Schedule\n\nOn another machine, in **13 seconds**.\n\n## Measured" in card
+    facts = json.loads((tmp_path / "mine" / "mine.json").read_text())
+    assert (facts["stage"], facts["backbone"], facts["scales"]) == ("2", "fsrcnn", [4.0])
+    assert load(tmp_path / "mine" / "mine.safetensors").config() == facts["network"]
+    capsys.readouterr()
+    assert main([*words[:-1], str(tmp_path / "nowhere.md"), "--out", str(tmp_path)]) == 1
+    assert "nowhere.md: no such file" in capsys.readouterr().err
+    for scales in (["0.5"], ["4", "2"], ["1", "2", "3"]):
+        assert main([*words, "--scales", *scales]) == 1
+        said = capsys.readouterr().err
+        assert f"--scales {' '.join(scales)}: expected one scale, or two rising ones" in said
+    for wrong in (["mine"], words[:3], [*words, "--train", "x"]):
+        with pytest.raises(SystemExit):
+            main(wrong)
+        assert "expected either --train DIR, or --weights FILE" in capsys.readouterr().err

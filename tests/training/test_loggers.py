@@ -1,0 +1,118 @@
+"""What loggers keep of a training, read back: an offline W&B run, and TensorBoard's events."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.warm_python import warm_python
+
+Records = Callable[[Path], Iterator[Any]]
+SETTINGS = (
+    "backbone.args={d:8,s:4,m:1}",
+    "backbone.upsamplers=[[8,8],[8]]",
+    "data=sample",
+    "data.lr_crop=8",
+    "data.batch_size=4",
+    "data.shrinks=[1.0]",
+    "data.val_limit=2",
+    "threads=1",
+    "trainer.accelerator=cpu",
+    "trainer.max_steps=4",
+    "trainer.log_every_n_steps=1",
+    "callbacks.progress=null",
+)
+
+
+def train(cwd: Path, *settings: str) -> None:
+    env = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [warm_python(), "-m", "pcsr_lightning.train", *SETTINGS, *settings],
+        cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wandb")
+    train(folder, "stage=1", "logger=none", "hydra.run.dir=one")
+    train(folder, "stage=2", "init=one", "logger=wandb", "hydra.run.dir=two")
+    return folder / "two"
+
+
+def test_all_of_a_training_is_in_its_run(run: Path, records: Records) -> None:
+    [file] = run.glob("wandb/offline-run-*/*.wandb")
+    found = list(records(file))
+    kinds = {record.WhichOneof("record_type") for record in found}
+    assert {"run", "history", "files", "artifact", "exit"} <= kinds  # it was finished, too
+
+    [first, *_] = [r.run for r in found if r.WhichOneof("record_type") == "run"]
+    assert first.run_group == "fsrcnn-m2"
+    assert set(first.tags) == {"fsrcnn", "stage 2", "M = 2", "adam"}
+    config = {u.key or u.nested_key[0] for u in first.config.update}
+    for record in found:
+        if record.WhichOneof("record_type") == "config":
+            config |= {u.key or u.nested_key[0] for u in record.config.update}
+    assert any(key.startswith("backbone") for key in config)
+    assert any(key.startswith("data") for key in config)
+
+    history: dict[str, Any] = {}
+    for record in found:
+        if record.WhichOneof("record_type") == "history":
+            for item in record.history.item:
+                # a picture's or a table's entry is one of several parts
+                key = item.key or item.nested_key[0]
+                history[key] = json.loads(item.value_json)
+    wanted = {
+        "train/loss", "train/recon", "train/avg", "val/psnr", "val/share_0", "val/share_1",
+        "val/pictures", "results",
+    }  # fmt: skip
+    assert wanted <= history.keys()
+    assert any(key.startswith("lr-") for key in history)
+    media = next(run.glob("wandb/offline-run-*/files/media"))
+    shown = list(media.glob("images/val/pictures*.png"))
+    assert len(shown) == 2
+    with Image.open(shown[0]) as picture:
+        width, height = picture.size
+    assert width % 4 == 0  # enlarged, made, classes, truth
+    assert width > height
+    [table] = media.glob("table/results*.json")
+    row = json.loads(table.read_text())
+    assert dict(zip(row["columns"], row["data"][0], strict=True))["steps"] == 4
+
+    [artifact] = [
+        r.artifact
+        for r in found
+        if r.WhichOneof("record_type") == "artifact" and r.artifact.type == "model"
+    ]
+    assert artifact.name == "fsrcnn-m2-stage-2"
+    assert {e.path for e in artifact.manifest.contents} == {"model.safetensors", "model.json"}
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    train(tmp_path, "stage=1", "logger=tensorboard", "hydra.run.dir=one")
+    events = EventAccumulator(str(tmp_path / "one" / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    assert {"train/loss", "val/psnr"} <= set(tags)
+    assert [e.step for e in events.Scalars("train/loss")] == [0, 1, 2, 3]
+
+
+def test_wandb_is_not_imported_where_it_was_not_chosen(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['train', *sys.argv[1:]]\n"
+        "from pcsr_lightning.cli.train import main\n"
+        "main()\n"
+        "assert 'wandb' not in sys.modules, 'imported'\n"
+    )
+    done = subprocess.run(
+        [warm_python(), "-c", code, *SETTINGS, "stage=1", "logger=csv"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
