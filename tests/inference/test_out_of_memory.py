@@ -21,7 +21,7 @@ from pcsr_lightning.inference.analysis import Output
 from pcsr_lightning.inference.branches import AnyScale, WholeScale
 from pcsr_lightning.inference.engine import is_out_of_memory
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.streaming.stream import RowStream
+from pcsr_lightning.streaming import RowStream
 
 MakeNetwork = Callable[..., PCSR]
 

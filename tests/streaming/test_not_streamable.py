@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pcsr_lightning.inference.feature_rows import TiledRows, feature_rows
 from pcsr_lightning.networks import build_backbone
-from pcsr_lightning.streaming.plan import NotStreamable, plan_rows
+from pcsr_lightning.streaming import NotStreamable, plan_rows
 
 
 class Net(nn.Module):
@@ -101,15 +101,15 @@ KEEP_SIZE: dict[str, tuple[nn.Module, str]] = {
     "mean": (Net(lambda m, x: x - x.mean(dim=(2, 3), keepdim=True)), "calls mean"),
     "interpolate": (Net(lambda m, x: F.interpolate(x, scale_factor=1.0)), "interpolate"),
     "no statistics": (
-        nn.Sequential(conv(), nn.BatchNorm2d(3, track_running_stats=False)), "own statistics"
+        nn.Sequential(conv(), nn.BatchNorm2d(3, track_running_stats=False)), "statistics of its"
     ),
     "unknown module": (nn.Sequential(conv(), nn.InstanceNorm2d(3)), "InstanceNorm2d"),
     "unknown function": (Net(lambda m, x: torch.flip(x, (2,))), "calls flip"),
     "unknown method": (Net(lambda m, x: m.a(x).clamp(0, 1), **A), "calls clamp"),
     "concatenated rows": (
-        Net(lambda m, x: torch.cat([m.a(x), x], dim=2), **A), "something else than channels"
+        Net(lambda m, x: torch.cat([m.a(x), x], dim=2), **A), "another axis than the channels"
     ),
-    "its input": (Net(lambda m, x: x), "gives its input back"),
+    "its input": (Net(lambda m, x: x), "returns its input"),
     "one channel for all": (
         Net(lambda m, x: x * torch.sigmoid(m.a(x)), a=conv(3, 1)), "broadcasts channels"
     ),
@@ -124,7 +124,7 @@ KEEP_SIZE: dict[str, tuple[nn.Module, str]] = {
         "broadcasts channels",
     ),
     "a picture of constants": (
-        Net(lambda m, x: x * torch.arange(9.0)[:, None]), "picture of constants"
+        Net(lambda m, x: x * torch.arange(9.0)[:, None]), "differ from pixel to pixel"
     ),
     "weight from the picture": (
         Net(lambda m, x: F.conv2d(x, m.a(x)[:, :, :3, :3], padding=1), a=conv(3, 3)),
@@ -159,7 +159,7 @@ CHANGE_SIZE: dict[str, tuple[nn.Module, str]] = {
         Net(lambda m, x: torch.cat([m.up(m.a(x)), x], 1), a=conv(3, 12), up=nn.PixelShuffle(2)),
         "different sizes",
     ),
-    "several results": (Net(lambda m, x: (m.a(x), x), **A), "picture"),
+    "several results": (Net(lambda m, x: (m.a(x), x), **A), "network's input"),
     "two inputs": (TwoInputs(), "more than one input"),
 }  # fmt: skip
 
@@ -169,6 +169,13 @@ def test_refused_with_its_reason(name: str) -> None:
     module, said = (KEEP_SIZE | CHANGE_SIZE)[name]
     with pytest.raises(NotStreamable, match=said):
         plan_rows(module.eval(), torch.float32)
+
+
+def test_a_network_in_training_mode_is_refused() -> None:
+    module = nn.Sequential(conv(), nn.BatchNorm2d(3)).eval()
+    module[1].train()
+    with pytest.raises(ValueError, match="evaluation mode"):
+        plan_rows(module)
 
 
 def test_bsrn_decides_by_the_picture_s_size() -> None:

@@ -5,6 +5,7 @@ Legend: h w picture, r rows, D channels of the result.
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,11 +16,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pcsr_lightning import streaming
 from pcsr_lightning.inference.feature_rows import StreamedRows, feature_rows
 from pcsr_lightning.networks import build_backbone
-from pcsr_lightning.streaming.plan import plan_rows
+from pcsr_lightning.streaming import RowStream, plan_rows
 from pcsr_lightning.streaming.steps import Pointwise
-from pcsr_lightning.streaming.stream import RowStream
 
 Make = Callable[[], nn.Module]
 
@@ -191,14 +192,14 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
     assert error <= 1e-5 * largest
 
 
-def pushed(module: nn.Module, x_13hw: Tensor, heights: list[int]) -> Tensor:
+def pushed(module: nn.Module, x_1Chw: Tensor, heights: list[int]) -> Tensor:
     """Through a stream in pieces of these heights, over and over: ``(1, D, H, W)``."""
-    plan = plan_rows(module, torch.float32)
-    x_hw3 = x_13hw[0].permute(1, 2, 0)
-    stream, top, turn, out = RowStream(plan, x_hw3.shape[1], heights[0]), 0, 0, []
-    while top < len(x_hw3):
-        bottom = min(len(x_hw3), top + heights[turn % len(heights)])
-        for rows_rwD in stream.push(x_hw3[top:bottom], last=bottom == len(x_hw3)):
+    plan = plan_rows(module, torch.float32, x_1Chw.shape[1])
+    x_hwC = x_1Chw[0].permute(1, 2, 0)
+    stream, top, turn, out = RowStream(plan, x_hwC.shape[1], heights[0]), 0, 0, []
+    while top < len(x_hwC):
+        bottom = min(len(x_hwC), top + heights[turn % len(heights)])
+        for rows_rwD in stream.push(x_hwC[top:bottom], last=bottom == len(x_hwC)):
             out.append(rows_rwD.clone())
         top, turn = bottom, turn + 1
     return torch.cat(out).permute(2, 0, 1)[None]
@@ -206,7 +207,7 @@ def pushed(module: nn.Module, x_13hw: Tensor, heights: list[int]) -> Tensor:
 
 def strips(source: StreamedRows, rows: int, start: int = 0) -> Tensor:
     """All strips from row ``start`` on, put together: ``(1, D, H, W)``."""
-    at, out = start * source.plan.growth, []
+    at, out = start * source.plan.upscale_factor, []
     for top, feat_1rwD in source.strips(rows, start):
         assert top == at
         at += feat_1rwD.shape[1]
@@ -236,21 +237,34 @@ def test_begun_in_the_middle(name: str, h: int, start: float, rows: int) -> None
     with torch.no_grad():
         plan = plan_rows(module, torch.float32)
         rest = strips(StreamedRows(plan, x, torch.float32), rows, first)
-        assert_same(rest, module(x)[:, :, first * plan.growth :])
+        assert_same(rest, module(x)[:, :, first * plan.upscale_factor :])
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, "transposed", "oblong kernels", "5x5 and 7x7"])
-def test_reach_is_what_it_says(name: str) -> None:
+def test_the_halo_is_exact(name: str) -> None:
     """Rows further away change nothing, and it is not needlessly far."""
     module = shaken((HAND_MADE | NETWORKS)[name]())
     plan = plan_rows(module, torch.float32)
-    h, at = 2 * plan.reach + 9, plan.reach + 4
+    h, at = 2 * plan.halo + 9, plan.halo + 4
     x = torch.rand(1, 3, h, 9).double().requires_grad_()
-    g = plan.growth
+    g = plan.upscale_factor
     module.double()(x)[:, :, at * g : (at + 1) * g].square().sum().backward()
     touched = x.grad.abs().sum(dim=(0, 1, 3)).nonzero()
     far = int(max(at - touched.min(), touched.max() - at))
-    assert far <= plan.reach <= far + 3
+    assert far <= plan.halo <= far + 3
+
+
+@pytest.mark.parametrize("in_channels", [1, 4])
+def test_other_numbers_of_input_channels(in_channels: int) -> None:
+    module = shaken(nn.Sequential(conv(in_channels, 5), nn.ReLU(), conv(5, 2, 5)))
+    x = torch.rand(1, in_channels, 20, 7) - 0.5
+    with torch.no_grad():
+        assert_same(pushed(module, x, [3, 1]), module(x))
+
+
+def test_the_example_of_the_package_runs() -> None:
+    found = doctest.testmod(streaming, extraglobs=vars(streaming))
+    assert (found.failed, found.attempted > 5) == (0, True)
 
 
 def test_a_concatenation_before_a_1x1_is_never_made() -> None:
@@ -267,7 +281,7 @@ def test_memory_does_not_grow_with_the_height(name: str) -> None:
         stream = RowStream(plan, 4, 3)
         for top in range(0, h, 3):
             for rows_rwD in stream.push(torch.rand(3, 4, 3), last=top + 3 >= h):
-                assert len(rows_rwD) <= 3 * plan.growth
+                assert len(rows_rwD) <= 3 * plan.upscale_factor
         windows = [v.window for v in stream._values.values() if v.window is not None]
         return sum(window._memory.numel() for window in windows)
 

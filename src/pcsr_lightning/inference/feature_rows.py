@@ -17,10 +17,7 @@ from torch import Tensor, nn
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.input_rows import InputRows, as_input
 from pcsr_lightning.networks import evaluating
-from pcsr_lightning.streaming.graph import NotStreamable
-from pcsr_lightning.streaming.plan import plan_rows
-from pcsr_lightning.streaming.steps import RowPlan
-from pcsr_lightning.streaming.stream import RowStream, stream_values
+from pcsr_lightning.streaming import NotStreamable, RowPlan, RowStream, plan_rows, stream_values
 
 _log = logging.getLogger(__name__)
 
@@ -69,10 +66,10 @@ class StreamedRows(FeatureRows):
 
     def strips(self, rows: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         # A stream that begins within a picture gives its first rows as if the picture began there.
-        begin = max(0, start - self.plan.reach)
+        begin = max(0, start - self.plan.halo)
         h, w = self.height, int(self._x.shape[3])
-        stream = RowStream(self.plan, w, rows, 3, self.dtype, self._x.device)
-        g = self.plan.growth
+        stream = RowStream(self.plan, w, rows, self.dtype, self._x.device)
+        g = self.plan.upscale_factor
         made = begin * g
         for top in range(begin, h, rows):
             x_rw3 = self._x.rows(top, top + rows)[0].permute(1, 2, 0).to(self.dtype)
@@ -241,7 +238,8 @@ def _equal(a: list[Tensor], b: list[Tensor]) -> bool:
 
 def _make_plan(module: nn.Module, dtype: torch.dtype) -> RowPlan | None:
     try:
-        return plan_rows(module, dtype)
+        with evaluating(module):
+            return plan_rows(module, dtype)
     except NotStreamable as error:
         _log.info("%s cannot be streamed: %s", type(module).__name__, error)
         return None

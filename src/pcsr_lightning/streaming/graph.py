@@ -1,4 +1,4 @@
-"""The bookkeeping of turning a traced network into the steps of a row stream."""
+"""Values and steps of a row plan while it is made from a traced network."""
 
 from __future__ import annotations
 
@@ -7,47 +7,48 @@ from typing import Any
 import torch
 from torch import fx
 
-from pcsr_lightning.streaming.steps import Convolve, Mix, Pointwise, Step, Windowed
+from pcsr_lightning.streaming.steps import Conv1x1, Convolve, Pointwise, Step, Windowed
 
 
 class NotStreamable(Exception):
-    """A network that looks further than rows can tell; the message names what it does."""
+    """The network cannot be computed row by row; the message says which operation prevents it."""
 
 
 class RowGraph:
-    """Which node of a trace is kept as which value, and what makes it.
+    """Maps the nodes of a trace to numbered values and the steps that compute them.
 
-    A node that its only reader may absorb (a concatenation read by a 1x1 convolution, a
-    convolution read by a sum or an activation) waits until it is known whether it does.
+    Some nodes are fused into the one that reads them: a concatenation into a 1x1 convolution, a
+    convolution into the sum or activation after it. They stay in ``pending`` (``parts`` for
+    concatenations) until their reader is known.
 
     Args:
         traced: the network.
         dtype: of the arithmetic.
+        in_channels: channels of the network's input.
 
     Attributes:
-        constants: what does not depend on the picture, computed.
-        values: the number under which a node's result is kept.
-        waiting: steps that a reader may still absorb; they have no number yet.
-        parts: what a concatenation joins, nested ones taken apart.
+        constants: results that do not depend on the input, computed once.
+        values: the number of each node's value.
+        pending: steps that may still be fused into their reader; they have no number yet.
+        parts: the inputs of each concatenation, nested ones flattened.
         channels: of each node's result.
-        steps: in the order in which they are to be done.
-        growth: each value's rows for each of the picture.
+        steps: in execution order.
+        factors: rows of each value per row of the input.
     """
 
-    def __init__(self, traced: fx.GraphModule, dtype: torch.dtype) -> None:
-        self.traced, self.dtype = traced, dtype
+    def __init__(self, traced: fx.GraphModule, dtype: torch.dtype, in_channels: int) -> None:
+        self.traced, self.dtype, self.in_channels = traced, dtype, in_channels
         self.modules = dict(traced.named_modules())
         self.constants: dict[fx.Node, Any] = {}
         self.values: dict[fx.Node, int] = {}
-        self.waiting: dict[fx.Node, Convolve | Mix | Windowed] = {}
+        self.pending: dict[fx.Node, Convolve | Conv1x1 | Windowed] = {}
         self.parts: dict[fx.Node, list[fx.Node]] = {}
         self.channels: dict[fx.Node, int] = {}
         self.steps: list[Step] = []
-        self.count = 0
-        self.growth: dict[int, int] = {}
+        self.factors: dict[int, int] = {}
 
-    def needed(self, out: int) -> list[Step]:
-        """The steps that a value takes; the last one makes it."""
+    def steps_for(self, out: int) -> list[Step]:
+        """The steps that compute a value, in order; the last one produces it."""
         wanted = {out}
         steps: list[Step] = []
         for step in reversed(self.steps):
@@ -56,19 +57,19 @@ class RowGraph:
                 steps.insert(0, step)
         return steps
 
-    def reach(self, out: int) -> int:
-        """How many LR rows above (or below) a value's row can change it; fractions count as one."""
-        reach = {0: 0}
+    def halo(self, out: int) -> int:
+        """How many input rows above (or below) a value's row can change it, rounded up."""
+        halo = {0: 0}
         for step in self.steps:
-            growth = self.growth[step.inputs[0]]
-            reach[step.out] = max(reach[v] for v in step.inputs) + -(-step.halo // growth)
-        return reach[out]
+            factor = self.factors[step.inputs[0]]
+            halo[step.out] = max(halo[v] for v in step.inputs) + -(-step.halo // factor)
+        return halo[out]
 
     def value(self, node: fx.Node) -> int:
-        """The value that a node's result is kept as; makes the step that computes it."""
+        """The number of a node's value; a pending step is added to the plan for it."""
         if node not in self.values:
-            if node in self.waiting:
-                self.emit(node, self.waiting.pop(node))
+            if node in self.pending:
+                self.emit(node, self.pending.pop(node))
             elif node in self.parts:
                 inputs = tuple(self.value(p) for p in self.parts[node])
                 self.emit(
@@ -80,24 +81,23 @@ class RowGraph:
         return self.values[node]
 
     def emit(self, node: fx.Node, step: Step) -> None:
-        """Adds the step that makes a node's result, which gets a number.
+        """Adds the step that computes a node's result to the plan.
 
         Raises:
-            NotStreamable: its inputs are of different sizes.
+            NotStreamable: its inputs differ in size.
         """
-        growths = {self.growth[v] for v in step.inputs}
-        if len(growths) > 1:
+        factors = {self.factors[v] for v in step.inputs}
+        if len(factors) > 1:
             raise NotStreamable("it joins values of different sizes")
-        step.out = self.new_value(growths.pop() * step.growth)
+        step.out = self.new_value(factors.pop() * step.upscale_factor)
         self.steps.append(step)
         self.values[node] = step.out
         self.channels[node] = step.channels
 
-    def new_value(self, growth: int) -> int:
-        """The next number."""
-        self.growth[self.count] = growth
-        self.count += 1
-        return self.count - 1
+    def new_value(self, factor: int) -> int:
+        """The next free number, for a value of ``factor`` rows per row of the input."""
+        self.factors[len(self.factors)] = factor
+        return len(self.factors) - 1
 
     def alias(self, node: fx.Node, x: fx.Node) -> None:
         """``node`` is ``x`` under another name."""
@@ -105,30 +105,30 @@ class RowGraph:
         self.channels[node] = self.channels_of(x)
 
     def channels_of(self, node: fx.Node) -> int:
-        """Of a node's result; 3 for the picture."""
-        return self.channels.get(node, 3)
+        """Channels of a node's result."""
+        return self.channels.get(node, self.in_channels)
 
     def depends(self, node: Any) -> bool:
-        """Whether this is a node whose result depends on the picture."""
+        """Whether this is a node whose result depends on the network's input."""
         return isinstance(node, fx.Node) and node not in self.constants
 
-    def only(self, node: Any) -> fx.Node:
-        """``node``, which must depend on the picture.
+    def variable(self, node: Any) -> fx.Node:
+        """``node``, which must depend on the network's input.
 
         Raises:
             NotStreamable: it does not.
         """
         if not self.depends(node):
-            raise NotStreamable("an operation does not read the picture where it should")
+            raise NotStreamable("an operation does not read the network's input where it should")
         assert isinstance(node, fx.Node)
         return node
 
     def constant(self, value: Any) -> Any:
-        """What a node that does not depend on the picture gave, or ``value`` itself."""
+        """The result of a node that does not depend on the input, or ``value`` itself."""
         return self.constants[value] if isinstance(value, fx.Node) else value
 
     def evaluate(self, node: fx.Node) -> Any:
-        """Computes a node that does not depend on the picture."""
+        """Computes a node that does not depend on the network's input."""
         if node.op == "get_attr":
             found: Any = self.traced
             for name in str(node.target).split("."):

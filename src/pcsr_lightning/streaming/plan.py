@@ -1,8 +1,8 @@
-"""From a convolutional network to the steps of a row stream, by tracing it once.
+"""Plans how to compute a convolutional network row by row, by tracing it once with torch.fx.
 
-Whatever is made of convolutions, sums, concatenations, activations and pixel shuffles can be
-streamed without its author doing anything. Batch norm in evaluation is folded by whoever computes
-its weights from constants, since all that does not depend on the picture is computed here.
+A network of convolutions, sums, concatenations, activations and pixel shuffles needs no changes to
+be streamed. Whatever does not depend on the input is computed once, here: so a network that derives
+a convolution's weights from a batch norm's statistics in evaluation mode gets the two fused.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from pcsr_lightning.networks import evaluating
 from pcsr_lightning.streaming.graph import NotStreamable, RowGraph
 from pcsr_lightning.streaming.steps import (
     Activation,
+    Conv1x1,
     Convolve,
-    Mix,
+    PixelShuffle,
     Pointwise,
     RowPlan,
-    Shuffle,
     Windowed,
 )
 from pcsr_lightning.streaming.stream import RowStream
@@ -39,86 +38,101 @@ _SUMS = (operator.add, operator.iadd, torch.add)
 _PRODUCTS = (operator.mul, torch.mul, operator.sub, torch.sub)
 
 
-def plan_rows(module: nn.Module, dtype: torch.dtype) -> RowPlan:
-    """Traces ``module``, which takes ``(1, C, h, w)``, in evaluation mode.
+def plan_rows(
+    module: nn.Module, dtype: torch.dtype = torch.float32, in_channels: int = 3
+) -> RowPlan:
+    """Traces a network and plans its computation row by row.
 
     Args:
-        module: its weights are copied into ``dtype``; later changes to them are not seen.
+        module: takes ``(1, in_channels, h, w)``, in evaluation mode. Its weights are copied into
+            ``dtype``; later changes to them have no effect on the plan.
         dtype: of the arithmetic.
+        in_channels: channels of its input.
+
+    Returns:
+        What :class:`~pcsr_lightning.streaming.RowStream` runs.
 
     Raises:
-        NotStreamable: it does something that rows alone do not tell.
+        NotStreamable: the network uses an operation that needs more than a few rows at a time, or
+            one that is not supported. The message names it.
+        ValueError: a part of it is in training mode.
     """
-    with evaluating(module), torch.no_grad():
+    if any(part.training for part in module.modules()):
+        raise ValueError("a network is streamed in evaluation mode: call its eval() first")
+    with torch.no_grad():
         try:
             traced = fx.symbolic_trace(module)
-        except Exception as error:  # whatever a module's Python does with a symbol
+        except Exception as error:  # arbitrary code of the module ran
             raise NotStreamable(f"it cannot be traced ({type(error).__name__}: {error})") from error
-        plan = _Builder(traced, dtype).build()
-        _try(plan, module, dtype)
+        plan = _Planner(traced, dtype, in_channels).plan()
+        _verify(plan, module, dtype)
         return plan
 
 
-def _try(plan: RowPlan, module: nn.Module, dtype: torch.dtype) -> None:
-    """A trace does not tell all: not hooks, and not that a value changes under a second name.
+def _verify(plan: RowPlan, module: nn.Module, dtype: torch.dtype) -> None:
+    """Compares the plan with the network on a small input.
+
+    A trace leaves out hooks, and does not show that a value is changed in place under a second
+    name.
 
     Raises:
-        NotStreamable: on a small picture the steps give something else than the network.
+        NotStreamable: the results differ.
     """
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        return  # the network's operations would be taken for the caller's
+        return  # the network's operations would become part of the caller's trace
     weight = next(module.parameters(), torch.empty(0))
-    x_hw3 = torch.linspace(0, 40, 7 * 6 * 3, dtype=torch.float64).sin().view(7, 6, 3)
-    x_hw3 = x_hw3.to(weight.device)
-    expected_HWC = module(x_hw3.to(weight.dtype).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
-    stream = RowStream(plan, 6, 4, 3, dtype, weight.device)
-    pieces = [(x_hw3[:4], False), (x_hw3[4:], True)]
+    C = plan.in_channels
+    x_hwC = torch.linspace(0, 40, 7 * 6 * C, dtype=torch.float64).sin().view(7, 6, C)
+    x_hwC = x_hwC.to(weight.device)
+    expected_HWD = module(x_hwC.to(weight.dtype).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    stream = RowStream(plan, 6, 4, dtype, weight.device)
+    pieces = [(x_hwC[:4], False), (x_hwC[4:], True)]
     rows = [out.clone() for x, last in pieces for out in stream.push(x.to(dtype), last)]
-    tolerance = 1e-3 if dtype == weight.dtype == expected_HWC.dtype == torch.float32 else 0.1
-    error = (torch.cat(rows).float() - expected_HWC.float()).abs().max()
-    if not bool(error <= tolerance * expected_HWC.abs().max()):
+    tolerance = 1e-3 if dtype == weight.dtype == expected_HWD.dtype == torch.float32 else 0.1
+    error = (torch.cat(rows).float() - expected_HWD.float()).abs().max()
+    if not bool(error <= tolerance * expected_HWD.abs().max()):
         raise NotStreamable("its rows differ from the whole: is a value changed in place?")
 
 
-class _Builder(RowGraph):
-    """Says for every node of a trace what its step is."""
+class _Planner(RowGraph):
+    """Chooses a step for every node of a trace."""
 
-    def build(self) -> RowPlan:
+    def plan(self) -> RowPlan:
         for node in self.traced.graph.nodes:
             if node.op == "placeholder":
                 if self.values:
                     raise NotStreamable("it takes more than one input")
                 self.values[node] = self.new_value(1)
             elif node.op == "output":
-                out = self.value(self.only(node.args[0]))
-                steps = self.needed(out)
+                out = self.value(self.variable(node.args[0]))
+                steps = self.steps_for(out)
                 if not steps:
-                    raise NotStreamable("it gives its input back")
-                return RowPlan(steps, steps[-1].channels, self.growth[out], self.reach(out))
+                    raise NotStreamable("it returns its input")
+                return RowPlan(
+                    steps, self.in_channels, steps[-1].channels, self.factors[out], self.halo(out)
+                )
             elif not any(self.depends(n) for n in node.all_input_nodes):
                 self.constants[node] = self.evaluate(node)
             else:
                 self._add(node)
-        raise NotStreamable("it gives nothing back")
-
-    # What a node is
+        raise NotStreamable("it returns nothing")
 
     def _add(self, node: fx.Node) -> None:
         if not node.args:
-            raise NotStreamable(f"{node.target} is given its input by keyword")
+            raise NotStreamable(f"{node.target} gets its input by keyword")
         if node.op == "call_module":
             self._add_module(node, self.modules[str(node.target)])
         elif node.op == "call_function":
             self._add_function(node, node.target)
         elif node.op == "call_method" and node.target in ("relu", "relu_"):
-            self._activate(node, self.only(node.args[0]), Activation(F.relu, is_relu=True))
+            self._activate(node, self.variable(node.args[0]), Activation(F.relu, is_relu=True))
         elif node.op == "call_method" and node.target == "contiguous":
-            self.alias(node, self.only(node.args[0]))
+            self.alias(node, self.variable(node.args[0]))
         else:
             raise NotStreamable(f"it calls {node.target}")
 
     def _add_module(self, node: fx.Node, module: nn.Module) -> None:
-        x = self.only(node.args[0])
+        x = self.variable(node.args[0])
         if isinstance(module, nn.Conv2d):
             if module.padding_mode != "zeros":
                 raise NotStreamable(f"a convolution pads with {module.padding_mode}")
@@ -131,12 +145,14 @@ class _Builder(RowGraph):
         elif isinstance(module, nn.PixelShuffle):
             channels = self.channels_of(x) // module.upscale_factor**2
             value = self.value(x)
-            self.emit(node, Shuffle((value,), -1, channels, growth=module.upscale_factor))
+            self.emit(
+                node, PixelShuffle((value,), -1, channels, upscale_factor=module.upscale_factor)
+            )
         elif isinstance(module, nn.Identity | nn.Dropout):
             self.alias(node, x)
         elif isinstance(module, _ACTIVATIONS):
             if isinstance(module, nn.BatchNorm2d) and not module.track_running_stats:
-                raise NotStreamable("a batch norm takes the picture's own statistics")
+                raise NotStreamable("a batch norm uses the statistics of its input")
             kept = _copy(module, self.dtype)
             self._activate(node, x, Activation(kept, is_relu=isinstance(module, nn.ReLU)))
         else:
@@ -147,14 +163,14 @@ class _Builder(RowGraph):
             parts, axis = node.args[0], node.args[1] if len(node.args) > 1 else 0
             axis = node.kwargs.get("dim", axis)
             if axis != 1 or not isinstance(parts, list | tuple):
-                raise NotStreamable("it concatenates something else than channels")
-            flat = [p for n in parts for p in self.parts.get(self.only(n), [self.only(n)])]
+                raise NotStreamable("it concatenates along another axis than the channels")
+            flat = [p for n in parts for p in self.parts.get(self.variable(n), [self.variable(n)])]
             self.parts[node] = flat
             self.channels[node] = sum(self.channels_of(p) for p in flat)
         elif function in (F.conv2d, torch.conv2d):
             self._functional_convolve(node)
         elif function in _RELUS:
-            self._activate(node, self.only(node.args[0]), Activation(F.relu, is_relu=True))
+            self._activate(node, self.variable(node.args[0]), Activation(F.relu, is_relu=True))
         elif function in _SUMS and not node.kwargs:
             self._sum(node)
         elif function in (*_POINTWISE, *_PRODUCTS):
@@ -165,10 +181,10 @@ class _Builder(RowGraph):
     def _functional_convolve(self, node: fx.Node) -> None:
         names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
         given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-        x = self.only(given["input"])
+        x = self.variable(given["input"])
         weight, bias = self.constant(given["weight"]), self.constant(given.get("bias"))
         if not isinstance(weight, Tensor):
-            raise NotStreamable("a convolution's weight depends on the picture")
+            raise NotStreamable("a convolution's weight depends on the input")
         stride, padding = given.get("stride", 1), given.get("padding", 0)
         dilation, groups = given.get("dilation", 1), int(str(given.get("groups", 1)))
         self._convolve(node, x, weight, bias, stride, padding, dilation, groups)
@@ -198,11 +214,11 @@ class _Builder(RowGraph):
             widths = [self.channels_of(p) for p in parts]
             weights = [w.t().contiguous() for w in torch.split(weight[:, :, 0, 0], widths, 1)]
             inputs = tuple(self.value(p) for p in parts)
-            self.waiting[node] = Mix(inputs, -1, channels, weights_CN=weights, bias_N=bias)
+            self.pending[node] = Conv1x1(inputs, -1, channels, weights_CN=weights, bias_N=bias)
             return
         step = Convolve((self.value(x),), -1, channels, halo=same[0], bias=bias, groups=groups)
         step.weight = weight.contiguous(memory_format=torch.channels_last)
-        self.waiting[node] = step
+        self.pending[node] = step
 
     def _transpose(self, node: fx.Node, x: fx.Node, module: nn.ConvTranspose2d) -> None:
         s, k = module.stride[0], module.kernel_size[0]
@@ -212,7 +228,7 @@ class _Builder(RowGraph):
             raise NotStreamable("a transposed convolution does not multiply the size exactly")
         halo = -(-k // s)
         self.channels[node] = module.out_channels
-        self.waiting[node] = Windowed(
+        self.pending[node] = Windowed(
             (self.value(x),), -1, module.out_channels, halo, s, module=_copy(module, self.dtype)
         )
 
@@ -220,11 +236,11 @@ class _Builder(RowGraph):
         if len(node.args) != 2 or not all(self.depends(a) for a in node.args):
             self._pointwise(node, torch.add)
             return
-        a, b = (self.only(n) for n in node.args)
+        a, b = (self.variable(n) for n in node.args)
         for mixed, other in ((a, b), (b, a)):
-            step = self.waiting.get(mixed)
+            step = self.pending.get(mixed)
             if (
-                isinstance(step, Mix)
+                isinstance(step, Conv1x1)
                 and step.added is None
                 and step.activation is None
                 and len(mixed.users) == 1
@@ -233,17 +249,17 @@ class _Builder(RowGraph):
             ):
                 step.added = self.value(other)
                 step.inputs = (*step.inputs, step.added)
-                self.waiting[node] = self.waiting.pop(mixed)
+                self.pending[node] = self.pending.pop(mixed)
                 self.channels[node] = step.channels
                 return
         self._pointwise(node, torch.add)
 
     def _activate(self, node: fx.Node, x: fx.Node, activation: Activation) -> None:
-        step = self.waiting.get(x)
+        step = self.pending.get(x)
         self.channels[node] = self.channels_of(x)
         if step is not None and len(x.users) == 1 and step.activation is None:
             step.activation = activation
-            self.waiting[node] = self.waiting.pop(x)
+            self.pending[node] = self.pending.pop(x)
             return
         value = self.value(x)
         self.emit(node, Pointwise((value,), -1, self.channels[node], function=activation.module))
@@ -255,13 +271,15 @@ class _Builder(RowGraph):
         most = 1
         for argument in node.args:
             if self.depends(argument):
-                read.append(self.only(argument))
+                read.append(self.variable(argument))
                 arguments.append(None)
             else:
                 constant = self.constant(argument)
                 if isinstance(constant, Tensor):
                     if constant.dim() > 1 and max(constant.shape[-2:]) > 1:
-                        raise NotStreamable("it adds or multiplies a picture of constants")
+                        raise NotStreamable(
+                            "it adds or multiplies constants that differ from pixel to pixel"
+                        )
                     most = max(most, *constant.shape[-3:-2])
                     constant = constant.detach().to(self.dtype)
                 arguments.append(constant)

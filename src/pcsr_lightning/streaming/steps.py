@@ -1,4 +1,4 @@
-"""What a row stream can do with rows: convolve, mix channels, work pixel by pixel, shuffle.
+"""The operations of a row stream: convolutions, channel mixing, pointwise functions, shuffles.
 
 Legend: r rows, w columns, C channels in, N channels out; rows are ``(r, w, C)``, channels last.
 """
@@ -17,14 +17,14 @@ Rows = Callable[[int, int, int], Tensor]
 """``(value, start, stop)`` gives the rows of a value."""
 
 
-def as_picture(rows_rwC: Tensor) -> Tensor:
+def as_image(rows_rwC: Tensor) -> Tensor:
     """``(1, C, r, w)`` in channels-last memory: a view."""
     return rows_rwC.permute(2, 0, 1)[None]
 
 
-def as_rows(picture_1Crw: Tensor) -> Tensor:
-    """``(r, w, C)``, a view where the picture is channels last."""
-    return picture_1Crw[0].permute(1, 2, 0)
+def as_rows(image_1Crw: Tensor) -> Tensor:
+    """``(r, w, C)``, a view where the image is channels last."""
+    return image_1Crw[0].permute(1, 2, 0)
 
 
 @dataclass
@@ -32,22 +32,22 @@ class Step(ABC):
     """One operation: rows ``[start, stop)`` of ``out`` from rows of ``inputs``.
 
     Attributes:
-        inputs: the values it reads.
-        out: the value it makes.
-        channels: of what it makes.
+        inputs: numbers of the values it reads.
+        out: number of the value it computes.
+        channels: of that value.
         halo: input rows above and below that a row depends on.
-        growth: output rows (and columns) for each of the input.
+        upscale_factor: output rows (and columns) per input row.
     """
 
     inputs: tuple[int, ...]
     out: int
     channels: int
     halo: int = 0
-    growth: int = 1
+    upscale_factor: int = 1
 
     @property
-    def margin(self) -> int:
-        """Rows of zeros that it wants to find above the first row and below the last."""
+    def padding(self) -> int:
+        """Rows of zeros that the step reads above the first row and below the last."""
         return 0
 
     @abstractmethod
@@ -55,26 +55,26 @@ class Step(ABC):
         """Computes output rows ``[start, stop)``.
 
         Args:
-            rows: where to read from.
+            rows: reads rows of a value.
             start: first output row.
-            stop: the one after the last.
-            into: where to write them; a tensor of its own if ``None``.
-            height: of the input, if it is known by now, else a number no row reaches.
+            stop: last output row + 1.
+            into: the tensor to write them to; a new one if ``None``.
+            height: of the input, or a larger number while it is not known yet.
         """
 
 
 @dataclass
 class Activation:
-    """What is done to each value at the end of a step."""
+    """An activation function, fused into the step whose result it takes."""
 
     module: Callable[[Tensor], Tensor]
     is_relu: bool = False
 
     def apply(self, fresh_rwN: Tensor, into: Tensor | None) -> Tensor:
-        """On a tensor that nobody else reads; into another one if there is one."""
+        """The activation of a tensor that no other step reads; written to ``into`` if given."""
         if self.is_relu:
             return torch.clamp_min(fresh_rwN, 0, out=fresh_rwN if into is None else into)
-        out = as_rows(self.module(as_picture(fresh_rwN)))
+        out = as_rows(self.module(as_image(fresh_rwN)))
         return out if into is None else into.copy_(out)
 
 
@@ -86,7 +86,7 @@ def _finish(fresh_rwN: Tensor, activation: Activation | None, into: Tensor | Non
 
 @dataclass
 class Convolve(Step):
-    """A convolution that keeps the size, and an activation."""
+    """A convolution that keeps the size, then an activation."""
 
     weight: Tensor = field(default_factory=lambda: torch.empty(0))
     bias: Tensor | None = None
@@ -94,22 +94,22 @@ class Convolve(Step):
     activation: Activation | None = None
 
     @property
-    def margin(self) -> int:
+    def padding(self) -> int:
         return self.halo
 
     def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
-        x = as_picture(rows(self.inputs[0], start - self.halo, stop + self.halo))
+        x = as_image(rows(self.inputs[0], start - self.halo, stop + self.halo))
         columns = self.weight.shape[3] // 2
         y = F.conv2d(x, self.weight, self.bias, padding=(0, columns), groups=self.groups)
         return _finish(as_rows(y), self.activation, into)
 
 
 @dataclass
-class Mix(Step):
-    """1x1 convolutions of several values, added up, and an activation.
+class Conv1x1(Step):
+    """The sum of 1x1 convolutions of several values (and of ``added``), then an activation.
 
-    A 1x1 convolution of a concatenation is the sum of one for each part: the concatenation is
-    never made.
+    A 1x1 convolution of a concatenation is the sum of 1x1 convolutions of its parts, so the
+    concatenated tensor is never allocated.
     """
 
     weights_CN: Sequence[Tensor] = ()
@@ -138,22 +138,22 @@ class Mix(Step):
 
 @dataclass
 class Pointwise(Step):
-    """Anything that treats every pixel alike: sums, activations, concatenations."""
+    """A function of each pixel alone: sums, activations, concatenations."""
 
     function: Callable[..., Tensor] = torch.add
 
     def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
-        # Clones: a function in place must not change what other steps still read.
-        x = [as_picture(rows(value, start, stop).clone()) for value in self.inputs]
+        # Clones: an in-place function must not change what other steps still read.
+        x = [as_image(rows(value, start, stop).clone()) for value in self.inputs]
         return _finish(as_rows(self.function(*x)), None, into)
 
 
 @dataclass
-class Shuffle(Step):
-    """Pixel shuffle: ``growth ** 2`` channels become a square of pixels."""
+class PixelShuffle(Step):
+    """Pixel shuffle: ``upscale_factor ** 2`` channels become a square of pixels."""
 
     def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
-        s = self.growth
+        s = self.upscale_factor
         x = rows(self.inputs[0], start // s, stop // s)
         r, w, _ = x.shape
         y = x.view(r, w, self.channels, s, s).permute(0, 3, 1, 4, 2)
@@ -165,33 +165,35 @@ class Shuffle(Step):
 
 @dataclass
 class Windowed(Step):
-    """A module of its own on a window with its surroundings, which are cut off again."""
+    """A module applied to the rows with their halo; the halo's output is cut off."""
 
     module: nn.Module | None = None
     activation: Activation | None = None
 
     def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
         assert self.module is not None
-        s = self.growth
+        s = self.upscale_factor
         first, last = start // s, stop // s
         above, below = min(self.halo, first), min(self.halo, height - last)
-        x = as_picture(rows(self.inputs[0], first - above, last + below))
+        x = as_image(rows(self.inputs[0], first - above, last + below))
         y = as_rows(self.module(x))
         return _finish(y[above * s : above * s + stop - start], self.activation, into)
 
 
 @dataclass
 class RowPlan:
-    """The steps of a network, in order. Value 0 is the picture.
+    """How to compute a network row by row; made by :func:`~pcsr_lightning.streaming.plan_rows`.
 
     Attributes:
-        steps: every value is made by one of them.
-        channels: of the result.
-        growth: the result's rows for each of the picture.
-        reach: how many rows above (or below) a row of the result can change it.
+        steps: in execution order; each computes one value. Value 0 is the network's input.
+        in_channels: of the input.
+        out_channels: of the result.
+        upscale_factor: rows (and columns) of the result per row of the input.
+        halo: how many input rows above (or below) a row of the result can change it.
     """
 
     steps: list[Step]
-    channels: int
-    growth: int
-    reach: int
+    in_channels: int
+    out_channels: int
+    upscale_factor: int
+    halo: int

@@ -1,9 +1,9 @@
-"""A convolutional network fed a few rows at a time, exactly: no row is ever computed twice.
+"""Runs a row plan on an image that arrives a few rows at a time; no row is computed twice.
 
-Every layer keeps the few rows that its kernel still needs (a line buffer), so strips need no halo
-that would have to be computed again, and memory follows the strip, not the picture.
+Every layer has a line buffer of the rows that its kernel still needs. Strips therefore need no
+overlap, and memory depends on the strip's size and not on the image's height.
 
-Legend: r rows, w columns, C channels.
+Legend: r rows, w columns, C channels of the input, D channels of the result.
 """
 
 from __future__ import annotations
@@ -17,100 +17,101 @@ from torch import Tensor
 from pcsr_lightning.streaming.steps import RowPlan, Step
 from pcsr_lightning.streaming.window import RowWindow
 
-_ENDLESS = 2**60
+_UNKNOWN_HEIGHT = 2**60
 
 
 @dataclass
 class _Value:
-    """What one run knows of a value.
+    """State of one value during a run.
 
-    ``window`` is ``None`` where every reader takes all rows at once: those are handed over as they
-    are.
+    Attributes:
+        window: its line buffer; ``None`` where every reader takes each strip at once, which is
+            then in ``rows``, from row ``rows_start`` on.
+        readers: the steps that read it.
+        computed: how many of its rows have been computed.
     """
 
     window: RowWindow | None
     readers: list[Step]
-    made: int = 0
+    computed: int = 0
     rows: Tensor = field(default_factory=lambda: torch.empty(0))
     rows_start: int = 0
 
 
 @dataclass(frozen=True)
-class _Window:
-    """What is kept of a value.
+class _Buffer:
+    """Size of a value's line buffer.
 
     Attributes:
-        channels: of it.
-        growth: its rows (and columns) for each of the picture.
-        margin: rows of padding.
-        kept: rows that later steps may still need when a strip is done.
+        channels: of the value.
+        factor: its rows (and columns) per row of the input.
+        padding: rows of zeros above and below.
+        kept: rows that later steps may still need after a strip.
     """
 
     channels: int
-    growth: int
-    margin: int
+    factor: int
+    padding: int
     kept: int
 
 
-def _growths(plan: RowPlan) -> dict[int, int]:
-    """Every value's rows for each of the picture."""
-    growth = {0: 1}
+def _factors(plan: RowPlan) -> dict[int, int]:
+    """Rows of every value per row of the input."""
+    factors = {0: 1}
     for step in plan.steps:
-        growth[step.out] = growth[step.inputs[0]] * step.growth
-    return growth
+        factors[step.out] = factors[step.inputs[0]] * step.upscale_factor
+    return factors
 
 
-def _windows(plan: RowPlan, channels: int) -> dict[int, _Window | None]:
-    """The window of every value; ``None`` where all readers take all rows at once."""
-    size, lag, growth = {0: channels}, {0: 0}, _growths(plan)
+def _buffers(plan: RowPlan) -> dict[int, _Buffer | None]:
+    """The line buffer of every value; ``None`` where all readers take each strip at once."""
+    channels, lag, factors = {0: plan.in_channels}, {0: 0}, _factors(plan)
     for step in plan.steps:
-        size[step.out] = step.channels
-        lag[step.out] = _reach(step, lag) * step.growth
-    windows: dict[int, _Window | None] = {}
+        channels[step.out] = step.channels
+        lag[step.out] = _input_lag(step, lag) * step.upscale_factor
+    buffers: dict[int, _Buffer | None] = {}
     for value in lag:
         readers = [s for s in plan.steps if value in s.inputs]
-        waits = [_reach(s, lag) - lag[value] + s.halo for s in readers]
+        waits = [_input_lag(s, lag) - lag[value] + s.halo for s in readers]
         if value != 0 and not any(waits):
-            windows[value] = None
+            buffers[value] = None
         else:
-            margin = max((s.margin for s in readers), default=0)
+            padding = max((s.padding for s in readers), default=0)
             kept = max(waits, default=0)
-            windows[value] = _Window(size[value], growth[value], margin, kept)
-    return windows
+            buffers[value] = _Buffer(channels[value], factors[value], padding, kept)
+    return buffers
 
 
-def _reach(step: Step, lag: dict[int, int]) -> int:
-    """How many rows behind the picture a step's input rows are when it takes them."""
+def _input_lag(step: Step, lag: dict[int, int]) -> int:
+    """By how many rows a step's inputs lag behind the network's input when it reads them."""
     return max(lag[v] for v in step.inputs) + step.halo
 
 
-def stream_values(plan: RowPlan, rows: int, channels: int = 3) -> int:
-    """How many numbers a stream keeps for each column of the picture, about.
+def stream_values(plan: RowPlan, rows: int) -> int:
+    """About how many numbers a stream holds in memory per column of the input.
 
     Args:
-        plan: the network.
+        plan: of the network.
         rows: of a strip.
-        channels: of the picture.
     """
     total = 0
-    for window in _windows(plan, channels).values():
-        if window is not None:
-            held = window.kept + max(2 * rows * window.growth, window.kept // 2)
-            total += held * window.growth * window.channels
-    # What single steps make on the way.
-    return total + 8 * rows * max(s.channels * s.growth**2 for s in plan.steps)
+    for buffer in _buffers(plan).values():
+        if buffer is not None:
+            held = buffer.kept + max(2 * rows * buffer.factor, buffer.kept // 2)
+            total += held * buffer.factor * buffer.channels
+    # Temporary results of single steps.
+    return total + 8 * rows * max(s.channels * s.upscale_factor**2 for s in plan.steps)
 
 
 class RowStream:
-    """One picture's way through a network.
+    """Runs a plan on one image. Each image needs a stream of its own.
 
     Args:
-        plan: the network.
-        width: of the picture.
-        rows: how many rows come at a time, about.
-        channels: of the picture.
-        dtype: of the arithmetic.
-        device: where it is done.
+        plan: of the network.
+        width: of the image.
+        rows: about how many rows will be pushed at a time.
+        dtype: of the arithmetic; the one that the plan was made for.
+        device: of the rows and of the plan's weights.
     """
 
     def __init__(
@@ -118,66 +119,72 @@ class RowStream:
         plan: RowPlan,
         width: int,
         rows: int,
-        channels: int = 3,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
         self.plan = plan
-        self._height = _ENDLESS  # until the last row has come
+        self._height = _UNKNOWN_HEIGHT  # until the last row is pushed
         self._rows_at_a_time = rows
-        self._growth = _growths(plan)
+        self._factors = _factors(plan)
         self._values: dict[int, _Value] = {}
-        for value, kept in _windows(plan, channels).items():
+        for value, size in _buffers(plan).items():
             window = None
-            if kept is not None:
-                g = kept.growth
-                window = RowWindow(width * g, kept.channels, rows * g, dtype, kept.margin, device)
+            if size is not None:
+                f = size.factor
+                window = RowWindow(width * f, size.channels, rows * f, dtype, size.padding, device)
             readers = [s for s in plan.steps if value in s.inputs]
             self._values[value] = _Value(window, readers)
 
     def push(self, rows_rwC: Tensor, last: bool) -> Iterator[Tensor]:
-        """Takes the next rows and gives all rows of the result that they complete.
+        """Takes the next rows of the image and yields the rows of the result they complete.
 
-        ``(r, w, C) -> (r', w', C')``, as often as it takes; each is valid until the next is asked
-        for. All of them must be asked for before the next rows are pushed.
+        Iterate to the end before the next push.
+
+        Args:
+            rows_rwC: ``(r, w, C)``, any number of rows.
+            last: whether the image ends with them.
+
+        Yields:
+            Rows of the result in order, ``(r', w', D)``. Each tensor is overwritten when the next
+            one is asked for.
         """
-        picture = self._values[0]
-        assert picture.window is not None
-        picture.window.add(len(rows_rwC)).copy_(rows_rwC)
-        picture.made += len(rows_rwC)
+        image = self._values[0]
+        assert image.window is not None
+        image.window.add(len(rows_rwC)).copy_(rows_rwC)
+        image.computed += len(rows_rwC)
         if last:
-            self._height = picture.made
-            picture.window.close()
+            self._height = image.computed
+            image.window.close()
         more = True
         while more:
-            # At the end, what the layers still hold back comes in strips as low as the others.
+            # At the end of the image the remaining rows come in strips of the usual height.
             more = False
             for step in self.plan.steps:
                 out, more_of_it = self._advance(step)
                 more = more or more_of_it
             for number, value in self._values.items():
                 if value.window is not None and value.readers:
-                    value.window.forget(min(self._needed(s, number) for s in value.readers))
+                    value.window.drop(min(self._needed(s, number) for s in value.readers))
             if len(out):
                 yield out
 
     def _advance(self, step: Step) -> tuple[Tensor, bool]:
-        """The rows a step can make now, and whether it could make more than fit a strip."""
-        value, g = self._values[step.out], step.growth
-        start, made = value.made, min(self._values[v].made for v in step.inputs)
-        complete = made == self._height * self._growth[step.inputs[0]]
-        could = (made if complete else max(0, made - step.halo)) * g
-        stop = min(could, start + self._rows_at_a_time * self._growth[step.out])
+        """Computes the next rows of a step; also returns whether more are possible at once."""
+        value, f = self._values[step.out], step.upscale_factor
+        start, read = value.computed, min(self._values[v].computed for v in step.inputs)
+        complete = read == self._height * self._factors[step.inputs[0]]
+        possible = (read if complete else max(0, read - step.halo)) * f
+        stop = min(possible, start + self._rows_at_a_time * self._factors[step.out])
         value.rows_start = start
         if stop <= start:
             value.rows = torch.empty(0)
             return value.rows, False
         into = None if value.window is None else value.window.add(stop - start)
-        value.rows = step.run(self._rows, start, stop, into, made if complete else _ENDLESS)
-        value.made = stop
-        if value.window is not None and stop == self._height * self._growth[step.out]:
+        value.rows = step.run(self._rows, start, stop, into, read if complete else _UNKNOWN_HEIGHT)
+        value.computed = stop
+        if value.window is not None and stop == self._height * self._factors[step.out]:
             value.window.close()
-        return value.rows, stop < could
+        return value.rows, stop < possible
 
     def _rows(self, number: int, start: int, stop: int) -> Tensor:
         value = self._values[number]
@@ -187,4 +194,4 @@ class RowStream:
 
     def _needed(self, step: Step, number: int) -> int:
         """The first row of a value that a step will still read."""
-        return self._values[step.out].made // step.growth - step.halo
+        return self._values[step.out].computed // step.upscale_factor - step.halo
