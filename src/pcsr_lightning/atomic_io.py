@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ _LONGEST_NAME = 200  # bytes; file systems take 255, and the temporary name is l
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """An empty file to read and write that takes the name ``path`` in the end.
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """An empty file to read and write that is renamed to ``path`` when the block is left.
 
-    It lies beside ``path`` under a hidden name (see ``remove_halves``) until the block is left.
-    What is there under ``path`` is at all times the old file or the new one, after a power cut too.
-    If the block is left by an exception, Ctrl-C included, the file is removed.
+    Until then it lies beside ``path`` under a hidden name, locked; a killed process leaves it
+    there unlocked, see :func:`remove_stale_temporaries`. Under ``path`` there is at all times the
+    old file or the new one, after a power cut too. If the block is left by an exception, Ctrl-C
+    included, the temporary is removed.
 
     Raises:
         OSError: it cannot be written; nothing is left behind.
     """
-    temporary = path.with_name(f"{_beginning(path)}{os.getpid()}-{secrets.token_hex(3)}.tmp")
+    temporary = path.with_name(f"{_prefix(path)}{os.getpid()}-{secrets.token_hex(3)}.tmp")
     try:
         with temporary.open("x+b") as file:
-            _mark_as_in_work(file)
+            with suppress(OSError):  # a file system without locks
+                lock_file(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -43,66 +45,70 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file under another name beside it first, then renames it.
-
-    What is there under ``path`` is at all times the old file or the new one, after a power cut too.
+def atomic_write(path: Path, data: bytes) -> None:
+    """Writes a file as :func:`atomic_writer` does.
 
     Raises:
         OSError: it cannot be written; nothing is left behind.
     """
-    with whole_file(path) as file:
+    with atomic_writer(path) as file:
         file.write(data)
 
 
-def remove_halves(path: Path) -> None:
-    """Removes what killed processes have left of attempts to write ``path``.
+def remove_stale_temporaries(path: Path) -> None:
+    """Removes the temporaries of ``path`` that killed processes have left.
 
-    Attempts that still go on, here or in another process of this machine, are left alone.
+    Those that are still being written, here or in another process, are left alone.
     """
-    for half in path.parent.glob(f"{escape(_beginning(path))}*.tmp"):
-        _remove_half(half)
+    for temporary in path.parent.glob(f"{escape(_prefix(path))}*.tmp"):
+        _remove_if_stale(temporary)
 
 
-def remove_all_halves(folder: Path) -> None:
-    """:func:`remove_halves` of all that killed processes wrote in a folder, if there is one."""
-    for half in folder.glob(".*.tmp"):
-        # with the process's id, as :func:`whole_file` names them
-        if re.fullmatch(r"\..+\.\d+(-[0-9a-f]+)?\.tmp", half.name):
-            _remove_half(half)
+def remove_all_stale_temporaries(folder: Path) -> None:
+    """:func:`remove_stale_temporaries` of every file in a folder, if there is such a folder."""
+    for temporary in folder.glob(".*.tmp"):
+        # with the process's id, as :func:`atomic_writer` names them
+        if re.fullmatch(r"\..+\.\d+(-[0-9a-f]+)?\.tmp", temporary.name):
+            _remove_if_stale(temporary)
 
 
-def _remove_half(half: Path) -> None:
+def lock_file(descriptor: int) -> bool:
+    """Locks an open file until it is closed or its process ends; ``False`` if another holds it.
+
+    For files that `filelock` cannot lock: it opens a file of its own, so it can neither lock a
+    temporary that is being written nor hand a lock down to a child process.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove_if_stale(temporary: Path) -> None:
     with suppress(FileNotFoundError):  # another process was faster
-        if not _in_work(half):
-            half.unlink()
+        if not _is_being_written(temporary):
+            temporary.unlink()
 
 
-def _beginning(path: Path) -> str:
+def _is_being_written(temporary: Path) -> bool:
+    with temporary.open("rb") as file:
+        try:
+            return not lock_file(file.fileno())
+        except OSError:
+            return False
+
+
+def _prefix(path: Path) -> str:
     name = path.name
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = os.fsdecode(os.fsencode(name)[:_LONGEST_NAME])
     return f".{name}."
-
-
-def _mark_as_in_work(file: BinaryIO) -> None:
-    """A lock, which ends with the process however that ends."""
-    if fcntl is not None:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _in_work(half: Path) -> bool:
-    if fcntl is None:
-        return False
-    with half.open("rb") as file:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-    return False
 
 
 def _sync_folder(folder: Path) -> None:

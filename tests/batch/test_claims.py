@@ -15,7 +15,7 @@ from pcsr_lightning.batch import claims
 from pcsr_lightning.batch.claims import Claim, Taken, claim_file
 from pcsr_lightning.batch.outputs import Job
 from pcsr_lightning.batch.run import tidy
-from pcsr_lightning.cli.command import Terminated, stoppable, uninterrupted
+from pcsr_lightning.errors import Terminated, hold_interrupts, interruptible
 
 OWNER = """
 import sys, time
@@ -152,8 +152,8 @@ def test_a_signal_while_taking_waits_until_the_claim_is_held(tmp_path: Path) -> 
     target = tmp_path / "out.png"
 
     def work() -> None:
-        with stoppable(), ExitStack() as held:
-            with uninterrupted():
+        with interruptible(), ExitStack() as held:
+            with hold_interrupts():
                 claim = Claim.take(target, "run")
                 os.kill(os.getpid(), signal.SIGTERM)
                 assert isinstance(claim, Claim)
@@ -170,11 +170,11 @@ def test_a_signal_on_its_way_is_raised_once() -> None:
     seen: list[str] = []
 
     def work() -> None:
-        with stoppable():
+        with interruptible():
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
             finally:
-                with uninterrupted():
+                with hold_interrupts():
                     seen.append("cleared away")
                 seen.append("to the end")
 

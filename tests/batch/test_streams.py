@@ -102,14 +102,14 @@ def test_closed_streams_are_told_of(
 
 CLOSED = """
 import os, sys
-from pcsr_lightning.cli.command import guarded
+from pcsr_lightning.cli.command import run_command
 def task():
     with open(sys.argv[1], "w") as file:
         print("nobody reads this")
         os.write(2, b"nor this")
         file.write(f"{file.fileno() > 2} {sys.stdin.read()!r}")
     return 7
-sys.exit(guarded(task, False))
+sys.exit(run_command(task, False))
 """
 
 

@@ -15,7 +15,7 @@ import torch
 from tests.warm_python import warm_python
 
 from pcsr_lightning import atomic_io
-from pcsr_lightning.atomic_io import remove_halves, whole_file, write_whole
+from pcsr_lightning.atomic_io import atomic_write, atomic_writer, remove_stale_temporaries
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.images import SUFFIXES, Picture, read, write
 
@@ -102,8 +102,8 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     program = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from pcsr_lightning.atomic_io import whole_file\n"
-        "with whole_file(Path(sys.argv[1])) as file:\n"
+        "from pcsr_lightning.atomic_io import atomic_writer\n"
+        "with atomic_writer(Path(sys.argv[1])) as file:\n"
         "    file.write(b'half')\n    file.flush()\n    print(os.getpid(), flush=True)\n"
         "    time.sleep(60)\n"
     )
@@ -114,7 +114,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     (half,) = names(tmp_path)
     assert half.startswith(".out [1]*.png.")
     assert half.endswith(".tmp")
-    remove_halves(path)
+    remove_stale_temporaries(path)
     assert names(tmp_path) == [half]  # still being written
     os.kill(number, signal.SIGKILL)
     process.wait()
@@ -133,10 +133,10 @@ def test_long_names(tmp_path: Path) -> None:
 
 def test_two_writers_of_one_file_both_end_well(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    with whole_file(path) as first:
+    with atomic_writer(path) as first:
         first.write(b"first")
-        write_whole(path, b"second")
-        remove_halves(path)
+        atomic_write(path, b"second")
+        remove_stale_temporaries(path)
         assert path.read_bytes() == b"second"
     assert path.read_bytes() == b"first"
     assert names(tmp_path) == ["x"]
@@ -166,5 +166,5 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
         process.wait()
         process.stdout.close()
         assert read(path).rgb.shape == (3, 200, 200)
-    remove_halves(path)
+    remove_stale_temporaries(path)
     assert names(tmp_path) == ["out.tif"]

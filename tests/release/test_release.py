@@ -13,10 +13,11 @@ import pytest
 from safetensors.torch import load_file
 from tests.warm_python import warm_python
 
-from pcsr_lightning.cli.release import Recipe, list_recipes, main
+from pcsr_lightning.cli.release import main
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError, TrainingError
 from pcsr_lightning.networks import PCSR
+from pcsr_lightning.release import Recipe, list_recipes
 from pcsr_lightning.release.card import validation_words
 from pcsr_lightning.release.run_stages import locked
 from pcsr_lightning.weights import find_model, load

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pcsr_lightning.atomic_io import remove_all_halves
+from pcsr_lightning.atomic_io import remove_all_stale_temporaries
 from pcsr_lightning.cli.train import main
 from pcsr_lightning.training.callbacks.stopping import StopBetweenSteps, checkpoint_of_restart
 
@@ -240,11 +240,11 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     for name in left + kept:
         (tmp_path / name).write_bytes(b"x")
     # and what a writer that ends amid its work really leaves
-    ended = "import os\nwith whole_file(path):\n    os._exit(0)\n"
-    begun = "from pathlib import Path\nfrom pcsr_lightning.atomic_io import whole_file\n"
+    ended = "import os\nwith atomic_writer(path):\n    os._exit(0)\n"
+    begun = "from pathlib import Path\nfrom pcsr_lightning.atomic_io import atomic_writer\n"
     code = f"{begun}path = Path({str(tmp_path / 'best.ckpt')!r})\n{ended}"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert len(list(tmp_path.glob(".best.ckpt.*.tmp"))) == 1
-    remove_all_halves(tmp_path)
-    remove_all_halves(tmp_path / "missing")
+    remove_all_stale_temporaries(tmp_path)
+    remove_all_stale_temporaries(tmp_path / "missing")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)

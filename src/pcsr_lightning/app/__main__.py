@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pcsr_lightning.batch.values import whole_number
-from pcsr_lightning.cli.command import ending_at_once, guarded, stop_if_told
-from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.cli.command import run_command
+from pcsr_lightning.errors import ConfigError, exit_at_once_on_signal, raise_if_interrupted
 
 HOST, PORT = "127.0.0.1", 7860
 PORTS_TRIED = 20
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             shutil.rmtree(folder, ignore_errors=True)
         return 0
 
-    return guarded(task, args.debug)
+    return run_command(task, args.debug)
 
 
 def check_installed() -> None:
@@ -113,7 +113,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
     port = free_port(args.host, args.port)
-    with ending_at_once():
+    with exit_at_once_on_signal():
         import torch
 
         from pcsr_lightning.app.work import model_named
@@ -124,7 +124,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
     model_named(model)
     names = list_models()
     names = names if model in names else [model, *names]
-    with ending_at_once():
+    with exit_at_once_on_signal():
         from pcsr_lightning.app import look
         from pcsr_lightning.app.handlers import Handlers
         from pcsr_lightning.app.page import build
@@ -163,7 +163,7 @@ def wait(sweep: Callable[[], None]) -> None:
     never = threading.Event()
     while True:
         never.wait(SWEEP_SECONDS)
-        stop_if_told()
+        raise_if_interrupted()
         sweep()
 
 

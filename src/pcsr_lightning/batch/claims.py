@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
-from pcsr_lightning.cli.command import uninterrupted
+from pcsr_lightning.errors import hold_interrupts
 
 try:
     import fcntl
@@ -108,7 +108,7 @@ class Claim:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with uninterrupted():
+        with hold_interrupts():
             self.release()
 
 

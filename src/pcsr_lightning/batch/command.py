@@ -21,8 +21,7 @@ from pcsr_lightning.batch.report import Reporter, Tally
 from pcsr_lightning.batch.run import Batch
 from pcsr_lightning.batch.sizes import check_scale
 from pcsr_lightning.batch.team import Team, find_team
-from pcsr_lightning.cli.command import FAILED
-from pcsr_lightning.errors import ConfigError, PCSRError
+from pcsr_lightning.errors import FAILED, ConfigError, PCSRError
 from pcsr_lightning.networks import PCSR, Original
 
 

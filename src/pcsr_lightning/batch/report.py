@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.outputs import Job
-from pcsr_lightning.cli.command import in_one_line, one_line
+from pcsr_lightning.errors import error_line, single_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -156,7 +156,7 @@ class Reporter:
 
     def failed(self, source: Path, target: Path | None, error: Exception | str) -> None:
         """A picture could not be done."""
-        reason = error if isinstance(error, str) else one_line(error)
+        reason = error if isinstance(error, str) else error_line(error)
         self.tally.failures.append((str(source), reason))
         if self._json:
             self._picture(Job(source, target or STREAM), "failed", error=reason)
@@ -189,7 +189,7 @@ class Reporter:
             noun = "picture" if self._total == 1 else "pictures"
             self._say(f"{self._total} {noun}: {tally.words()}, in {seconds:.1f} s{by}")
         for source, reason in tally.failures:
-            name = in_one_line(source)
+            name = single_line(source)
             told = reason if reason.startswith(name) or self._single else f"{name}: {reason}"
             print(f"error: {told}", file=sys.stderr)
         if tally.stopped is not None:
@@ -220,7 +220,7 @@ class Reporter:
     def _say(self, text: str) -> None:
         if self._quiet:
             return
-        text = in_one_line(text)
+        text = single_line(text)
         if self._bars is not None and (self._to_stderr or sys.stdout.isatty()):
             self._bars.console.print(text, soft_wrap=True, markup=False, highlight=False)
         else:

@@ -10,15 +10,20 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from pcsr_lightning.atomic_io import remove_halves
+from pcsr_lightning.atomic_io import remove_stale_temporaries
 from pcsr_lightning.batch.claims import Claim, Taken, claim_file
 from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.one_picture import Settings, enlarge_file
 from pcsr_lightning.batch.outputs import Job, version
 from pcsr_lightning.batch.report import Reporter, Tally
 from pcsr_lightning.batch.team import Team
-from pcsr_lightning.cli.command import DONE, FAILED, stop_if_told, uninterrupted
-from pcsr_lightning.errors import PictureError
+from pcsr_lightning.errors import (
+    DONE,
+    FAILED,
+    PictureError,
+    hold_interrupts,
+    raise_if_interrupted,
+)
 from pcsr_lightning.inference.engine import Progress
 from pcsr_lightning.networks import PCSR, Original
 
@@ -95,7 +100,7 @@ class Batch:
                 time.sleep(_POLL)
             busy = []
             for job, own in waiting:
-                stop_if_told()
+                raise_if_interrupted()
                 if self._visit(job, own) is Taken.BUSY:
                     busy.append((job, own))
                 if self.reporter.tally.stopped is not None:
@@ -120,7 +125,7 @@ class Batch:
                     self._elsewhere(job)
                     return None
                 job.target.parent.mkdir(parents=True, exist_ok=True)
-                with uninterrupted():  # or a signal would leave the claim's file behind
+                with hold_interrupts():  # or a signal would leave the claim's file behind
                     claim = Claim.take(job.target, self.run)
                     if isinstance(claim, Claim):
                         held.enter_context(claim)
@@ -163,7 +168,7 @@ class Batch:
         except BrokenPipeError:
             raise
         except Exception as error:  # whatever a picture can do to a library
-            stop_if_told()  # or a signal, in a library that makes an error of its own of it
+            raise_if_interrupted()  # or a signal, in a library that makes an error of its own of it
             self._failed(job, error)
             return False
         self.reporter.done(job, done)
@@ -186,7 +191,7 @@ def _stoppable(tell: Progress | None) -> Progress:
     """Looks for signals at every strip of a picture, too."""
 
     def progress(part: float) -> None:
-        stop_if_told()
+        raise_if_interrupted()
         if tell is not None:
             tell(part)
 
@@ -223,4 +228,4 @@ def _remove_halves(job: Job) -> None:
     for path in (job.target, job.class_map):
         with suppress(OSError):  # the writer will meet it, and tell
             if path is not None:
-                remove_halves(path)
+                remove_stale_temporaries(path)

@@ -15,9 +15,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from pcsr_lightning.cli.command import DONE, ending_at_once, killable
 from pcsr_lightning.distributed import Launch, launched
-from pcsr_lightning.errors import ConfigError, PCSRError
+from pcsr_lightning.errors import (
+    DONE,
+    ConfigError,
+    PCSRError,
+    default_signal_handlers,
+    exit_at_once_on_signal,
+)
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -67,7 +72,7 @@ class FabricTeam(Team):
     """
 
     def __init__(self, launch: Launch) -> None:
-        with ending_at_once():
+        with exit_at_once_on_signal():
             import torch
             from lightning.fabric import Fabric
             from lightning.fabric.strategies.ddp import DDPStrategy
@@ -87,7 +92,7 @@ class FabricTeam(Team):
             strategy=DDPStrategy(process_group_backend="gloo", timeout=_MEETING),
         )
         try:
-            with killable():
+            with default_signal_handlers():
                 fabric.launch()
                 group = torch.distributed.new_group(backend="gloo", timeout=_WORK)
         except (RuntimeError, ValueError) as error:
@@ -113,7 +118,7 @@ class FabricTeam(Team):
             if self.rank == 0:
                 raise told
             raise SystemExit(DONE)
-        with killable():
+        with default_signal_handlers():
             return self._fabric.broadcast(result)  # type: ignore[return-value]
 
     def gather(self, mine: T) -> list[T]:
@@ -121,7 +126,7 @@ class FabricTeam(Team):
         import torch
 
         everybody: list[T | None] = [None] * self.world
-        with killable():
+        with default_signal_handlers():
             torch.distributed.all_gather_object(everybody, mine, group=self._group)
         return everybody  # type: ignore[return-value]
 

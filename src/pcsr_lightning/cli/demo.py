@@ -13,7 +13,8 @@ from typing import NamedTuple, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from pcsr_lightning.errors import ConfigError, DataError, PictureError
+from pcsr_lightning.cli.command import run_command
+from pcsr_lightning.errors import DONE, ConfigError, DataError, PictureError
 from pcsr_lightning.evaluation.figures import Panel, save_figure, side_by_side, telling_boxes
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Pair, make_pair
@@ -21,7 +22,6 @@ from pcsr_lightning.evaluation.report import decibels, print_table, shares
 from pcsr_lightning.images import Picture, bicubic, list_pictures, read_rgb8, write
 from pcsr_lightning.inference import Analysis, Routing, UpscaleResult, class_map
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.training.settings import one_line_errors
 from pcsr_lightning.weights import DEFAULT_MODEL, load
 
 SCALE = 4
@@ -190,6 +190,7 @@ def command_line(prog: str, description: str, out: str) -> argparse.ArgumentPars
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help="a name or a file (default: %(default)s)"
     )
+    parser.add_argument("--debug", action="store_true", help="show the whole trace of an error")
     return parser
 
 
@@ -205,14 +206,18 @@ def load_with_classes(name: str) -> PCSR:
     return model
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of ``python -m pcsr_lightning.demo``."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
     parser = command_line(
         "python -m pcsr_lightning.demo",
         "Shrinks a photograph, upscales it x4 in five ways, and compares them.",
         "demo",
     )
     given = parser.parse_args(arguments)
-    with one_line_errors():
+
+    def task() -> int:
         model = load_with_classes(given.model)
         demo(given.picture or shipped_photograph(), model, given.out, Console())
+        return DONE
+
+    return run_command(task, given.debug)

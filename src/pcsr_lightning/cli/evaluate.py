@@ -17,7 +17,7 @@ from pcsr_lightning.cli.evaluate_report import Ready, evaluate_one, evaluate_swe
 from pcsr_lightning.cli.hydra_command import run_hydra_command
 from pcsr_lightning.cli.run_folder import as_one_run
 from pcsr_lightning.distributed import outside_rank
-from pcsr_lightning.errors import ConfigError, PCSRError
+from pcsr_lightning.errors import ConfigError, PCSRError, exit_on_error
 from pcsr_lightning.evaluation.benchmark import check_fits
 from pcsr_lightning.evaluation.config import EvaluateSettings
 from pcsr_lightning.evaluation.job import Job, load_model
@@ -27,7 +27,7 @@ from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.target import check_target
 from pcsr_lightning.evaluation.wandb_report import WandbRuns, group_name
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.training.settings import one_line_errors, typed
+from pcsr_lightning.training.settings import typed
 from pcsr_lightning.weights import DEFAULT_MODEL
 
 EXAMPLE = f"python -m pcsr_lightning.evaluate model={DEFAULT_MODEL} data.root=path/to/Set14 scale=4"
@@ -153,6 +153,6 @@ def run(cfg: DictConfig) -> None:
 def main() -> None:
     """Entry point of ``python -m pcsr_lightning.evaluate``."""
     OmegaConf.register_new_resolver("model_name", model_name, replace=True)
-    with one_line_errors():
+    with exit_on_error():
         sys.argv[1:] = as_one_run(sys.argv[1:])
     run_hydra_command(run, "evaluate", EvaluateSettings)

@@ -113,7 +113,7 @@ def _run(args: argparse.Namespace) -> str:
     checked = ""
     if args.check is not None:
         checked = "; " + check(data, model, args.check, scale, args.cost, args.refine)
-    onnx_export.write_whole(data, args.output)
+    onnx_export.write_onnx(data, args.output)
     config = model.config()
     classes = f", {len(config['upsamplers'])} classes" if config["kind"] == "pcsr" else ""
     return (

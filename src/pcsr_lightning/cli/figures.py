@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from pcsr_lightning.cli.command import run_command
 from pcsr_lightning.cli.demo import (
     SCALE,
     command_line,
@@ -27,7 +26,6 @@ from pcsr_lightning.evaluation.report import decibels
 from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import Analysis, Routing, class_map
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.training.settings import one_line_errors
 
 SWEEP = (-1.0, -0.5, -0.25, 0.0, 0.5, 1.0, 2.0)
 PUBLISHED_SET = "Test2K"
@@ -100,8 +98,8 @@ def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
     return paths
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of ``python -m pcsr_lightning.figures``."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
     parser = command_line(
         "python -m pcsr_lightning.figures",
         "Shrinks a photograph, upscales it x4 under many routings, and draws PSNR against FLOPs, "
@@ -109,10 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "figures",
     )
     given = parser.parse_args(arguments)
-    with one_line_errors():
+
+    def task() -> str:
         model = load_with_classes(given.model)
         picture = given.picture or shipped_photograph()
         name = Path(given.model).stem if Path(given.model).exists() else given.model
-        console = Console()
-        for path in figures(picture, model, name, given.out):
-            console.print(str(path), soft_wrap=True, highlight=False, markup=False)
+        return "\n".join(str(path) for path in figures(picture, model, name, given.out))
+
+    return run_command(task, given.debug)

@@ -17,8 +17,8 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.training.settings import conf_dir, one_line_errors
+from pcsr_lightning.errors import ConfigError, exit_on_error
+from pcsr_lightning.training.settings import conf_dir
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -46,10 +46,10 @@ def run_hydra_command(
         if not trace:
             # Composition is over. What the task starts must not inherit the setting made below.
             os.environ.pop(FULL_ERROR, None)
-        with one_line_errors(debug=trace):
+        with exit_on_error(debug=trace):
             task(cfg)
 
-    with one_line_errors(debug=trace):
+    with exit_on_error(debug=trace):
         before = os.environ.get(FULL_ERROR)
         # Hydra prints errors of composition itself, on many lines, unless told to let them through.
         os.environ[FULL_ERROR] = "1"

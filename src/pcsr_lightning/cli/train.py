@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from pcsr_lightning.cli.hydra_command import FULL_ERROR, run_hydra_command
 from pcsr_lightning.cli.run_folder import as_one_run
 from pcsr_lightning.distributed import launched
-from pcsr_lightning.errors import ConfigError, PCSRError
+from pcsr_lightning.errors import ConfigError, PCSRError, exit_on_error
 from pcsr_lightning.training import FreezeEarlierStages, Schedule, SRStage
 from pcsr_lightning.training.callbacks.checkpoints import WholeCheckpoints, validate_if_missing
 from pcsr_lightning.training.callbacks.progress import quieten_lightning
@@ -37,7 +37,7 @@ from pcsr_lightning.training.distillation import Teacher
 from pcsr_lightning.training.initialization import Sizes, earlier_model, make_stage, stage_network
 from pcsr_lightning.training.m_sweep import failure_kept
 from pcsr_lightning.training.run_all import ALL, train_all
-from pcsr_lightning.training.settings import one_line_errors, typed
+from pcsr_lightning.training.settings import typed
 from pcsr_lightning.weights import LAST, RunRecord, read_checkpoint, save
 
 log = logging.getLogger(__name__)
@@ -282,6 +282,6 @@ def train_what_is_named(cfg: DictConfig, run_dir: Path) -> None:
 def main() -> None:
     """Entry point of ``python -m pcsr_lightning.train``."""
     sys.argv[1:] = [quoted_stage(argument) for argument in sys.argv[1:]]
-    with one_line_errors():
+    with exit_on_error():
         sys.argv[1:] = as_one_run(sys.argv[1:])
     run_hydra_command(run, "train", TrainSettings)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from pcsr_lightning.batch import values
 from pcsr_lightning.batch.sizes import WantedSize
-from pcsr_lightning.cli.command import ending_at_once, guarded
+from pcsr_lightning.cli.command import run_command
+from pcsr_lightning.errors import exit_at_once_on_signal
 
 # Heavy libraries are imported inside functions: --help and wrong usage answer at once, and an
 # interrupt during the imports is met like any other.
@@ -240,8 +241,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def task() -> int:
         # Whatever the run needs, while nothing is under way that an interrupt could leave half.
-        with ending_at_once():
+        with exit_at_once_on_signal():
             from pcsr_lightning.batch import command
         return command.run(args)
 
-    return guarded(task, args.debug)
+    return run_command(task, args.debug)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import pcsr_lightning
-from pcsr_lightning.atomic_io import write_whole
+from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.evaluation.benchmark import Benchmark, PictureScore, Score
 from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.inference import Routing
@@ -191,5 +191,5 @@ def write_metrics(content: Mapping[str, Any], folder: Path) -> Path:
     """
     path = folder / METRICS
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
-    write_whole(path, (text + "\n").encode())
+    atomic_write(path, (text + "\n").encode())
     return path

@@ -11,7 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from pcsr_lightning.atomic_io import write_whole
+from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.evaluation.figures import save_figure
 from pcsr_lightning.evaluation.plots import OurPoint, psnr_flops
 from pcsr_lightning.evaluation.published import PublishedPoint
@@ -93,4 +93,4 @@ def sweep_content(found: Sweep, facts: Mapping[str, Any]) -> dict[str, Any]:
 def write_sweep(content: Mapping[str, Any], folder: Path) -> None:
     """Writes ``sweep.json``, whole or not at all."""
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
-    write_whole(folder / SWEEP, (text + "\n").encode())
+    atomic_write(folder / SWEEP, (text + "\n").encode())

@@ -71,7 +71,7 @@ def export_onnx(
         >>> feed = {"image": picture_13hw, "k": numpy.array(0, numpy.float32)}
         >>> enlarged, classes = session.run(None, feed)
     """
-    return write_whole(onnx_bytes(model, scale, cost, refine, name=name), path)
+    return write_onnx(onnx_bytes(model, scale, cost, refine, name=name), path)
 
 
 def onnx_bytes(
@@ -117,7 +117,7 @@ def check_packages() -> None:
             )
 
 
-def write_whole(data: bytes, path: str | Path) -> Path:
+def write_onnx(data: bytes, path: str | Path) -> Path:
     """Writes a model file, whole or not at all.
 
     Raises:
@@ -125,7 +125,7 @@ def write_whole(data: bytes, path: str | Path) -> Path:
     """
     path = Path(path)
     try:
-        atomic_io.write_whole(path, data)
+        atomic_io.atomic_write(path, data)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be written ({error.strerror})") from None
     return path

@@ -18,7 +18,7 @@ import pyvips
 import torch
 from torch import Tensor
 
-from pcsr_lightning.atomic_io import remove_halves, whole_file
+from pcsr_lightning.atomic_io import atomic_writer, remove_stale_temporaries
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.images.formats import SUFFIXES, Format, check_size, format_for, format_named
 from pcsr_lightning.images.picture import Picture
@@ -140,8 +140,8 @@ def write(
     format_ = format_for(path, format)
     try:
         check_target(path, format_, (picture.rgb.shape[-2], picture.rgb.shape[-1]), quality)
-        remove_halves(path)
-        with whole_file(path) as file:
+        remove_stale_temporaries(path)
+        with atomic_writer(path) as file:
             encode_file(picture, file, format_, quality, str(path))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

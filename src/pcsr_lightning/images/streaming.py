@@ -16,7 +16,7 @@ from typing import BinaryIO, Protocol
 import torch
 from torch import Tensor
 
-from pcsr_lightning.atomic_io import remove_halves, whole_file
+from pcsr_lightning.atomic_io import atomic_writer, remove_stale_temporaries
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.images.bmp_rows import BmpRows
 from pcsr_lightning.images.facts import with_writable_resolution
@@ -72,9 +72,9 @@ def written_by_rows(
     inside: list[BaseException] = []
     try:
         check_target(path, format_, size, quality)
-        remove_halves(path)
+        remove_stale_temporaries(path)
         with (
-            whole_file(path) as file,
+            atomic_writer(path) as file,
             _encoding(facts, file, format_, quality, str(path), inside) as put,
         ):
             yield put

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import pcsr_lightning
-from pcsr_lightning.atomic_io import write_whole
+from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation import benchmark
@@ -194,14 +194,14 @@ def write_release(
     weights = save(model, folder / name, facts, half=True)
     card = ModelCard(name, model, scales, made, sources.about(), measured, robust)
     files = [weights, weights.with_suffix(".json"), folder / f"{name}.md"]
-    write_whole(files[-1], write_card(card).encode())
+    atomic_write(files[-1], write_card(card).encode())
     files.append(folder / "measured.json")
     rows = {
         "measured": [asdict(m) for m in measured],
         "robustness": [asdict(r) for r in robust],
         "validation": validation or {},
     }
-    write_whole(files[-1], (json.dumps(rows, indent=2) + "\n").encode())
+    atomic_write(files[-1], (json.dumps(rows, indent=2) + "\n").encode())
     return [*files, *_curves(measured, name, folder)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import signal
 import subprocess
@@ -12,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcsr_lightning.errors import TrainingError
+from pcsr_lightning.atomic_io import lock_file
+from pcsr_lightning.errors import INTERRUPTED, TrainingError
 from pcsr_lightning.release.recipe import Recipe, Stage
 from pcsr_lightning.weights import LAST, is_finished, read_checkpoint
 
@@ -72,7 +72,7 @@ def _train(run: StageRun, model: str) -> None:
     )  # fmt: skip
     with locked(run.folder) as lock:
         code = _run([sys.executable, "-m", "pcsr_lightning.train", *run.words, *more], lock)
-    if code in (130, -signal.SIGINT):
+    if code in (INTERRUPTED, -signal.SIGINT):
         raise KeyboardInterrupt
     if code != 0 or not is_finished(run.folder):
         raise TrainingError(
@@ -93,12 +93,10 @@ def locked(folder: Path) -> Iterator[int]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_file(file.fileno()):
             raise TrainingError(
                 f"{folder}: another process is training here; wait for it, or stop it first"
-            ) from None
+            )
         yield file.fileno()
 
 

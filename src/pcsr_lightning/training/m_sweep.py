@@ -20,7 +20,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pcsr_lightning.atomic_io import write_whole
+from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.distributed import outside_rank
 from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.evaluation.gather import job_folders
@@ -129,7 +129,7 @@ def failure_kept(run_dir: Path, abrupt: bool = False) -> Iterator[None]:
         text = " ".join(str(error).split()) or type(error).__name__
         content = {"overrides": list(HydraConfig.get().overrides.task), "error": text}
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_whole(run_dir / FAILED, json.dumps(content, indent=2).encode())
+        atomic_write(run_dir / FAILED, json.dumps(content, indent=2).encode())
         print(f"error: {text}", file=sys.stderr)
 
 
@@ -175,8 +175,8 @@ def report(
         "failed": [asdict(failed) for failed in failures],
     }
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    write_whole(folder / SWEEP, text.encode())
-    write_whole(folder / SHEET, sheet(rows).encode())
+    atomic_write(folder / SWEEP, text.encode())
+    atomic_write(folder / SHEET, sheet(rows).encode())
     for name in (SWEEP, SHEET):
         console.print(str(folder / name), soft_wrap=True, highlight=False, markup=False)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from pcsr_lightning.atomic_io import write_whole
+from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.training.config import TrainSettings
 from pcsr_lightning.training.initialization import stage_number
@@ -111,9 +111,9 @@ def conclude(cfg: DictConfig, run_dir: Path) -> None:
         log.info("finished before: %s", run_dir)
         return
     for name in MODEL:
-        write_whole(run_dir / name, (last / name).read_bytes())
+        atomic_write(run_dir / name, (last / name).read_bytes())
     found = measure_model(cfg, run_dir)
-    write_whole(run_dir / RECORD, (last / RECORD).read_bytes())
+    atomic_write(run_dir / RECORD, (last / RECORD).read_bytes())
     log.info(
         "M = %d: %s dB at k = 0 on %d pictures; %s",
         found["classes"], json.dumps(found["psnr"]), found["pictures"], run_dir / MODEL[1],

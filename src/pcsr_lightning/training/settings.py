@@ -1,18 +1,14 @@
-"""What the Hydra doors share: where ``conf/`` is, typed checking of a config, one-line errors."""
+"""What the Hydra doors share: where ``conf/`` is, and typed checking of a config."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from pcsr_lightning.errors import ConfigError, PCSRError
+from pcsr_lightning.errors import ConfigError
 
 Schema = TypeVar("Schema")
 
@@ -55,22 +51,3 @@ def typed(cfg: DictConfig, schema: type[Schema]) -> Schema:
         raise ConfigError(f"{error.full_key}: {reason}") from None
     assert isinstance(checked, schema)
     return checked
-
-
-@contextmanager
-def one_line_errors(debug: bool = False) -> Iterator[None]:
-    """Ends the process with one line on stderr for errors meant for the user, 130 for Ctrl-C.
-
-    With ``debug`` (or ``HYDRA_FULL_ERROR=1``) the trace is shown instead.
-    """
-    if debug or os.environ.get("HYDRA_FULL_ERROR") == "1":
-        yield
-        return
-    try:
-        yield
-    except PCSRError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        raise SystemExit(130) from None

@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from pcsr_lightning.atomic_io import write_whole
+from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.cli.hydra_command import in_one_line
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.training.config import TrainSettings
@@ -108,7 +108,7 @@ def keep_config(cfg: DictConfig, folder: Path) -> None:
     words = OmegaConf.create(stage_words(job.overrides.task, number))
     hydra_node = OmegaConf.create({"hydra": job})
     for name, node in (("config", cfg), ("overrides", words), ("hydra", hydra_node)):
-        write_whole(inside / f"{name}.yaml", OmegaConf.to_yaml(node).encode())
+        atomic_write(inside / f"{name}.yaml", OmegaConf.to_yaml(node).encode())
 
 
 def check_same(cfg: DictConfig, folder: Path) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from pcsr_lightning.atomic_io import write_whole
+from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError, ModelFileError
 from pcsr_lightning.networks import PCSR, Original, UnknownBackboneError, build_network
 from pcsr_lightning.networks.hub import CONFIG_NAME, WEIGHTS_NAME, HubModel
@@ -87,8 +87,8 @@ def write_model(
     if half:
         tensors = {k: stored(v) for k, v in tensors.items()}
     text = json.dumps({"format": FORMAT, "network": model.config(), **(facts or {})}, indent=2)
-    write_whole(config, (text + "\n").encode())
-    write_whole(weights, to_bytes(tensors))
+    atomic_write(config, (text + "\n").encode())
+    atomic_write(weights, to_bytes(tensors))
 
 
 def stored(tensor: Tensor) -> Tensor:

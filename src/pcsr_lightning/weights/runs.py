@@ -7,7 +7,7 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pcsr_lightning.atomic_io import write_whole
+from pcsr_lightning.atomic_io import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class RunRecord:
     def write(self, folder: Path) -> None:
         """Keeps the record in a run folder; it appears whole or not at all."""
         text = json.dumps(asdict(self), indent=2) + "\n"
-        write_whole(folder / RECORD, text.encode())
+        atomic_write(folder / RECORD, text.encode())
 
 
 def is_finished(folder: Path) -> bool:

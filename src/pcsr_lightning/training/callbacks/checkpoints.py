@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from pcsr_lightning.atomic_io import remove_halves, write_whole
+from pcsr_lightning.atomic_io import atomic_write, remove_stale_temporaries
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -27,10 +27,10 @@ class WholeCheckpoints(TorchCheckpointIO):
         del storage_options  # of remote file systems
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_halves(target)
+        remove_stale_temporaries(target)
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        write_whole(target, content.getvalue())
+        atomic_write(target, content.getvalue())
 
 
 def with_validation_ahead(checkpoint: dict[str, Any], counted: bool) -> None:

@@ -21,11 +21,10 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from pcsr_lightning.atomic_io import remove_all_halves
+from pcsr_lightning.atomic_io import remove_all_stale_temporaries
+from pcsr_lightning.errors import INTERRUPTED, TERMINATED
 from pcsr_lightning.training.callbacks.checkpoints import with_validation_ahead
 from pcsr_lightning.weights import LAST
-
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 _REQUEUE = (signal.SIGUSR1, signal.SIGUSR2)
 # By rising weight: where processes got different ones, the last of them counts.
@@ -70,7 +69,7 @@ class StopBetweenSteps(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if trainer.is_global_zero:
             for folder in (self.checkpoint.parent, self.checkpoint.parent.parent):
-                remove_all_halves(folder)
+                remove_all_stale_temporaries(folder)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Spawned processes are left alone: their parent would not wait for their checkpoint.
