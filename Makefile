@@ -50,9 +50,10 @@ docs-serve: dev-env ## show the documentation in a browser, and changes as they 
 browser-test: dev-env ## try the demo page in a real Chromium, which has to be installed
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m browser tests/browser $(PYTEST_ARGS)
 
-lint: dev-env ## check style and formatting
+lint: dev-env ## check style, formatting and which module imports which
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	.venv/bin/lint-imports --no-cache
 
 types: dev-env ## check the types
 	$(RUN) -m mypy
