@@ -1,14 +1,12 @@
-"""What MkDocs is told besides its pages: parts of other files of the repository stand where a page
-asks for them, so that nothing is written twice.
+"""MkDocs hooks: includes parts of other files of the repository in the pages.
 
-    <!-- include: README.md#Speed -->                    a section, without its heading
+    <!-- include: benchmarks/README.md#Sweeps over `k` -->  a section, without its heading
     <!-- include: benchmarks/README.md#Training/Results --> a section within a section
-    <!-- include: README.md#Speed (tables) -->           the tables of a section alone
-    <!-- include: conf/recipe/about-data.md -->          a whole file
-    <!-- model cards -->                                 the card of every released model
+    <!-- include: conf/recipe/about-data.md -->             a whole file
+    <!-- model cards -->                                    the card of every released model
 
-Links of what is included lead to the page that shows their target, if one does; others keep their
-words only.
+A link in an included part leads to the page that shows its target. Without such a page only the
+link's text remains.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 CARDS = (Path("src/pcsr_lightning/weights/released"), Path("models"))
-INCLUDE = re.compile(r"^<!-- include: (\S+?)(?:#(.+?))?( \(tables\))? -->$", re.MULTILINE)
+INCLUDE = re.compile(r"^<!-- include: (\S+?)(?:#(.+?))? -->$", re.MULTILINE)
 MODEL_CARDS = "<!-- model cards -->"
 LINK = re.compile(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^(#+) (.+)$")
@@ -34,49 +32,44 @@ FENCE = re.compile(r"^(```|~~~)")
 SHOWN_AT = {
     "README.md": "index.md",
     "benchmarks/README.md": "performance.md",
-    "conf/recipe/README.md": "train.md",
     "CONTRIBUTING.md": "index.md",
 }
-"""Files outside docs/ and the pages that show them."""
+"""Files outside docs/ and the pages that links to them lead to."""
 PICTURES = {"benchmarks/growth.png": "images/growth.png"}
-"""Pictures outside docs/ and where the site keeps them."""
+"""Pictures outside docs/ and their paths in the site."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pictures that lie elsewhere."""
+    """Adds the pictures from outside docs/."""
     for source, target in PICTURES.items():
         files.append(File.generated(config, target, abs_src_path=str(ROOT / source)))
     return files
 
 
 def on_serve(server: Any, **_: Any) -> Any:
-    """Changes of included files are shown as well."""
-    for path in ("README.md", "benchmarks", "conf/recipe", *map(str, CARDS)):
+    """Watches the included files too."""
+    for path in ("benchmarks", *map(str, CARDS)):
         server.watch(str(ROOT / path))
     return server
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Puts in what a page asks for."""
+    """Replaces the comments listed above by what they name."""
     where = posixpath.dirname(page.file.src_uri)
-
-    def included(match: re.Match[str]) -> str:
-        return include(match[1], match[2], where, tables=bool(match[3]))
-
-    markdown = INCLUDE.sub(included, markdown)
+    markdown = INCLUDE.sub(lambda match: include(match[1], match[2], where), markdown)
     if MODEL_CARDS in markdown:
         markdown = markdown.replace(MODEL_CARDS, "\n\n".join(card(p, where) for p in cards()))
     return markdown
 
 
 def cards() -> list[Path]:
-    """The cards of the released models, from the root of the repository."""
+    """Paths of the released models' cards, relative to the repository."""
     found = (path for folder in CARDS for path in (ROOT / folder).glob("*.md"))
     return sorted((path.relative_to(ROOT) for path in found), key=lambda path: path.stem)
 
 
 def card(path: Path, where: str) -> str:
-    """A model card, one level down, with its curve where there is one."""
+    """A model card with its headings one level lower, and its curve if there is one."""
     text = include(path.as_posix(), None, where)
     curve = ROOT / "docs" / "images" / f"{path.stem}-set14.png"
     if curve.is_file():
@@ -84,11 +77,11 @@ def card(path: Path, where: str) -> str:
     return text
 
 
-def include(path: str, section: str | None, where: str, tables: bool = False) -> str:
-    """A file or a section of it, as it is to stand on a page of the folder ``where``.
+def include(path: str, section: str | None, where: str) -> str:
+    """A file or a section of it, with links relative to the folder ``where``.
 
     Raises:
-        PluginError: there is no such file or section, or no table in it.
+        PluginError: there is no such file or section.
     """
     file = ROOT / path
     if not file.is_file():
@@ -98,15 +91,11 @@ def include(path: str, section: str | None, where: str, tables: bool = False) ->
         lines = cut(lines, title, path)
     if not section:
         lines = deeper(lines)
-    if tables:
-        lines = [line for line in lines if line.startswith("|")]
-        if not lines:
-            raise PluginError(f"include: {path} has no table in {section!r}")
     return LINK.sub(lambda match: relinked(match, path, where), "\n".join(lines).strip("\n"))
 
 
 def headings(lines: list[str]) -> list[tuple[int, int, str]]:
-    """Line, level and text of each heading, those within code left out."""
+    """Line, level and text of each heading outside code blocks."""
     found, fenced = [], False
     for number, line in enumerate(lines):
         if FENCE.match(line):
@@ -118,7 +107,7 @@ def headings(lines: list[str]) -> list[tuple[int, int, str]]:
 
 
 def cut(lines: list[str], title: str, path: str) -> list[str]:
-    """The lines below a heading, up to the next one that is not below it."""
+    """The lines of a section, sub-sections included."""
     all_of_them = headings(lines)
     for place, (number, level, text) in enumerate(all_of_them):
         if text == title:
@@ -128,13 +117,13 @@ def cut(lines: list[str], title: str, path: str) -> list[str]:
 
 
 def deeper(lines: list[str]) -> list[str]:
-    """Every heading one level down: the page has a first one of its own."""
+    """Makes every heading one level lower, because the page has a title of its own."""
     at = {number for number, _, _ in headings(lines)}
     return [f"#{line}" if number in at else line for number, line in enumerate(lines)]
 
 
 def relinked(match: re.Match[str], path: str, where: str) -> str:
-    """A link as it reads on the page: to another page or picture, or its words alone."""
+    """The link on the page: to another page or picture, or only its text."""
     mark, words, target = match.groups()
     if re.match(r"[a-z]+:", target) or target.startswith("#"):
         return match[0]

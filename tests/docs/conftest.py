@@ -1,7 +1,7 @@
-"""Runs what the pages of the documentation say, as their reader would.
+"""Runs the commands and snippets of the documentation, as a reader would.
 
-A block's comment ``<!-- in the tests: KEY=VALUE ... -->`` names words of the training command that
-replace those with the same key, or are added.
+The comment ``<!-- in the tests: KEY=VALUE --OPTION=VALUE ... -->`` above a block replaces settings
+and options of its commands, so that they take seconds. Settings that a command lacks are added.
 """
 
 import os
@@ -21,32 +21,33 @@ from pcsr_lightning.data import SAMPLE_FOLDER
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(
-    r"(?:^<!-- in the tests: (?P<words>.+?) -->\n)?^```(?P<kind>.*)\n(?P<text>(?:.*\n)*?)^```$",
+    r"(?:^<!-- in the tests: (?P<overrides>.+?) -->\n)?^```(?P<kind>.*)\n(?P<text>(?:.*\n)*?)^```$",
     re.MULTILINE,
 )
 NOT_RUN = {
     "make demo": "installs the library into .venv; CI runs it by itself",
     "make test": "installs the library into .venv and runs these very tests",
+    "source .venv/bin/activate": "the tests' Python is that of their own environment",
     "make app": "a server, which does not end; it has tests of its own",
     "pip install PATH_OF_THE_CHECKOUT": "an installation; CI installs the wheel elsewhere",
 }
-"""Lines of the pages that are not run, and why."""
+"""Commands of the pages that are not run, and why."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: language, text, and the words that the tests put into its commands."""
+    """A fenced block: language, text, and what the tests replace in its commands."""
 
     kind: str
     text: str
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
 
 
 def blocks_of(page: str) -> list[Block]:
-    """The blocks of a page of docs/, in order."""
+    """The blocks of a page, in order; its path is relative to docs/."""
     text = (DOCS / page).read_text(encoding="utf-8")
     return [
-        Block(match["kind"], match["text"], tuple(shlex.split(match["words"] or "")))
+        Block(match["kind"], match["text"], tuple(shlex.split(match["overrides"] or "")))
         for match in BLOCK.finditer(text)
     ]
 
@@ -63,24 +64,32 @@ def not_run() -> dict[str, str]:
     return NOT_RUN
 
 
-def with_words(line: str, words: tuple[str, ...]) -> str:
-    """A training command with other words; ``release`` hands those after ``--`` to the training.
+def with_overrides(line: str, overrides: tuple[str, ...]) -> str:
+    """A command of the library with other settings and options.
 
-    A model of two steps is no better than bilinear enlargement, which ``release`` refuses.
+    ``release`` passes the settings after ``--`` on to the training. A model of two steps is no
+    better than bilinear upscaling, which ``release`` refuses without ``--allow-unsound``.
     """
-    given = shlex.split(line)
-    assert given[:2] == ["python", "-m"], f"only commands of ours take words: {line}"
-    keys = {word.split("=")[0] for word in words}
-    kept = [word for word in given if word.split("=")[0] not in keys]
-    between = ["--allow-unsound", "--"] if given[2] == "pcsr_lightning.release" else []
-    return shlex.join([*kept, *between, *words])
+    words = shlex.split(line)
+    assert words[:2] == ["python", "-m"], f"not a command of the library: {line}"
+    settings = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if not key.startswith("--"):
+            words = [word for word in words if word.split("=")[0] != key]
+            settings.append(override)
+        elif key in words:
+            words[words.index(key) + 1] = value
+    if words[2] == "pcsr_lightning.release":
+        words += ["--allow-unsound", "--"]
+    return shlex.join([*words, *settings])
 
 
 def as_script(block: Block) -> str:
-    """The lines of a shell block that are run."""
+    """The commands of a shell block that are run."""
     lines = [line for line in block.text.splitlines() if line not in NOT_RUN]
-    if block.words:
-        lines = [with_words(line, block.words) for line in lines]
+    if block.overrides:
+        lines = [with_overrides(line, block.overrides) for line in lines]
     return "\n".join(lines)
 
 
@@ -91,7 +100,7 @@ def command_path() -> str:
 
 
 def furnish(folder: Path) -> None:
-    """What a reader has: a photograph, and folders of them."""
+    """Creates the files that the pages name: a photograph, and folders of photographs."""
     photo = Image.open(SAMPLE_FOLDER / "valid" / "chelsea.png").convert("RGB")
     photo.resize((96, 64)).save(folder / "photo.jpg", quality=95)
     photo.resize((64, 48)).save(folder / "photo.png")
@@ -114,7 +123,7 @@ RunPage = Callable[[str], tuple[Path, list[str]]]
 def run_page(
     command_path: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> RunPage:
-    """Runs a page's blocks in order in one folder; gives it, and what each block printed."""
+    """Runs a page's blocks in order in one folder; returns it and the output of each block."""
 
     def run(page: str) -> tuple[Path, list[str]]:
         folder = tmp_path_factory.mktemp("reader")
@@ -138,8 +147,8 @@ def run_page(
             done = subprocess.run(
                 command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
             )
-            said = f"{page}:\n{block.text}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
-            assert done.returncode == 0, said
+            report = f"{page}:\n{block.text}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+            assert done.returncode == 0, report
             printed.append(done.stdout)
         return folder, printed
 
@@ -148,7 +157,7 @@ def run_page(
 
 @pytest.fixture
 def run_script(command_path: str, tmp_path: Path) -> Callable[..., None]:
-    """Runs a script of the repository to its end."""
+    """Runs a script of the repository and checks that it succeeds."""
 
     def run(*words: str | Path) -> None:
         environment = {**os.environ, "PATH": command_path, "OMP_NUM_THREADS": "1"}
@@ -161,7 +170,7 @@ def run_script(command_path: str, tmp_path: Path) -> Callable[..., None]:
 
 
 def command_of(block: Block, folder: Path) -> list[str] | None:
-    """What runs a block; files that it shows are written instead."""
+    """The command that runs a block; None for a block that is a file, which is written."""
     named = re.match(r"# (\S+\.(?:py|yaml))\n", block.text)
     if named:
         path = folder / named[1]

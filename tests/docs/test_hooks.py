@@ -1,4 +1,4 @@
-"""Parts of other files on the documentation's pages."""
+"""Includes of other files in the documentation's pages."""
 
 import importlib.util
 from pathlib import Path
@@ -38,22 +38,19 @@ def test_sections(hooks: ModuleType, repository: Path) -> None:
     assert one == "first\n\n### Part\n\npart\n\n```\n## no heading\n```"
     assert hooks.include("README.md", "One/Part", "").startswith("part\n")
     assert hooks.include("README.md", "Two", "").startswith("    indented\n")
-    assert hooks.include("README.md", "Two", "", tables=True) == "| a | b |\n|---|---|\n| 1 | 2 |"
-    whole = hooks.include("README.md", None, "")
-    assert whole.startswith("## Title\n\n### One\n")
-    assert "\n## no heading\n" in whole
+    file = hooks.include("README.md", None, "")
+    assert file.startswith("## Title\n\n### One\n")
+    assert "\n## no heading\n" in file
 
 
 @pytest.mark.parametrize(
-    ("path", "section", "tables"),
-    [("GONE.md", None, False), ("README.md", "Three", False), ("README.md", "Two/Part", False),
-     ("README.md", "One", True)],
-)  # fmt: skip
-def test_what_is_not_there_stops_the_build(
-    hooks: ModuleType, repository: Path, path: str, section: str | None, tables: bool
+    ("path", "section"), [("GONE.md", None), ("README.md", "Three"), ("README.md", "Two/Part")]
+)
+def test_a_missing_file_or_section_stops_the_build(
+    hooks: ModuleType, repository: Path, path: str, section: str | None
 ) -> None:
     with pytest.raises(PluginError, match=path):
-        hooks.include(path, section, "", tables=tables)
+        hooks.include(path, section, "")
 
 
 def test_links(hooks: ModuleType, repository: Path) -> None:
