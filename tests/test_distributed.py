@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pcsr_lightning.distributed import Launch, tasks_per_node
+from pcsr_lightning.distributed import ALONE, ProcessGroup, launched_group, tasks_per_node
 from pcsr_lightning.errors import ConfigError
 
 TORCHRUN = {
@@ -22,25 +22,25 @@ MPI = {
 
 
 @pytest.mark.parametrize(
-    ("environment", "launch"),
+    ("environment", "group"),
     [
-        ({}, None),
-        (TORCHRUN, Launch("torchrun", 4, 6, 1, 3, 2)),
-        ({**TORCHRUN, **SRUN}, Launch("torchrun", 4, 6, 1, 3, 2)),
-        (SRUN, Launch("srun", 5, 8, 1, 4, 2)),
-        ({**SRUN, "SLURM_STEP_TASKS_PER_NODE": "4,2"}, Launch("srun", 5, 6, 1, 2, 2)),
+        ({}, ALONE),
+        (TORCHRUN, ProcessGroup(4, 6, 1, 3, launcher="torchrun")),
+        ({**TORCHRUN, **SRUN}, ProcessGroup(4, 6, 1, 3, launcher="torchrun")),
+        (SRUN, ProcessGroup(5, 8, 1, 4, launcher="srun")),
+        ({**SRUN, "SLURM_STEP_TASKS_PER_NODE": "4,2"}, ProcessGroup(5, 6, 1, 2, launcher="srun")),
         # A batch script's own shell, where nobody has started the other tasks; one on a node.
-        ({**SRUN, "SLURM_STEP_ID": "4294967291"}, None),
-        ({**SRUN, "SLURM_JOB_NAME": "interactive"}, None),
-        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, None),
-        (MPI, Launch("other", 3, 4, 1, 2)),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, Launch("other", 1, 2)),
-        ({"RANK": "0", "WORLD_SIZE": "1"}, None),
-        ({"LOCAL_RANK": "1", "WORLD_SIZE": "2"}, None),  # one that Lightning started
+        ({**SRUN, "SLURM_STEP_ID": "4294967291"}, ALONE),
+        ({**SRUN, "SLURM_JOB_NAME": "interactive"}, ALONE),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, ALONE),
+        (MPI, ProcessGroup(3, 4, 1, 2, launcher="other")),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, ProcessGroup(1, 2, launcher="other")),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, ALONE),
+        ({"LOCAL_RANK": "1", "WORLD_SIZE": "2"}, ALONE),  # one that Lightning started
     ],
 )
-def test_who_was_started(environment: dict[str, str], launch: Launch | None) -> None:
-    assert Launch.of(environment) == launch
+def test_who_was_started(environment: dict[str, str], group: ProcessGroup) -> None:
+    assert launched_group(environment) == group
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_who_was_started(environment: dict[str, str], launch: Launch | None) -> 
         ({**TORCHRUN, "WORLD_SIZE": ""}, "WORLD_SIZE=''"),
         ({**TORCHRUN, "LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE='0'.*at least 1"),
         ({**SRUN, "SLURM_LOCALID": "many"}, "SLURM_LOCALID='many'"),
-        ({**SRUN, "SLURM_STEP_TASKS_PER_NODE": "4"}, "tells nothing of machine 1"),
+        ({**SRUN, "SLURM_STEP_TASKS_PER_NODE": "4"}, "has nothing about machine 1"),
     ],
 )
 def test_a_launch_that_makes_no_sense(wrong: dict[str, str], what: str) -> None:
     with pytest.raises(ConfigError, match=what):
-        Launch.of(wrong)
+        launched_group(wrong)
 
 
 def test_tasks_per_node() -> None:

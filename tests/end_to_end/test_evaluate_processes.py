@@ -18,9 +18,9 @@ from PIL import Image
 from tests.warm_python import warm_python
 
 from pcsr_lightning.cli import evaluate
+from pcsr_lightning.distributed import ProcessGroup
 from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.evaluation.config import EvaluateSettings
-from pcsr_lightning.evaluation.processes import Processes
 from pcsr_lightning.networks import build_network, default_config
 from pcsr_lightning.training.settings import conf_dir, typed
 from pcsr_lightning.weights import save
@@ -153,7 +153,7 @@ def work(processes, device):
         if processes.rank == 1:
             raise ValueError("stumbled")
     try:
-        processes.together(stumble)
+        processes.run_collectively(stumble)
     except (RuntimeError, ValueError) as error:
         pathlib.Path(f"{processes.rank}.txt").write_text(f"{type(error).__name__} {error}")
     if processes.rank == 1:
@@ -243,23 +243,23 @@ def test_shares_are_alike_and_complete(tmp_path: Path) -> None:
     for n, size in enumerate((5, 90, 30, 40, 20, 1)):
         paths.append(tmp_path / f"{n}")
         paths[-1].write_bytes(b"x" * size)
-    shares = [Processes(rank, 2).share(paths) for rank in (0, 1)]
+    shares = [ProcessGroup(rank, 2).share(paths) for rank in (0, 1)]
     assert shares == [paths[:2], paths[2:]]
-    assert [p for rank in range(9) for p in Processes(rank, 9).share(paths[:2])] == paths[1::-1]
+    assert [p for rank in range(9) for p in ProcessGroup(rank, 9).share(paths[:2])] == paths[1::-1]
 
 
 @pytest.mark.parametrize(
-    ("settings", "processes", "says"),
+    ("settings", "group", "says"),
     [
-        (["devices=0"], Processes(), "devices=0: must be at least 1"),
-        (["devices=2", "target_psnr=26"], Processes(), "target_psnr=26: one process"),
-        (["target_psnr=26"], Processes(0, 2, 0, 2), "target_psnr=26: one process"),
-        (["devices=2"], Processes(0, 8, 0, 4), "devices=2: 4 processes were started"),
-        (["logger=csv"], Processes(), "logger: .*wandb or none"),
-        (["logger=tensorboard"], Processes(), "logger: .*wandb or none"),
+        (["devices=0"], ProcessGroup(), "devices=0: must be at least 1"),
+        (["devices=2", "target_psnr=26"], ProcessGroup(), "target_psnr=26: one process"),
+        (["target_psnr=26"], ProcessGroup(0, 2, 0, 2), "target_psnr=26: one process"),
+        (["devices=2"], ProcessGroup(0, 8, 0, 4), "devices=2: 4 processes were started"),
+        (["logger=csv"], ProcessGroup(), "logger: .*wandb or none"),
+        (["logger=tensorboard"], ProcessGroup(), "logger: .*wandb or none"),
     ],
 )
-def test_what_is_refused(settings: list[str], processes: Processes, says: str, files: Path) -> None:
+def test_what_is_refused(settings: list[str], group: ProcessGroup, says: str, files: Path) -> None:
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -267,4 +267,4 @@ def test_what_is_refused(settings: list[str], processes: Processes, says: str, f
     if "_target_" in cfg.logger:
         cfg.logger.save_dir = "here"  # there is no run folder without a run
     with pytest.raises(PCSRError, match=says):
-        typed(cfg, EvaluateSettings).check(processes)
+        typed(cfg, EvaluateSettings).check(group)

@@ -20,8 +20,8 @@ from pcsr_lightning.batch.outputs import Job, Wishes, plan_jobs
 from pcsr_lightning.batch.report import Reporter, Tally
 from pcsr_lightning.batch.run import Batch
 from pcsr_lightning.batch.sizes import check_scale
-from pcsr_lightning.batch.team import Team, find_team
-from pcsr_lightning.errors import FAILED, ConfigError, PCSRError
+from pcsr_lightning.distributed import ALONE, ProcessGroup, connected_group, launched_group
+from pcsr_lightning.errors import DONE, FAILED, ConfigError, PCSRError
 from pcsr_lightning.networks import PCSR, Original
 
 
@@ -54,43 +54,50 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    group = ALONE
     try:
-        team = find_team()
-        loaded: list[tuple[PCSR | Original, Settings]] = []
+        # Processes of other launchers share the folder by claims alone.
+        if launched_group().launcher != "other":
+            group = connected_group()
 
-        def prepare() -> _Plan:
-            loaded.append(_load(args, team))
-            return _plan(args, loaded[0][1])
+        def prepare() -> tuple[PCSR | Original, Settings, _Plan]:
+            model, settings = _load(args, group)
+            return model, settings, _plan(args, settings)
 
-        plan = team.agree(prepare)
+        model, settings, plan = group.run_collectively(prepare)
+        # One plan for all, so that they mean the same by "was there before".
+        plan = group.broadcast(plan)
     except PCSRError as error:
+        # torchrun ends all processes once one ends with an error: the first reports it, and fails
+        # for all.
+        if group.rank > 0:
+            return DONE
         if not args.json:
             raise
         if args.debug:
             traceback.print_exception(error)
         Reporter(0, as_json=True, bars=False).finish(Tally(stopped=str(error)))
         return FAILED
-    model, settings = loaded[0]
     reporter = Reporter(
         len(plan.jobs),
         as_json=args.json,
         quiet=args.quiet,
-        bars=team.rank == 0 and not args.debug,
+        bars=group.rank == 0 and not args.debug,
         to_stderr=any(job.target == STREAM for job in plan.jobs),
         single=plan.inputs.single,
     )
-    if team.rank == 0:
+    if group.rank == 0:
         for folder, reason in plan.inputs.unreadable:
             reporter.failed(folder, None, f"{folder}: {reason}")
-    batch = Batch(model, plan.jobs, settings, args.overwrite, plan.run, team, reporter, args.debug)
+    batch = Batch(model, plan.jobs, settings, args.overwrite, plan.run, group, reporter, args.debug)
     return batch.work()
 
 
-def _load(args: argparse.Namespace, team: Team) -> tuple[PCSR | Original, Settings]:
+def _load(args: argparse.Namespace, group: ProcessGroup) -> tuple[PCSR | Original, Settings]:
     """The model and how to use it, tried out."""
     if args.scale is not None:
         check_scale(args.scale)
-    device = _device(args, team)
+    device = _device(args, group)
     for dotted in args.backbone:
         from pcsr_lightning.networks import import_backbone
 
@@ -133,7 +140,7 @@ def _plan(args: argparse.Namespace, settings: Settings) -> _Plan:
     return _Plan(inputs, plan_jobs(inputs, wishes), secrets.token_hex(8))
 
 
-def _device(args: argparse.Namespace, team: Team) -> str:
+def _device(args: argparse.Namespace, group: ProcessGroup) -> str:
     if args.threads is not None:
         if args.threads < 1:
             raise ConfigError(f"--threads must be at least 1, not {args.threads}")
@@ -142,7 +149,7 @@ def _device(args: argparse.Namespace, team: Team) -> str:
         return str(args.device)
     if not torch.cuda.is_available():
         raise ConfigError("no CUDA device is available here; leave out --device cuda")
-    return f"cuda:{team.local_rank % torch.cuda.device_count()}"
+    return f"cuda:{group.local_rank % torch.cuda.device_count()}"
 
 
 class _Stderr(logging.Handler):

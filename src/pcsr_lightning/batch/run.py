@@ -16,7 +16,7 @@ from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.one_picture import Settings, enlarge_file
 from pcsr_lightning.batch.outputs import Job, version
 from pcsr_lightning.batch.report import Reporter, Tally
-from pcsr_lightning.batch.team import Team
+from pcsr_lightning.distributed import ProcessGroup
 from pcsr_lightning.errors import (
     DONE,
     FAILED,
@@ -45,7 +45,7 @@ class Batch:
         settings: how each is enlarged.
         overwrite: whether outputs that were there before are made again.
         run: the run's own name, the same in every process of it.
-        team: who else is at work.
+        group: who else is at work.
         reporter: whom to tell.
         debug: whether to show traces.
     """
@@ -55,7 +55,7 @@ class Batch:
     settings: Settings
     overwrite: bool
     run: str
-    team: Team
+    group: ProcessGroup
     reporter: Reporter
     debug: bool = False
 
@@ -73,23 +73,23 @@ class Batch:
             raise
         finally:
             self.reporter.close()
-        others = self.team.gather(tally)
-        if self.team.rank:
+        others = self.group.gather(tally)
+        if self.group.rank:
             return DONE  # the first process tells what went wrong, and fails for all
         for other in others[1:]:
             tally.add(other)
-        if self.team.world > 1:
+        if self.group.size > 1:
             tally.elsewhere = 0 if not tally.stopped else tally.elsewhere
             for job in self.jobs:
                 tidy(job)
-        self.reporter.finish(tally, self.team.world)
+        self.reporter.finish(tally, self.group.size)
         return FAILED if tally.failures or tally.stopped else DONE
 
     def _in_order(self) -> list[tuple[Job, bool]]:
         """Our own share first, then the others', from the end: there they come last."""
-        rank, world = self.team.rank, self.team.world
-        own = [(job, True) for job in self.jobs[rank::world]]
-        rest = [job for i, job in enumerate(self.jobs) if i % world != rank]
+        rank, size = self.group.rank, self.group.size
+        own = [(job, True) for job in self.jobs[rank::size]]
+        rest = [job for i, job in enumerate(self.jobs) if i % size != rank]
         return own + [(job, False) for job in reversed(rest)]
 
     def _work(self, jobs: Sequence[tuple[Job, bool]]) -> None:
@@ -141,7 +141,7 @@ class Batch:
             elif isinstance(claim, Claim):
                 self._claimed(job, claim)
             else:
-                if self.team.world > 1:
+                if self.group.size > 1:
                     _log.warning("%s: no file locks here; the shares are fixed", job.target.parent)
                 self._enlarge(job)
             return None
@@ -151,12 +151,12 @@ class Batch:
             self._elsewhere(job)
             return
         _remove_halves(job)  # nobody else is at it: processes that were killed have left them
-        if not self._enlarge(job) and self.team.world > 1:
+        if not self._enlarge(job) and self.group.size > 1:
             claim.leave_failed()
 
     def _elsewhere(self, job: Job) -> None:
-        # Within a team, whoever made it has told.
-        if self.team.world > 1:
+        # Within a group, whoever made it has reported it.
+        if self.group.size > 1:
             self.reporter.passed_over()
         else:
             self.reporter.skipped(job, elsewhere=True)

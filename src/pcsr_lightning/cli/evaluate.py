@@ -16,13 +16,12 @@ from rich.console import Console
 from pcsr_lightning.cli.evaluate_report import Ready, evaluate_one, evaluate_sweep, model_name
 from pcsr_lightning.cli.hydra_command import run_hydra_command
 from pcsr_lightning.cli.run_folder import as_one_run
-from pcsr_lightning.distributed import outside_rank
+from pcsr_lightning.distributed import ProcessGroup, connected_group, launched_group
 from pcsr_lightning.errors import ConfigError, PCSRError, exit_on_error
 from pcsr_lightning.evaluation.benchmark import check_fits
 from pcsr_lightning.evaluation.config import EvaluateSettings
 from pcsr_lightning.evaluation.job import Job, load_model
 from pcsr_lightning.evaluation.pairs import Protocol, scale_pair
-from pcsr_lightning.evaluation.processes import Processes, from_outside, shared_threads
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.target import check_target
 from pcsr_lightning.evaluation.wandb_report import WandbRuns, group_name
@@ -53,9 +52,9 @@ def evaluate(
     Raises:
         PCSRError: a setting, the model or the pictures cannot be used.
     """
-    processes = from_outside()
-    run_dir = processes.gather(run_dir)[0]
-    ready = processes.together(lambda: prepare(cfg, run_dir, processes))
+    processes = connected_group()
+    run_dir = processes.broadcast(run_dir)
+    ready = processes.run_collectively(lambda: prepare(cfg, run_dir, processes))
     settings = ready.settings
     runs = None
     if settings.wandb and ready.first:
@@ -68,7 +67,7 @@ def evaluate(
     return evaluate_one(ready, runs, console)
 
 
-def prepare(cfg: DictConfig, run_dir: Path, processes: Processes) -> Ready:
+def prepare(cfg: DictConfig, run_dir: Path, processes: ProcessGroup) -> Ready:
     """Checks what can be checked before a picture is read.
 
     Raises:
@@ -81,7 +80,7 @@ def prepare(cfg: DictConfig, run_dir: Path, processes: Processes) -> Ready:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     elif processes.size > 1:
-        torch.set_num_threads(shared_threads(processes))
+        torch.set_num_threads(processes.threads())
     scale, protocol = scale_pair(settings.scale), Protocol(settings.protocol)
     routing = settings.chosen_routing()
     routing = replace(routing, refine=routing.refines(scale))
@@ -145,7 +144,7 @@ def run(cfg: DictConfig) -> None:
     try:
         evaluate(cfg, Path(hydra_cfg.runtime.output_dir), group=group)
     except PCSRError:
-        if outside_rank():  # the first process says it, for all of them
+        if launched_group().rank > 0:  # the first process says it, for all of them
             raise SystemExit(1) from None
         raise
 

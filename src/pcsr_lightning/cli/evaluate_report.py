@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import torch
 from rich.console import Console
 
+from pcsr_lightning.distributed import ProcessGroup
 from pcsr_lightning.evaluation.benchmark import Benchmark
 from pcsr_lightning.evaluation.config import EvaluateSettings
 from pcsr_lightning.evaluation.job import Job, spread
 from pcsr_lightning.evaluation.patches import Layout
-from pcsr_lightning.evaluation.processes import Processes
 from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.evaluation.report import (
     build_table,
@@ -68,7 +68,7 @@ class Ready:
     job: Job
     model: PCSR | Original
     devices: list[torch.device]
-    processes: Processes
+    processes: ProcessGroup
     beside: list[PublishedPoint]
     run_dir: Path
 
@@ -89,7 +89,7 @@ class Ready:
         s = self.settings
         return f"{model_name(s.model)} on {self.job.folder.resolve().name} x{s.scale}"
 
-    def measure(self, work: Callable[[PCSR | Original, Processes], T]) -> T:
+    def measure(self, work: Callable[[PCSR | Original, ProcessGroup], T]) -> T:
         """What ``work`` of all processes together found."""
         if len(self.devices) == 1:
             return work(self.model, self.processes)
@@ -102,7 +102,7 @@ def evaluate_one(ready: Ready, runs: WandbRuns | None, console: Console) -> dict
     settings, model, job = ready.settings, ready.model, ready.job
     with ExitStack() as stack:
         words = _words(ready, job.routing)
-        run = ready.processes.together(
+        run = ready.processes.run_collectively(
             lambda: stack.enter_context(runs.run(f"{ready.name}, {words}")) if runs else None
         )
         found: Found | None = None
@@ -173,7 +173,7 @@ def evaluate_sweep(ready: Ready, runs: WandbRuns | None, console: Console) -> di
     """
     s, run_dir = ready.settings, ready.run_dir
     with ExitStack() as stack:
-        overview = ready.processes.together(
+        overview = ready.processes.run_collectively(
             lambda: (
                 stack.enter_context(runs.run(f"{ready.name}, all", "overview")) if runs else None
             )

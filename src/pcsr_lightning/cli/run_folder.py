@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from pcsr_lightning.distributed import Launch, launched
+from pcsr_lightning.distributed import ProcessGroup, launched_group
 from pcsr_lightning.errors import ConfigError
 
 RUN_NAME = "PCSR_RUN_NAME"
@@ -29,19 +29,19 @@ def as_one_run(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: there are several processes that cannot agree, and no ``hydra.run.dir``.
     """
-    launch = launched()
-    if launch is None:
+    group = launched_group()
+    if group.launcher is None:
         return list(arguments)
     given = any(word.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for word in arguments)
     if not given and RUN_NAME not in os.environ:
-        os.environ[RUN_NAME] = _common_name(launch)
-    return [*arguments, *(_QUIET if launch.rank > 0 else ())]
+        os.environ[RUN_NAME] = _common_name(group)
+    return [*arguments, *(_QUIET if group.rank > 0 else ())]
 
 
-def _common_name(launch: Launch) -> str:
+def _common_name(group: ProcessGroup) -> str:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return _time_in_store()
-    if launch.by == "srun":
+    if group.launcher == "srun":
         # The same again after the job was requeued, so that the run finds its checkpoint.
         return f"slurm-{os.environ['SLURM_JOB_ID']}-{os.environ['SLURM_STEP_ID']}"
     raise ConfigError(

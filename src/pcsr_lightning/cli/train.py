@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pcsr_lightning.cli.hydra_command import FULL_ERROR, run_hydra_command
 from pcsr_lightning.cli.run_folder import as_one_run
-from pcsr_lightning.distributed import launched
+from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.errors import ConfigError, PCSRError, exit_on_error
 from pcsr_lightning.training import FreezeEarlierStages, Schedule, SRStage
 from pcsr_lightning.training.callbacks.checkpoints import WholeCheckpoints, validate_if_missing
@@ -248,7 +248,7 @@ def check_multirun(cfg: DictConfig) -> None:
     several = several_devices(cfg)
     own = str(trainer.strategy) in ("auto", "fsdp") or str(trainer.strategy).startswith("ddp")
     spawns = "spawn" in str(trainer.strategy) or "fork" in str(trainer.strategy)
-    if several and own and not spawns and launched() is None:
+    if several and own and not spawns and launched_group().launcher is None:
         raise ConfigError(
             f"-m with trainer.devices={trainer.devices}: strategy {trainer.strategy} starts its "
             "other processes with the words of the whole multirun, and each could train something "

@@ -1,5 +1,6 @@
 """Benchmarks: quality, cost and time of a model on a folder of pictures, as tables and figures."""
 
+from pcsr_lightning.distributed import ALONE, ProcessGroup, connected_group
 from pcsr_lightning.evaluation.benchmark import (
     Benchmark,
     PictureScore,
@@ -11,7 +12,6 @@ from pcsr_lightning.evaluation.benchmark import (
 from pcsr_lightning.evaluation.metrics import build_lpips, psnr, psnr_y, ssim
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, make_pair, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout, restore
-from pcsr_lightning.evaluation.processes import ALONE, Processes, from_outside
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.reader import Skipped
 from pcsr_lightning.evaluation.report import build_table, metrics, print_table, write_metrics
@@ -25,7 +25,7 @@ __all__ = [
     "Layout",
     "Pair",
     "PictureScore",
-    "Processes",
+    "ProcessGroup",
     "Protocol",
     "PublishedPoint",
     "Score",
@@ -37,8 +37,8 @@ __all__ = [
     "build_table",
     "check_fits",
     "check_target",
+    "connected_group",
     "find_k",
-    "from_outside",
     "make_pair",
     "metrics",
     "print_table",

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcsr_lightning.distributed import ALONE, ProcessGroup
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.metrics import build_lpips, psnr, psnr_y, ssim
 from pcsr_lightning.evaluation.pairs import (
@@ -22,7 +23,6 @@ from pcsr_lightning.evaluation.pairs import (
     shaved_border,
 )
 from pcsr_lightning.evaluation.patches import Layout, restore
-from pcsr_lightning.evaluation.processes import ALONE, Processes
 from pcsr_lightning.evaluation.reader import Reader, Skipped
 from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import Routing, UpscaleResult
@@ -109,7 +109,7 @@ def benchmark(
     *,
     patch_size: int | None = None,
     lpips: bool = False,
-    processes: Processes = ALONE,
+    processes: ProcessGroup = ALONE,
 ) -> Benchmark:
     """Degrades every picture of a folder, upscales it again and compares.
 
@@ -137,7 +137,9 @@ def benchmark(
     routing, protocol, scales = routing or Routing(), Protocol(protocol), scale_pair(scale)
     check_fits(model, scales, routing, protocol)
     layout = Layout.of(protocol, patch_size)
-    perceptual = processes.together(lambda: build_lpips(model.mean.device) if lpips else None)
+    perceptual = processes.run_collectively(
+        lambda: build_lpips(model.mean.device) if lpips else None
+    )
     reader = Reader(Path(folder), scales, protocol, processes)
     warm = False
 

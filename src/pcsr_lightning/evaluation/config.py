@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from pcsr_lightning.distributed import ALONE, ProcessGroup
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.metrics import check_lpips
 from pcsr_lightning.evaluation.pairs import Protocol, check_whole_scale, scale_pair
 from pcsr_lightning.evaluation.patches import Layout
-from pcsr_lightning.evaluation.processes import ALONE, Processes
 from pcsr_lightning.evaluation.target import check_target
 from pcsr_lightning.inference import Routing
 
@@ -57,7 +57,7 @@ class EvaluateSettings:
     backbones: list[str] = field(default_factory=list)
     debug: bool = field(default=False)
 
-    def check(self, processes: Processes = ALONE) -> None:
+    def check(self, processes: ProcessGroup = ALONE) -> None:
         """Ranges and choices, which types cannot say.
 
         Args:
@@ -105,7 +105,7 @@ class EvaluateSettings:
         """Whether W&B is told."""
         return str(self.logger.get("_target_")).endswith("WandbLogger")
 
-    def check_processes(self, processes: Processes) -> None:
+    def check_processes(self, processes: ProcessGroup) -> None:
         """Refuses what several processes cannot share.
 
         Raises:
@@ -158,7 +158,7 @@ class EvaluateSettings:
         except ConfigError as error:
             raise ConfigError(f"routing: {error}") from None
 
-    def chosen_devices(self, processes: Processes = ALONE) -> list[torch.device]:
+    def chosen_devices(self, processes: ProcessGroup = ALONE) -> list[torch.device]:
         """A device for each process to start, or the one of this process if none is to be started.
 
         Raises:

@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pcsr_lightning.distributed import outside_rank
+from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.evaluation.figures import save_figure
 from pcsr_lightning.evaluation.plots import OurPoint, psnr_flops
 from pcsr_lightning.evaluation.published import PublishedPoint
@@ -31,7 +31,7 @@ class GatherEvaluations(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints a row for each job that ended well, and draws a curve for each model."""
-        if outside_rank():
+        if launched_group().rank > 0:
             return  # of torchrun's processes the first does it
         folder = Path(config.hydra.sweep.dir)
         jobs = finished_jobs(folder)

@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import torch
 
+from pcsr_lightning.distributed import ALONE, ProcessGroup
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.benchmark import Benchmark, OnPicture, PictureScore, benchmark
 from pcsr_lightning.evaluation.pairs import Protocol
-from pcsr_lightning.evaluation.processes import ALONE, Processes
 from pcsr_lightning.evaluation.spawned import in_processes
 from pcsr_lightning.evaluation.sweep import Sweep, sweep
 from pcsr_lightning.images import Picture, write
@@ -48,7 +48,7 @@ class Job:
     pictures: Path | None = None
     sweep: tuple[Routing, ...] = ()
 
-    def benchmark(self, model: PCSR | Original, processes: Processes = ALONE) -> Benchmark:
+    def benchmark(self, model: PCSR | Original, processes: ProcessGroup = ALONE) -> Benchmark:
         """The scores of ``routing``."""
         return benchmark(
             model,
@@ -63,7 +63,7 @@ class Job:
             processes=processes,
         )
 
-    def sweep_points(self, model: PCSR | Original, processes: Processes = ALONE) -> Sweep:
+    def sweep_points(self, model: PCSR | Original, processes: ProcessGroup = ALONE) -> Sweep:
         """The points of all routings in ``sweep``.
 
         Raises:
@@ -84,7 +84,7 @@ class Job:
 
 
 def spread(
-    work: Callable[[PCSR | Original, Processes], T],
+    work: Callable[[PCSR | Original, ProcessGroup], T],
     name: str,
     backbones: Sequence[str],
     devices: Sequence[torch.device],
@@ -103,13 +103,13 @@ def spread(
 
 
 def _with_model(
-    work: Callable[[PCSR | Original, Processes], T],
+    work: Callable[[PCSR | Original, ProcessGroup], T],
     name: str,
     backbones: Sequence[str],
-    processes: Processes,
+    processes: ProcessGroup,
     device: torch.device,
 ) -> T:
-    model = processes.together(lambda: load_model(name, backbones, device))
+    model = processes.run_collectively(lambda: load_model(name, backbones, device))
     return work(model, processes)
 
 

@@ -11,9 +11,9 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pcsr_lightning.distributed import ALONE, ProcessGroup
 from pcsr_lightning.errors import DataError, PictureError
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, make_pair
-from pcsr_lightning.evaluation.processes import ALONE, Processes
 from pcsr_lightning.images import list_pictures, read_rgb8
 
 _log = logging.getLogger(__name__)
@@ -51,11 +51,11 @@ class Reader:
         folder: Path,
         scale: tuple[float, float],
         protocol: Protocol,
-        processes: Processes = ALONE,
+        processes: ProcessGroup = ALONE,
     ) -> None:
         self.folder, self.scale, self.protocol = folder, scale, protocol
         self.processes = processes
-        self.files = processes.together(lambda: list_pictures(folder))
+        self.files = processes.run_collectively(lambda: list_pictures(folder))
         self.skipped: list[Skipped] = []
 
     def each(
@@ -74,7 +74,7 @@ class Reader:
             DataError: no picture was of use; names the first and what is wrong with it.
             PCSRError: what ``work`` raised in any process.
         """
-        own = self.processes.together(
+        own = self.processes.run_collectively(
             lambda: list(self._own(work, progress, warn and self.processes.size == 1))
         )
         found: dict[str, T | Skipped] = {}

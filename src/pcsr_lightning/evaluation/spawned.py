@@ -15,8 +15,8 @@ import torch
 from torch import distributed as dist
 from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
+from pcsr_lightning.distributed import ProcessGroup
 from pcsr_lightning.errors import PCSRError
-from pcsr_lightning.evaluation.processes import Processes, meet
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ RESULT = "result.pickle"
 def in_processes(
     devices: Sequence[torch.device],
     threads: int,
-    work: Callable[[Processes, torch.device], T],
+    work: Callable[[ProcessGroup, torch.device], T],
 ) -> T:
     """Does something in one fresh process a device.
 
@@ -69,7 +69,7 @@ def _work(
     folder: Path,
     devices: tuple[torch.device, ...],
     threads: int,
-    work: Callable[[Processes, torch.device], Any],
+    work: Callable[[ProcessGroup, torch.device], Any],
 ) -> None:
     """What a process does."""
     torch.set_num_threads(threads)
@@ -78,7 +78,7 @@ def _work(
     logged: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     logging.getLogger().addHandler(QueueHandler(logged))
     size = len(devices)
-    processes = meet(f"file://{folder}/meeting", rank, size, rank, size)
+    processes = ProcessGroup(rank, size, rank, size).connect(f"file://{folder}/meeting")
     result: Any
     try:
         result = work(processes, devices[rank])

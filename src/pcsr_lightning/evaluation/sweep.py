@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from pcsr_lightning.distributed import ALONE, ProcessGroup
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.benchmark import check_fits
 from pcsr_lightning.evaluation.dense import DensePicture, Routed
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout
-from pcsr_lightning.evaluation.processes import ALONE, Processes
 from pcsr_lightning.evaluation.reader import Reader, Skipped
 from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import Routing
@@ -64,7 +64,7 @@ def sweep(
     protocol: Protocol | str = Protocol.WHOLE,
     patch_size: int | None = None,
     progress: bool = False,
-    processes: Processes = ALONE,
+    processes: ProcessGroup = ALONE,
 ) -> Sweep:
     """Scores every routing on every picture.
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pcsr_lightning.atomic_io import atomic_write
-from pcsr_lightning.distributed import outside_rank
+from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.evaluation.gather import job_folders
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
@@ -84,7 +84,7 @@ class MSweepTable(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Forgets the failures of an earlier sweep in the same folder: it may go on now."""
-        if outside_rank():
+        if launched_group().rank > 0:
             return  # of torchrun's processes the first does it
         for folder in job_folders(Path(config.hydra.sweep.dir)):
             (folder / FAILED).unlink(missing_ok=True)
@@ -95,7 +95,7 @@ class MSweepTable(Callback):
         Raises:
             SystemExit: with status 1 if a job failed.
         """
-        if outside_rank():
+        if launched_group().rank > 0:
             return
         folder = Path(config.hydra.sweep.dir)
         rows, failures = gather(folder)

@@ -8,13 +8,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-from pcsr_lightning.batch.team import FabricTeam, Team, find_team
-from pcsr_lightning.distributed import Launch
-from pcsr_lightning.errors import ConfigError
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Fill = Callable[..., list[Path]]
@@ -80,30 +75,14 @@ def test_errors_before_the_work_are_told_once(start: Start, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-SRUN_WORDS = {
-    "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "4", "SLURM_LOCALID": "0",
-    "SLURM_NODEID": "1", "SLURM_STEP_TASKS_PER_NODE": "4,1",
-}  # fmt: skip
-
-
-def test_as_many_processes_on_each_machine() -> None:
-    launch = Launch.of(SRUN_WORDS)
-    assert launch is not None
-    with pytest.raises(ConfigError, match="5 processes on 2 machines, 1 on this"):
-        FabricTeam(launch)
-
-
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {},
-        {"RANK": "1", "WORLD_SIZE": "2"},  # of a launcher that Fabric does not know
-        {**SRUN_WORDS, "SLURM_PROCID": "0", "SLURM_NODEID": "0", "SLURM_STEP_TASKS_PER_NODE": "1"},
-    ],
-)
-def test_alone(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    team: Any = find_team()
-    assert type(team) is Team
-    assert (team.rank, team.world) == (0, 1)
+def test_processes_of_another_launcher_share_by_claims(
+    monkeypatch: pytest.MonkeyPatch, door: Door, fill: Fill, files: Files, tmp_path: Path
+) -> None:
+    """Without a place to meet; each works as if alone."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    fill(tmp_path / "in", 3)
+    code, out, _ = door(tmp_path / "in", tmp_path / "out", "--json")
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["processes"] == 1
+    assert len(files(tmp_path / "out")) == 3
