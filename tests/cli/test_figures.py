@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from pcsr_lightning.cli import figures
+from pcsr_lightning.evaluation import Measurement
 from pcsr_lightning.networks import build_network, default_config
 from pcsr_lightning.weights import save
 
@@ -52,7 +53,7 @@ def test_the_shipped_photograph_and_model(
     seen = {}
     plot = figures.psnr_flops
 
-    def look(points: list[figures.OurPoint], *others: object, **named: object) -> object:
+    def look(points: list[Measurement], *others: object, **named: object) -> object:
         seen["points"] = points
         return plot(points, *others, **named)  # type: ignore[arg-type]
 
@@ -60,9 +61,9 @@ def test_the_shipped_photograph_and_model(
     assert figures.main([]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
     assert (tmp_path / "figures" / "difficulty.png").is_file()
-    costs = [point.gflops for point in seen["points"]]
+    costs = [point.gflops_published for point in seen["points"]]
     assert costs == sorted(costs, reverse=True)  # k rises
-    assert seen["points"][3].label == "k = 0"
+    assert seen["points"][3].routing_name == "k = 0"
     assert seen["points"][0].psnr > seen["points"][-1].psnr + 0.02
 
 

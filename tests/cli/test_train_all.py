@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import math
 import os
 import re
 import subprocess
@@ -21,7 +22,8 @@ from rich.console import Console
 from tests.warm_python import warm_python
 
 from pcsr_lightning.cli.train import main
-from pcsr_lightning.training.m_sweep import Row, gather, paper_rows, sweep_table
+from pcsr_lightning.evaluation import Measurement
+from pcsr_lightning.training.m_sweep import gather, paper_rows, sweep_table
 from pcsr_lightning.training.settings import conf_dir
 from pcsr_lightning.training.stage_configs import compose_stage, stage_words
 from pcsr_lightning.weights import load
@@ -314,10 +316,12 @@ def test_words_reach_every_stage() -> None:
     ]  # fmt: skip
 
 
-def row(backbone: str, classes: int, scale: float = 4) -> Row:
-    share = (1 / classes,) * classes
-    return Row(0, f"{backbone}-pcsr-{classes}class", backbone, classes, 168_970, scale, 8,
-               None, None, 1.5, 3.0, share, "x")  # fmt: skip
+def row(backbone: str, classes: int, scale: float = 4) -> Measurement:
+    return Measurement(
+        model=f"{backbone}-pcsr-{classes}class", backbone=backbone, classes=classes,
+        parameters=168_970, scale=(scale, scale), pictures=8, psnr=math.inf, ssim=math.nan,
+        gmacs=1.5, gflops_published=3.0, share=(1 / classes,) * classes,
+    )  # fmt: skip
 
 
 def test_the_papers_rows_stand_beside_those_of_their_backbone() -> None:

@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.figures import Box
+from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.plots import (
     AMPLIFIED,
-    OurPoint,
     adaptive_thresholds,
     changed_boxes,
     density,
@@ -23,12 +23,18 @@ from pcsr_lightning.evaluation.plots import (
     refinement_pair,
 )
 from pcsr_lightning.evaluation.published import published_points
+from pcsr_lightning.inference import Routing
 from pcsr_lightning.routing import assign_adaptive, difficulty
 
+
+def point(gflops: float, psnr: float, routing: Routing) -> Measurement:
+    return Measurement(psnr=psnr, gflops_published=gflops, routing=routing)
+
+
 POINTS = [
-    OurPoint(110.0, 26.04, "all heavy"),
-    OurPoint(55.0, 25.9, "k = 1"),
-    OurPoint(70.0, 26.0, "k = 0"),
+    point(110.0, 26.04, Routing("0")),
+    point(55.0, 25.9, Routing(k=1)),
+    point(70.0, 26.0, Routing(k=0)),
 ]
 
 
@@ -84,21 +90,26 @@ def test_our_curve_and_the_published_points() -> None:
     assert {text.get_text(): text.xy for text in axes.texts} == {
         "k = 1": (55.0, 25.9),
         "k = 0": (70.0, 26.0),
-        "all heavy": (110.0, 26.04),
+        "class 0 alone": (110.0, 26.04),
     }
 
 
 def test_the_same_place_twice() -> None:
     """Labels are joined; markers of other tables and of other class counts are told apart."""
-    points = [*POINTS, OurPoint(110.0, 26.0401, "k = -2")]
+    points = [*POINTS, point(110.0, 26.0401, Routing(k=-2))]
     [axes] = psnr_flops(points, published_points("Test2K", "carn")).axes
-    assert [text.get_text() for text in axes.texts] == ["k = 1", "k = 0", "all heavy, k = -2"]
+    assert [text.get_text() for text in axes.texts] == ["k = 1", "k = 0", "class 0 alone, k = -2"]
     looks = [
         (str(h.get_marker()), h.get_markeredgecolor(), h.get_markersize()) for h in hollow(axes)
     ]
     assert len(set(looks)) == len(looks) == 10
     twice = [h for h in hollow(axes) if xy(h) == [[64.0, 26.01]]]
     assert len({h.get_markersize() for h in twice}) == len(twice) == 2
+
+
+def test_labels_may_be_left_out() -> None:
+    [axes] = psnr_flops(POINTS, label=lambda m: "cheap" if m.k == 1 else "").axes
+    assert [text.get_text() for text in axes.texts if text.get_text()] == ["cheap"]
 
 
 def test_published_points_of_other_pictures_stand_apart() -> None:

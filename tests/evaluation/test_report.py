@@ -11,26 +11,27 @@ from rich.console import Console
 
 from pcsr_lightning.evaluation import (
     Benchmark,
-    PictureScore,
+    Measurement,
+    Quality,
     Skipped,
-    build_table,
+    benchmark_table,
+    describe_routing,
     metrics,
     print_table,
     published_points,
-    write_metrics,
+    write_json,
 )
-from pcsr_lightning.evaluation.report import routing_words
+from pcsr_lightning.evaluation.measurement import mean
+from pcsr_lightning.evaluation.tables import csv_table
 from pcsr_lightning.inference import Routing
 
 
-def picture(name: str, psnr: float, heavy: float) -> PictureScore:
-    return PictureScore(
+def picture(name: str, psnr: float, heavy: float) -> Measurement:
+    return Measurement(
         psnr=psnr,
         psnr_y=psnr + 1,
         ssim=psnr / 40,
-        bicubic_psnr=psnr - 2,
-        bicubic_psnr_y=psnr - 1,
-        bicubic_ssim=psnr / 50,
+        bicubic=Quality(psnr=psnr - 2, psnr_y=psnr - 1, ssim=psnr / 50),
         gmacs=1.5,
         gflops_published=4.0,
         share=(heavy, 1 - heavy),
@@ -48,7 +49,7 @@ TWO = Benchmark(
 def printed(console_is_terminal: bool, per_image: bool = False) -> str:
     out = io.StringIO()
     console = Console(file=out, force_terminal=console_is_terminal, width=200, color_system=None)
-    print_table(build_table(TWO, "m (k = 0)", per_image, "Set5"), console)
+    print_table(benchmark_table(TWO, "m (k = 0)", per_image, "Set5"), console)
     return out.getvalue()
 
 
@@ -80,13 +81,13 @@ def test_a_long_name_is_not_cut_short_in_a_file() -> None:
     name = "x" * 300
     out = io.StringIO()
     result = Benchmark((picture(name, 30.0, 0.5),))
-    print_table(build_table(result, "m", per_image=True), Console(file=out, width=80))
+    print_table(benchmark_table(result, "m", per_image=True), Console(file=out, width=80))
     assert f"{name}: m" in out.getvalue()
     assert "25.0" not in out.getvalue().splitlines()[1]
 
 
 def test_metrics(tmp_path: Path) -> None:
-    path = write_metrics(metrics(TWO, {"scale": 4, "model": "m"}), tmp_path)
+    path = write_json(metrics(TWO, {"scale": 4, "model": "m"}), tmp_path / "metrics.json")
     assert path == tmp_path / "metrics.json"
     assert list(tmp_path.iterdir()) == [path]
     content = json.loads(path.read_text())
@@ -118,14 +119,18 @@ def test_metrics(tmp_path: Path) -> None:
 def test_no_infinity_in_json(tmp_path: Path) -> None:
     same = Benchmark((picture("a.png", math.inf, 0.2), picture("b.png", 30.0, 0.2)))
     content = json.loads(
-        write_metrics(metrics(same, {}), tmp_path).read_text(),
+        write_json(metrics(same, {}), tmp_path / "metrics.json").read_text(),
         parse_constant=lambda c: pytest.fail(f"{c} is not JSON"),
     )
     assert content["psnr"] is None
     assert [i["psnr"] for i in content["images"]] == [None, 30.0]
     with pytest.raises(ValueError):
-        write_metrics({"psnr": math.nan}, tmp_path)
+        write_json({"psnr": math.nan}, tmp_path / "metrics.json")
     assert json.loads((tmp_path / "metrics.json").read_text()) == content
+
+
+def with_lpips(image: Measurement) -> Measurement:
+    return replace(image, lpips=0.125, bicubic=replace(image.bicubic, lpips=0.5))
 
 
 def test_no_ssim_and_lpips_where_there_is_none() -> None:
@@ -134,11 +139,11 @@ def test_no_ssim_and_lpips_where_there_is_none() -> None:
     content = metrics(result, {})
     assert content["ssim"] is None
     assert "lpips" not in content
-    measured = Benchmark(tuple(replace(s, lpips=0.125, bicubic_lpips=0.5) for s in TWO.images))
+    measured = Benchmark(tuple(map(with_lpips, TWO.images)))
     content = metrics(measured, {})
     assert (content["lpips"], content["bicubic"]["lpips"]) == (0.125, 0.5)
     out = io.StringIO()
-    print_table(build_table(measured, "m"), Console(file=out))
+    print_table(benchmark_table(measured, "m"), Console(file=out))
     assert "LPIPS" in out.getvalue()
     assert "0.7125  0.1250" in out.getvalue()
 
@@ -152,15 +157,46 @@ def test_no_ssim_and_lpips_where_there_is_none() -> None:
     ],
 )
 def test_words(routing: Routing, words: str) -> None:
-    assert routing_words(routing) == words
+    assert describe_routing(routing) == words
 
 
 def test_the_papers_rows_are_marked_as_published() -> None:
     out = io.StringIO()
     beside = published_points("Set14", "carn")
-    print_table(build_table(TWO, "m", published=beside), Console(file=out, width=200))
+    print_table(benchmark_table(TWO, "m", published=beside), Console(file=out, width=200))
     lines = out.getvalue().splitlines()
     [row] = [line for line in lines if "CARN-PCSR" in line]
     assert "(published, Appendix Table 1)" in row
     assert row.split()[-7:] == ["26.48", "-", "-", "-", "8.140", "-", "-"]
     assert len([line for line in lines if "published, Appendix" in line]) == 4
+
+
+def test_what_was_written_is_read_back() -> None:
+    """Infinite and unmeasured numbers, and what was measured, included."""
+    first = replace(
+        TWO.images[0],
+        psnr=math.inf,
+        psnr_y=None,
+        model="m",
+        backbone="carn",
+        classes=2,
+        parameters=7,
+        routing=Routing(k=0.5),
+        scale=(4.0, 3.7),
+        protocol="whole",
+        data_root="a/Set5",
+    )
+    content = json.loads(json.dumps(metrics(Benchmark((first,)), {"threads": 1}), allow_nan=False))
+    assert "psnr_y" not in content
+    assert (content["psnr"], content["k"], content["scale"]) == (None, 0.5, [4.0, 3.7])
+    assert Measurement.from_json(content) == mean([first])
+    assert mean([first]).dataset == "Set5"
+    assert Measurement.from_json({"ssim": None, "routing": None}).routing is None
+    assert math.isnan(Measurement.from_json({"ssim": None}).ssim or 0)
+
+
+def test_csv() -> None:
+    row = {"job": 3, **TWO.mean.numbers()}
+    head, line = csv_table([row]).splitlines()
+    cells = dict(zip(head.split(","), line.split(","), strict=True))
+    assert (cells["job"], cells["share"], cells["bicubic/psnr"]) == ("3", "0.3000 0.7000", "26.5")

@@ -41,7 +41,7 @@ def test_as_one_by_one(scale: float, protocol: str, tmp_path: Path) -> None:
         assert point.gflops_published == pytest.approx(alone.gflops_published, rel=1e-9)
         # The overlapped protocol counts a pixel of several patches as often as it is computed.
         assert point.share == pytest.approx(alone.share, abs=1e-9)
-        assert found.bicubic_psnr == pytest.approx(alone.bicubic_psnr, abs=1e-6)
+        assert found.bicubic_psnr == pytest.approx(alone.bicubic.psnr, abs=1e-6)
 
 
 def test_costs_follow_the_strips() -> None:

@@ -1,6 +1,7 @@
 """What W&B is told of evaluations: real runs, offline, read back from their files."""
 
 import json
+import math
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ from PIL import Image
 from tests.warm_python import warm_python
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.evaluation import Measurement, Quality
 from pcsr_lightning.evaluation.published import published_points
-from pcsr_lightning.evaluation.wandb_report import WandbRuns, flat_numbers, group_name, job_rows
+from pcsr_lightning.evaluation.wandb_report import WandbRuns, group_name, overview_rows
 from pcsr_lightning.networks import build_network, default_config
 from pcsr_lightning.weights import save
 
@@ -123,7 +125,7 @@ def test_a_group_of_runs_to_compare(
         else:
             whole = json.loads((tmp_path / "all" / "sweep.json").read_text())
             expected = whole["points"][n] | {"bicubic": whole["bicubic"]}
-        for key, value in flat_numbers(expected).items():
+        for key, value in Measurement.from_json(expected).flat().items():
             assert run.summary[key] == pytest.approx(value), key
         assert run.summary["k"] == k
     [overview] = (run for run in found.values() if run.job_type == "overview")
@@ -191,12 +193,12 @@ def test_what_wandb_does_not_take(tmp_path: Path) -> None:
 
 def test_names_and_rows() -> None:
     assert group_name(Path("/a/sweeps/2026-01-01")) == "sweeps-2026-01-01"
-    job = {
-        "model": "m", "data_root": "d", "routing": None, "published": [], "psnr": None,
-        "share": [1.0], "bicubic": {"psnr": 2.0}, "seconds": 3.0,
-    }  # fmt: skip
-    [row] = job_rows([job])
+    measured = Measurement(
+        model="m", data_root="d", psnr=math.inf, gmacs=1.0, gflops_published=2.0, share=(1.0,),
+        bicubic=Quality(psnr=2.0), seconds=3.0,
+    )  # fmt: skip
+    [row] = overview_rows([measured])
     assert row == {
-        "name": "m on d, original", "psnr": None, "seconds": 3.0, "share/0": 1.0,
-        "bicubic/psnr": 2.0,
+        "name": "m on d, original", "psnr": None, "gmacs": 1.0, "gflops_published": 2.0,
+        "seconds": 3.0, "share/0": 1.0, "bicubic/psnr": 2.0,
     }  # fmt: skip

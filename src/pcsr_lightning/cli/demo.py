@@ -16,9 +16,10 @@ from rich.table import Table
 from pcsr_lightning.cli.command import run_command
 from pcsr_lightning.errors import DONE, ConfigError, DataError, PictureError
 from pcsr_lightning.evaluation.figures import Panel, save_figure, side_by_side, telling_boxes
+from pcsr_lightning.evaluation.measurement import decibels, percentages
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Pair, make_pair
-from pcsr_lightning.evaluation.report import decibels, print_table, shares
+from pcsr_lightning.evaluation.tables import print_path, print_table
 from pcsr_lightning.images import Picture, bicubic, list_pictures, read_rgb8, write
 from pcsr_lightning.inference import Analysis, Routing, UpscaleResult, class_map
 from pcsr_lightning.networks import PCSR
@@ -141,7 +142,7 @@ def demo(picture: Path, model: PCSR, out: Path, console: Console) -> None:
     )
     save_figure(figure, paths[-1])
     for path in paths:
-        console.print(str(path), soft_wrap=True, highlight=False, markup=False)
+        print_path(path, console)
 
 
 def _try(model: PCSR, pair: Pair, routing: Routing, name: str, file: str) -> Way:
@@ -176,7 +177,7 @@ def _table(ways: Sequence[Way], base_psnr: float, base_seconds: float, title: st
             f"{gmacs:.3f}",
             f"{100 * gmacs / whole:.0f} %",
             f"{way.result.flops.gflops_published:.3f}",
-            shares(way.result.shares),
+            percentages(way.result.shares),
             f"{way.seconds:.3f}",
         )
     return table

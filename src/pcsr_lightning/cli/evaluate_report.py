@@ -15,31 +15,31 @@ from rich.console import Console
 from pcsr_lightning.distributed import ProcessGroup
 from pcsr_lightning.evaluation.benchmark import Benchmark
 from pcsr_lightning.evaluation.config import EvaluateSettings
+from pcsr_lightning.evaluation.figures import save_figure
 from pcsr_lightning.evaluation.job import Job, spread
+from pcsr_lightning.evaluation.measurement import describe_routing
 from pcsr_lightning.evaluation.patches import Layout
+from pcsr_lightning.evaluation.plots import psnr_flops
 from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.evaluation.report import (
-    build_table,
-    metrics,
-    print_table,
-    routing_words,
-    write_metrics,
-)
-from pcsr_lightning.evaluation.sweep_report import (
     FIGURE,
+    METRICS,
     SWEEP,
-    draw_sweep,
+    benchmark_table,
+    metrics,
     sweep_content,
+    sweep_points,
     sweep_table,
-    write_sweep,
+    write_json,
 )
+from pcsr_lightning.evaluation.tables import print_path, print_table
 from pcsr_lightning.evaluation.target import Found, find_k
 from pcsr_lightning.evaluation.wandb_report import (
     WandbRuns,
     log_benchmark,
     log_overview,
     log_points,
-    sweep_rows,
+    overview_rows,
 )
 from pcsr_lightning.inference import Routing
 from pcsr_lightning.networks import PCSR, Original
@@ -113,32 +113,24 @@ def evaluate_one(ready: Ready, runs: WandbRuns | None, console: Console) -> dict
             )  # fmt: skip
             job = replace(job, routing=replace(job.routing, k=found.k))
         result = ready.measure(job.benchmark)
-        content = metrics(result, _facts(ready, job))
+        content = metrics(result, _facts(ready))
         if ready.first:
-            path = write_metrics(content, ready.run_dir)
+            path = write_json(content, ready.run_dir / METRICS)
             label = f"{model_name(settings.model)} ({_words(ready, job.routing, found)})"
             title = _title(ready, result)
-            table = build_table(result, label, settings.per_image, title, ready.beside)
+            table = benchmark_table(result, label, settings.per_image, title, ready.beside)
             print_table(table, console)
-            console.print(f"{path}", soft_wrap=True, highlight=False, markup=False)
+            print_path(path, console)
         if run is not None:
-            log_benchmark(run, content, job.pictures)
+            log_benchmark(run, result, content["k"], job.pictures)
     return content
 
 
-def _facts(ready: Ready, job: Job) -> dict[str, Any]:
-    s, scale, original = ready.settings, job.scale, isinstance(ready.model, Original)
-    layout = Layout.of(job.protocol, job.patch_size)
+def _facts(ready: Ready) -> dict[str, Any]:
+    s = ready.settings
     return {
         "model": s.model,
-        "backbone": ready.model.backbone.name,
-        "classes": ready.model.num_classes if isinstance(ready.model, PCSR) else 1,
-        "routing": None if original else asdict(job.routing),
-        "scale": list(scale) if scale[0] != scale[1] else scale[0],
-        "protocol": s.protocol,
-        "patch_size": None if layout is None else layout.side,
         "target_psnr": s.target_psnr,
-        "k": job.routing.k if not original and job.routing.mode == "k" else None,
         "data_root": s.data.root,
         "device": str(ready.devices[0].type if len(ready.devices) > 1 else ready.devices[0]),
         "processes": max(len(ready.devices), ready.processes.size),
@@ -152,9 +144,9 @@ def _words(ready: Ready, routing: Routing, found: Found | None = None) -> str:
         return "original"
     if found is not None:
         nearness = " for" if found.reached else ", nearest to"
-        return f"{routing_words(routing)}{nearness} {found.target:g} dB"
+        return f"{describe_routing(routing)}{nearness} {found.target:g} dB"
     target = ready.settings.target_psnr
-    return routing_words(routing) if target is None else f"{target:g} dB"
+    return describe_routing(routing) if target is None else f"{target:g} dB"
 
 
 def _title(ready: Ready, result: Benchmark) -> str:
@@ -179,30 +171,25 @@ def evaluate_sweep(ready: Ready, runs: WandbRuns | None, console: Console) -> di
             )
         )
         found = ready.measure(ready.job.sweep_points)
-        facts = {
-            "model": s.model,
-            "backbone": ready.model.backbone.name,
-            "classes": ready.model.num_classes if isinstance(ready.model, PCSR) else 1,
-            "scale": s.scale,
-            "protocol": s.protocol,
-            "data_root": s.data.root,
-        }
+        facts = {"model": s.model, "scale": s.scale, "data_root": s.data.root}
         content = sweep_content(found, facts)
         if ready.first:
-            write_sweep(content, run_dir)
+            write_json(content, run_dir / SWEEP)
             name, words = model_name(s.model), f"x{s.scale}, protocol {s.protocol}"
             title = f"{name}, {s.data.root}: {found.pictures} pictures, {words}"
             # A line of its own: the table is too narrow for it.
             console.print(title, soft_wrap=True, highlight=False, markup=False)
-            print_table(sweep_table(found.points, found.bicubic_psnr, ready.beside), console)
+            print_table(sweep_table(found, ready.beside), console)
             caption = f"{ready.job.folder.resolve().name}, {words}"
-            draw_sweep(found.points, run_dir / FIGURE, name, caption, ready.beside)
+            figure = psnr_flops(found.points, ready.beside, name, caption)
+            save_figure(figure, run_dir / FIGURE)
             for path in (run_dir / SWEEP, run_dir / FIGURE):
-                console.print(f"{path}", soft_wrap=True, highlight=False, markup=False)
+                print_path(path, console)
         if overview is not None:
-            log_overview(overview, sweep_rows(content, ready.beside), [run_dir / FIGURE])
+            rows = overview_rows(sweep_points(content), ready.beside)
+            log_overview(overview, rows, [run_dir / FIGURE])
     if runs is not None:
-        log_points(runs, ready.name, content)
+        log_points(runs, ready.name, found.points)
     return content
 
 

@@ -14,15 +14,10 @@ from pcsr_lightning.cli.demo import (
     shipped_photograph,
 )
 from pcsr_lightning.evaluation.figures import Panel, save_figure, side_by_side, telling_boxes
+from pcsr_lightning.evaluation.measurement import Measurement, decibels
 from pcsr_lightning.evaluation.metrics import psnr
-from pcsr_lightning.evaluation.plots import (
-    OurPoint,
-    difficulty_density,
-    psnr_flops,
-    refinement_pair,
-)
+from pcsr_lightning.evaluation.plots import difficulty_density, psnr_flops, refinement_pair
 from pcsr_lightning.evaluation.published import published_points
-from pcsr_lightning.evaluation.report import decibels
 from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import Analysis, Routing, class_map
 from pcsr_lightning.networks import PCSR
@@ -56,7 +51,14 @@ def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
     theirs = published_points(PUBLISHED_SET, model.backbone.name, SCALE)
     drawn = {
         "psnr_flops": psnr_flops(
-            [OurPoint(r.flops.gflops_published, decibel[k], f"k = {k:g}") for k, r in runs.items()],
+            [
+                Measurement(
+                    psnr=decibel[k],
+                    gflops_published=run.flops.gflops_published,
+                    routing=Routing(k=k),
+                )
+                for k, run in runs.items()
+            ],
             [point for point in theirs if point.source == theirs[0].source],  # the main comparison
             name=f"{name} (ours)",
             title=f"{picture.name}, x{SCALE}",

@@ -3,19 +3,19 @@
 from pcsr_lightning.distributed import ALONE, ProcessGroup, connected_group
 from pcsr_lightning.evaluation.benchmark import (
     Benchmark,
-    PictureScore,
-    Score,
     benchmark,
     check_fits,
-    score_pair,
+    measure_pair,
 )
+from pcsr_lightning.evaluation.measurement import Measurement, Quality, describe_routing
 from pcsr_lightning.evaluation.metrics import build_lpips, psnr, psnr_y, ssim
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, make_pair, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout, restore
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.reader import Skipped
-from pcsr_lightning.evaluation.report import build_table, metrics, print_table, write_metrics
-from pcsr_lightning.evaluation.sweep import Sweep, SweepPoint, sweep
+from pcsr_lightning.evaluation.report import benchmark_table, metrics, sweep_table, write_json
+from pcsr_lightning.evaluation.sweep import Sweep, sweep
+from pcsr_lightning.evaluation.tables import print_table
 from pcsr_lightning.evaluation.target import Found, check_target, find_k
 
 __all__ = [
@@ -23,23 +23,24 @@ __all__ = [
     "Benchmark",
     "Found",
     "Layout",
+    "Measurement",
     "Pair",
-    "PictureScore",
     "ProcessGroup",
     "Protocol",
     "PublishedPoint",
-    "Score",
+    "Quality",
     "Skipped",
     "Sweep",
-    "SweepPoint",
     "benchmark",
+    "benchmark_table",
     "build_lpips",
-    "build_table",
     "check_fits",
     "check_target",
     "connected_group",
+    "describe_routing",
     "find_k",
     "make_pair",
+    "measure_pair",
     "metrics",
     "print_table",
     "psnr",
@@ -47,9 +48,9 @@ __all__ = [
     "published_points",
     "restore",
     "scale_pair",
-    "score_pair",
     "shaved_border",
     "ssim",
     "sweep",
-    "write_metrics",
+    "sweep_table",
+    "write_json",
 ]

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from pcsr_lightning.distributed import ALONE, ProcessGroup
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.evaluation.metrics import build_lpips, psnr, psnr_y, ssim
+from pcsr_lightning.evaluation.measurement import Lpips, Measurement, Quality, mean
+from pcsr_lightning.evaluation.metrics import build_lpips
 from pcsr_lightning.evaluation.pairs import (
     Pair,
     Protocol,
@@ -32,70 +30,20 @@ WARM_UP = 32
 """Side in LR pixels of what is upscaled once, untimed, before the first picture."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """One picture's numbers, or the means over several.
-
-    Attributes:
-        psnr: dB, RGB, 8 bit, shaved; infinite where nothing differs.
-        psnr_y: dB, on the luma of MATLAB's ``rgb2ycbcr``; likewise.
-        ssim: on RGB; NaN where the picture is smaller than SSIM's window.
-        lpips: with AlexNet, lower is better; ``None`` where it was not asked for.
-        bicubic_psnr: of MATLAB-style bicubic enlargement; so the next three.
-        bicubic_psnr_y: likewise.
-        bicubic_ssim: likewise.
-        bicubic_lpips: likewise.
-        gmacs: 10^9 multiply-adds really executed, hoisting included.
-        gflops_published: 10^9 operations by the published count of the un-hoisted network.
-        share: of the pixels, by class, heaviest first; adds up to 1.
-        seconds: wall time of the upscaling alone, without reading, degrading or comparing.
-    """
-
-    psnr: float
-    psnr_y: float
-    ssim: float
-    bicubic_psnr: float
-    bicubic_psnr_y: float
-    bicubic_ssim: float
-    gmacs: float
-    gflops_published: float
-    share: tuple[float, ...]
-    seconds: float
-    lpips: float | None = None
-    bicubic_lpips: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureScore(Score):
-    """A picture's :class:`Score`, its name within the folder and its ``(H, W)`` as compared."""
-
-    name: str
-    size: tuple[int, int]
-
-
 @dataclass(frozen=True)
 class Benchmark:
-    """What :func:`benchmark` found: one score at least, and which pictures were left out."""
+    """What :func:`benchmark` measured: one picture at least, and which pictures were left out."""
 
-    images: tuple[PictureScore, ...]
+    images: tuple[Measurement, ...]
     skipped: tuple[Skipped, ...] = ()
 
     @property
-    def mean(self) -> Score:
-        """Means over the pictures, all counting alike whatever their size, as in the tables."""
-        means: dict[str, Any] = {
-            f.name: _mean([getattr(s, f.name) for s in self.images])
-            for f in fields(Score)
-            if f.name != "share"
-        }
-        share = tuple(fmean(c) for c in zip(*(s.share for s in self.images), strict=True))
-        return Score(share=share, **means)
+    def mean(self) -> Measurement:
+        """The mean over the pictures, see :func:`~pcsr_lightning.evaluation.measurement.mean`."""
+        return mean(self.images)
 
 
-OnPicture = Callable[[PictureScore, UpscaleResult], None]
-
-
-Lpips = Callable[[Tensor, Tensor, int], float]
+OnPicture = Callable[[Measurement, UpscaleResult], None]
 
 
 def benchmark(
@@ -143,56 +91,84 @@ def benchmark(
     reader = Reader(Path(folder), scales, protocol, processes)
     warm = False
 
-    def score(name: str, pair: Pair) -> PictureScore:
+    setup = describe_setup(model, folder, scales, routing, protocol, layout)
+
+    def measure(name: str, pair: Pair) -> Measurement:
         nonlocal warm
         if not warm:
             warm_up = pair.lr_13hw[..., :WARM_UP, :WARM_UP].to(model.mean.device)
             restore(model, warm_up, scales, routing)
             warm = True
-        found, result = score_pair(model, pair, scales, routing, name, layout, perceptual)
+        measured, result = measure_pair(model, pair, setup, routing, layout, perceptual)
+        measured = replace(measured, name=name)
         if on_picture is not None:
-            on_picture(found, result)
-        return found
+            on_picture(measured, result)
+        return measured
 
-    images = reader.each(score, progress)
+    images = reader.each(measure, progress)
     return Benchmark(tuple(images), tuple(reader.skipped))
 
 
-def score_pair(
+def describe_setup(
     model: PCSR | Original,
-    pair: Pair,
+    folder: str | Path,
     scale: tuple[float, float],
     routing: Routing,
-    name: str = "",
+    protocol: Protocol = Protocol.WHOLE,
+    layout: Layout | None = None,
+) -> Measurement:
+    """What is to be measured, as a :class:`Measurement` that has no numbers yet."""
+    return Measurement(
+        backbone=model.backbone.name,
+        classes=model.num_classes if isinstance(model, PCSR) else 1,
+        parameters=sum(p.numel() for p in model.parameters()),
+        routing=None if isinstance(model, Original) else routing,
+        scale=scale,
+        protocol=protocol.value,
+        patch_size=None if layout is None else layout.side,
+        data_root=str(folder),
+    )
+
+
+def measure_pair(
+    model: PCSR | Original,
+    pair: Pair,
+    setup: Measurement,
+    routing: Routing,
     layout: Layout | None = None,
     lpips: Lpips | None = None,
-) -> tuple[PictureScore, UpscaleResult]:
-    """Upscales one degraded picture, timed, and compares it with the truth."""
+) -> tuple[Measurement, UpscaleResult]:
+    """Upscales one degraded picture, timed, and compares it with the ground truth.
+
+    Args:
+        model: on the device it is to be measured on.
+        pair: the picture.
+        setup: see :func:`describe_setup`; says the scale.
+        routing: how pixels find their class.
+        layout: where patches lie; the full image without.
+        lpips: see :func:`build_lpips`; not measured without.
+
+    Returns:
+        The setup with the numbers of this picture, and the picture.
+    """
     device = model.mean.device
     lr_13hw, hr_13HW = pair.lr_13hw.to(device), pair.hr_13HW.to(device)
     start = _now(device)
-    result = restore(model, lr_13hw, scale, routing, layout)
+    result = restore(model, lr_13hw, setup.scale, routing, layout)
     seconds = _now(device) - start
     size = (hr_13HW.shape[-2], hr_13HW.shape[-1])
-    border = shaved_border(scale)
-    simple = bicubic(lr_13hw, size)
-    score = PictureScore(
-        psnr=psnr(result.image, hr_13HW, border),
-        psnr_y=psnr_y(result.image, hr_13HW, border),
-        ssim=ssim(result.image, hr_13HW, border),
-        lpips=None if lpips is None else lpips(result.image, hr_13HW, border),
-        bicubic_psnr=psnr(simple, hr_13HW, border),
-        bicubic_psnr_y=psnr_y(simple, hr_13HW, border),
-        bicubic_ssim=ssim(simple, hr_13HW, border),
-        bicubic_lpips=None if lpips is None else lpips(simple, hr_13HW, border),
+    border = shaved_border(setup.scale)
+    measured = replace(
+        setup,
+        **vars(Quality.of(result.image, hr_13HW, border, lpips)),
+        bicubic=Quality.of(bicubic(lr_13hw, size), hr_13HW, border, lpips),
         gmacs=result.flops.gmacs,
         gflops_published=result.flops.gflops_published,
         share=tuple(float(s) for s in result.shares),
         seconds=seconds,
-        name=name,
         size=size,
     )
-    return score, result
+    return measured, result
 
 
 def check_fits(
@@ -217,12 +193,6 @@ def check_fits(
     if routing.single is not None and routing.single >= classes:
         known = f"classes 0 (the heaviest) to {classes - 1}" if classes > 1 else "class 0 only"
         raise ConfigError(f"routing.mode={routing.single}: this model has {known}")
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean, or ``None`` where a value was not measured."""
-    known = [v for v in values if v is not None]
-    return fmean(known) if len(known) == len(values) else None
 
 
 def _now(device: torch.device) -> float:

@@ -12,7 +12,8 @@ import torch
 
 from pcsr_lightning.distributed import ALONE, ProcessGroup
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.evaluation.benchmark import Benchmark, OnPicture, PictureScore, benchmark
+from pcsr_lightning.evaluation.benchmark import Benchmark, OnPicture, benchmark
+from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.pairs import Protocol
 from pcsr_lightning.evaluation.spawned import in_processes
 from pcsr_lightning.evaluation.sweep import Sweep, sweep
@@ -127,8 +128,8 @@ def load_model(name: str, backbones: Sequence[str], device: torch.device) -> PCS
 def keeper(folder: Path) -> OnPicture:
     """Writes each picture that was enlarged into a folder."""
 
-    def keep(score: PictureScore, result: UpscaleResult) -> None:
-        save_pictures(score.name, result, folder)
+    def keep(measured: Measurement, result: UpscaleResult) -> None:
+        save_pictures(measured.name, result, folder)
 
     return keep
 

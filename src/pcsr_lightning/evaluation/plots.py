@@ -5,8 +5,8 @@ Legend: B batch, M classes, H W HR size, N bins.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 
 import torch
 from matplotlib.axes import Axes
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.figures import DPI, Box, Panel, side_by_side
+from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import class_map
@@ -41,26 +42,13 @@ _FOOTNOTE = (
 )
 
 
-class OurPoint(NamedTuple):
-    """One of our measurements.
-
-    Attributes:
-        gflops: 10^9 operations by the published count.
-        psnr: dB.
-        label: written beside it, such as ``"k = 0"``; may be empty.
-    """
-
-    gflops: float
-    psnr: float
-    label: str = ""
-
-
 def psnr_flops(
-    points: Sequence[OurPoint],
+    points: Sequence[Measurement],
     published: Iterable[PublishedPoint] = (),
     name: str = "ours",
     title: str = "",
     beside: str | None = None,
+    label: Callable[[Measurement], str] = attrgetter("routing_name"),
 ) -> Figure:
     """PSNR against GFLOPs, ours as a curve, the paper's points as hollow markers.
 
@@ -71,6 +59,7 @@ def psnr_flops(
         title: above it.
         beside: draws the published points in axes of their own, under this title: for when ours
             were measured on other pictures, where the numbers cannot be compared.
+        label: what is written beside a point of ours; may be empty.
 
     Raises:
         ConfigError: there are no points of ours.
@@ -81,7 +70,7 @@ def psnr_flops(
     apart = bool(theirs) and beside is not None
     figure = _figure(6.4 + 2.6 * bool(theirs) + 2.8 * apart, 4.4)
     columns = figure.subplots(1, 1 + apart, squeeze=False, width_ratios=[1.5, 1][: 1 + apart])[0]
-    _draw_ours(columns[0], points, name)
+    _draw_ours(columns[0], points, name, label)
     columns[0].set_title(title, fontsize=11)
     if theirs:
         _draw_published(columns[-1], theirs)
@@ -102,17 +91,19 @@ def psnr_flops(
     return figure
 
 
-def _draw_ours(axes: Axes, points: Sequence[OurPoint], name: str) -> None:
-    ordered = sorted(points, key=lambda p: (p.gflops, p.psnr))
-    x, y = [p.gflops for p in ordered], [p.psnr for p in ordered]
+def _draw_ours(
+    axes: Axes, points: Sequence[Measurement], name: str, label: Callable[[Measurement], str]
+) -> None:
+    ordered = sorted(points, key=lambda p: (p.gflops_published, p.psnr))
+    x, y = [p.gflops_published for p in ordered], [p.psnr for p in ordered]
     axes.plot(x, y, color=OURS, marker="o", markersize=5, linewidth=1.6, label=name, zorder=3)
     near = TOUCHING * (max(x) - min(x)), TOUCHING * (max(y) - min(y))
-    groups: list[list[OurPoint]] = []
+    groups: list[list[Measurement]] = []
     for point in ordered:
         last = groups[-1][0] if groups else None
         if (
             last is not None
-            and point.gflops - last.gflops <= near[0]
+            and point.gflops_published - last.gflops_published <= near[0]
             and abs(point.psnr - last.psnr) <= near[1]
         ):
             groups[-1].append(point)
@@ -121,8 +112,8 @@ def _draw_ours(axes: Axes, points: Sequence[OurPoint], name: str) -> None:
     for group in groups:
         rightmost = len(groups) > 1 and group is groups[-1]
         axes.annotate(
-            ", ".join(point.label for point in group if point.label),
-            group[0][:2],
+            ", ".join(filter(None, map(label, group))),
+            (group[0].gflops_published, group[0].psnr),
             xytext=(4, 6) if rightmost else (5, -11),
             textcoords="offset points",
             ha="right" if rightmost else "left",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +11,7 @@ from importlib import resources
 from typing import TypeVar
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.evaluation.measurement import Measurement
 
 TABLES: Mapping[str, str] = {
     "Table 1": "table_1.csv",
@@ -63,6 +65,21 @@ class PublishedPoint:
     parameters: int | None = None
     total_parameters: int | None = None
     milliseconds: float | None = None
+
+    def row(self) -> Measurement:
+        """As a row of a table, marked as published."""
+        unknown = math.nan
+        return Measurement(
+            name=f"{self.model} (published, {self.source})",
+            psnr=unknown if self.psnr is None else self.psnr,
+            gflops_published=unknown if self.gflops is None else self.gflops,
+            seconds=None if self.milliseconds is None else self.milliseconds / 1000,
+            model=self.model,
+            backbone=self.backbone,
+            parameters=self.parameters,
+            scale=(self.scale, self.scale),
+            data_root=self.dataset,
+        )
 
 
 def published_points(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 
 from pcsr_lightning.distributed import ALONE, ProcessGroup
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.evaluation.benchmark import check_fits
+from pcsr_lightning.evaluation.benchmark import check_fits, describe_setup
 from pcsr_lightning.evaluation.dense import DensePicture, Routed
+from pcsr_lightning.evaluation.measurement import Measurement, Quality, mean
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout
@@ -21,39 +21,26 @@ from pcsr_lightning.networks import PCSR
 
 
 @dataclass(frozen=True)
-class SweepPoint:
-    """A routing's means over the pictures, all counting alike.
-
-    Attributes:
-        routing: which.
-        psnr: dB, RGB.
-        gmacs: 10^9 multiply-adds really executed.
-        gflops_published: 10^9 operations by the published count.
-        share: of the pixels, by class, heaviest first.
-    """
-
-    routing: Routing
-    psnr: float
-    gmacs: float
-    gflops_published: float
-    share: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class Sweep:
-    """What :func:`sweep` found.
+    """What :func:`sweep` measured.
 
     Attributes:
-        points: one a routing, in the order asked for.
-        bicubic_psnr: dB, of MATLAB-style bicubic enlargement.
-        pictures: how many were used.
-        skipped: which were left out.
+        points: the mean over the pictures for each routing, in the order asked for: PSNR and cost.
+        skipped: which pictures were left out.
     """
 
-    points: tuple[SweepPoint, ...]
-    bicubic_psnr: float
-    pictures: int
-    skipped: tuple[Skipped, ...]
+    points: tuple[Measurement, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def bicubic_psnr(self) -> float:
+        """dB, of MATLAB-style bicubic upscaling."""
+        return self.points[0].bicubic.psnr
+
+    @property
+    def pictures(self) -> int:
+        """How many were used."""
+        return self.points[0].pictures
 
 
 def sweep(
@@ -95,27 +82,28 @@ def sweep(
     layout = Layout.of(protocol, patch_size)
     reader = Reader(Path(folder), scales, protocol, processes)
 
-    def route(_name: str, pair: Pair) -> tuple[list[Routed], float]:
+    setups = [describe_setup(model, folder, scales, r, protocol, layout) for r in routings]
+
+    def measure(_name: str, pair: Pair) -> list[Measurement]:
         picture = DensePicture(model, pair, scales, layout)
-        found = [picture.route(routing) for routing in routings]
         size = (pair.hr_13HW.shape[-2], pair.hr_13HW.shape[-1])
-        enlarged = bicubic(pair.lr_13hw, size)
-        return found, psnr(enlarged, pair.hr_13HW, shaved_border(scales))
+        upscaled_13HW = bicubic(pair.lr_13hw, size)
+        simple = Quality(psnr=psnr(upscaled_13HW, pair.hr_13HW, shaved_border(scales)))
+        return [
+            _measured(replace(setup, bicubic=simple), picture.route(routing))
+            for setup, routing in zip(setups, routings, strict=True)
+        ]
 
-    found, simple = zip(*reader.each(route, progress), strict=True)
-    points = tuple(
-        _mean(routing, routed)
-        for routing, routed in zip(routings, zip(*found, strict=True), strict=True)
-    )
-    return Sweep(points, fmean(simple), len(found), tuple(reader.skipped))
+    by_routing = zip(*reader.each(measure, progress), strict=True)
+    return Sweep(tuple(mean(pictures) for pictures in by_routing), tuple(reader.skipped))
 
 
-def _mean(routing: Routing, routed: Sequence[Routed]) -> SweepPoint:
-    shares = [[count / sum(r.counts_M) for count in r.counts_M] for r in routed]
-    return SweepPoint(
-        routing,
-        fmean(r.psnr for r in routed),
-        fmean(r.flops.gmacs for r in routed),
-        fmean(r.flops.gflops_published for r in routed),
-        tuple(fmean(column) for column in zip(*shares, strict=True)),
+def _measured(setup: Measurement, routed: Routed) -> Measurement:
+    pixels = sum(routed.counts_M)
+    return replace(
+        setup,
+        psnr=routed.psnr,
+        gmacs=routed.flops.gmacs,
+        gflops_published=routed.flops.gflops_published,
+        share=tuple(count / pixels for count in routed.counts_M),
     )

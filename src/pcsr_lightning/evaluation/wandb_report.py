@@ -5,7 +5,7 @@ Nothing here imports ``wandb`` unless it was chosen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.evaluation.benchmark import Benchmark
 from pcsr_lightning.evaluation.job import class_file, picture_file
+from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.published import PublishedPoint
-from pcsr_lightning.evaluation.report import routing_words
 from pcsr_lightning.images import read_rgb8
-from pcsr_lightning.inference import Routing
 
 SHOWN, WIDEST = 16, 1024
 """How many pictures are shown, and pixels of a side of each, from its middle: runs stay small."""
-NUMBERS = ("psnr", "psnr_y", "ssim", "lpips", "gmacs", "gflops_published", "seconds")
 
 
 @dataclass(frozen=True)
@@ -87,106 +86,84 @@ def group_name(folder: Path) -> str:
     return "-".join(folder.resolve().parts[-2:])
 
 
-def log_benchmark(run: Any, content: Mapping[str, Any], pictures: Path | None) -> None:
+def log_benchmark(run: Any, result: Benchmark, k: float | None, pictures: Path | None) -> None:
     """A benchmark's means, a table with a row a picture, and the pictures with their classes.
 
     Args:
         run: of W&B.
-        content: what ``metrics.json`` holds.
-        pictures: the folder that enlarged pictures were written to.
+        result: what was measured.
+        k: of the routing, where it has one.
+        pictures: the folder that upscaled pictures were written to.
     """
     import wandb
 
-    rows = [flat_numbers(image) for image in content["images"]]
-    columns: list[str | int] = ["name", "height", "width", *rows[0]]
-    data = [
-        [image["name"], *image["size"], *row.values()]
-        for image, row in zip(content["images"], rows, strict=True)
-    ]
-    logged: dict[str, Any] = {"images": wandb.Table(columns=columns, data=data)}
+    rows = [{"name": image.name, **_size(image), **image.flat()} for image in result.images]
+    logged: dict[str, Any] = {"images": _table(rows)}
     if pictures is not None:
-        for image in content["images"][:SHOWN]:
-            shown = with_classes(picture_file(image["name"], pictures))
+        for image in result.images[:SHOWN]:
+            shown = with_classes(picture_file(image.name, pictures))
             # Each under a key of its own: W&B wants those under one to be of one size.
-            logged[f"pictures/{image['name']}"] = wandb.Image(shown, caption=image["name"])
-    numbers = {**flat_numbers(content), "pictures_used": content["pictures"]}
-    numbers["pictures_skipped"] = len(content["skipped"])
-    if content["k"] is not None:
-        numbers["k"] = content["k"]  # found for a target, it is in no config
-    _log(run, numbers, logged)
+            logged[f"pictures/{image.name}"] = wandb.Image(shown, caption=image.name)
+    numbers = {**result.mean.flat(), "pictures_used": len(result.images)}
+    numbers["pictures_skipped"] = len(result.skipped)
+    # k may have been found for a target, it is in no config then
+    _log(run, {**numbers, "k": k}, logged)
 
 
-def log_points(runs: WandbRuns, name: str, content: Mapping[str, Any]) -> None:
+def log_points(runs: WandbRuns, name: str, points: Sequence[Measurement]) -> None:
     """A run for each routing of a sweep, with the names that :func:`log_benchmark` gives numbers.
 
     Args:
         runs: starts them.
         name: of what was measured.
-        content: what ``sweep.json`` holds.
+        points: of the sweep.
     """
-    for point in content["points"]:
-        words = routing_words(Routing(**point["routing"]))
-        numbers = flat_numbers({**point, "bicubic": content["bicubic"]})
-        with runs.run(f"{name}, {words}", routing=point["routing"]) as run:
-            _log(run, {**numbers, "k": point["routing"]["k"]}, {})
+    for point in points:
+        routing = point.setup()["routing"]
+        with runs.run(f"{name}, {point.routing_name}", routing=routing) as run:
+            _log(run, {**point.flat(), "k": point.k}, {})
 
 
 def log_overview(run: Any, rows: Sequence[Mapping[str, Any]], figures: Sequence[Path]) -> None:
-    """All that a group's runs found: the table ``results``, and PSNR against FLOPs.
+    """All that a group's runs measured: the table ``results``, and PSNR against FLOPs.
 
     Args:
         run: of W&B.
-        rows: of the table, see :func:`sweep_rows` and :func:`job_rows`.
+        rows: of the table, see :func:`overview_rows`.
         figures: the files.
     """
     import wandb
 
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    columns: list[str | int] = [*keys]
-    data = [[row.get(key) for key in keys] for row in rows]
-    logged: dict[str, Any] = {"results": wandb.Table(columns=columns, data=data)}
+    logged: dict[str, Any] = {"results": _table(rows)}
     if figures:
         logged["psnr_flops"] = [wandb.Image(str(path)) for path in figures]
     _log(run, {}, logged)
 
 
-def sweep_rows(
-    content: Mapping[str, Any], published: Sequence[PublishedPoint] = ()
+def overview_rows(
+    measured: Sequence[Measurement], published: Iterable[PublishedPoint] = ()
 ) -> list[dict[str, Any]]:
-    """An overview's rows for a sweep: its points, and below them the paper's."""
-    rows = []
-    for point in content["points"]:
-        words = routing_words(Routing(**point["routing"]))
-        rows.append({"name": f"{content['model']}, {words}", **flat_numbers(point)})
-    return rows + [published_row(point) for point in published]
+    """An overview's rows: the points of a sweep or the jobs of a multirun, then the paper's."""
+    ours = [{"name": f"{m.model} on {m.data_root}, {m.routing_name}", **m.flat()} for m in measured]
+    return ours + [
+        {
+            "name": f"{point.model} on {point.dataset} (published, {point.source})",
+            "psnr": point.psnr,
+            "gflops_published": point.gflops,
+        }
+        for point in dict.fromkeys(published)
+    ]
 
 
-def job_rows(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """An overview's rows for the jobs of a multirun, and below them the paper's."""
-    rows = []
-    for job in jobs:
-        words = "original" if job["routing"] is None else routing_words(Routing(**job["routing"]))
-        rows.append({"name": f"{job['model']} on {job['data_root']}, {words}", **flat_numbers(job)})
-    theirs = [PublishedPoint(**point) for job in jobs for point in job["published"]]
-    return rows + [published_row(point) for point in dict.fromkeys(theirs)]
+def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    import wandb
+
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    return wandb.Table(columns=[*keys], data=[[row.get(key) for key in keys] for row in rows])
 
 
-def published_row(point: PublishedPoint) -> dict[str, Any]:
-    """An overview's row for a point of the paper."""
-    name = f"{point.model} on {point.dataset} (published, {point.source})"
-    return {"name": name, "psnr": point.psnr, "gflops_published": point.gflops}
-
-
-def flat_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a picture or of means, as W&B names them: ``psnr``, ``bicubic/psnr``, ...
-
-    A number that is null, such as an infinite PSNR, stays ``None``. ``share/0`` is the heaviest
-    class.
-    """
-    flat = {key: numbers[key] for key in NUMBERS if key in numbers}
-    flat |= {f"share/{j}": share for j, share in enumerate(numbers.get("share", ()))}
-    flat |= {f"bicubic/{key}": value for key, value in numbers.get("bicubic", {}).items()}
-    return flat
+def _size(image: Measurement) -> dict[str, int]:
+    return {} if image.size is None else dict(zip(("height", "width"), image.size, strict=True))
 
 
 def with_classes(path: Path) -> NDArray[np.uint8]:

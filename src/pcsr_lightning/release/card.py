@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from pcsr_lightning.evaluation.report import decibels
+from pcsr_lightning.evaluation import Measurement
+from pcsr_lightning.evaluation.tables import Column, markdown_table, number, scale_text
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.release.measure import Measured
 from pcsr_lightning.release.robustness import Robustness
 from pcsr_lightning.release.run_stages import StageRun
 
@@ -43,7 +43,7 @@ class ModelCard:
     scales: Sequence[float]
     made: str
     about_data: str
-    measured: Sequence[Measured]
+    measured: Sequence[Measurement]
     robust: Sequence[Robustness]
 
 
@@ -166,20 +166,18 @@ def _tables(card: ModelCard) -> list[str]:
         ),
     ]
     for (dataset, scale), rows in groupby(card.measured, lambda m: (m.dataset, m.scale)):
-        found = list(rows)
-        lines = [
-            f"| {dataset}, x{scale:g} | PSNR, dB | GMACs | GFLOPs (published count) | heaviest "
-            "class |",
-            "|---|---|---|---|---|",
-            f"| bicubic | {decibels(found[0].bicubic_psnr)} | | | |",
+        found = sorted(rows, key=lambda m: m.gmacs)
+        columns = [
+            Column(f"{dataset}, x{scale_text(scale)}", lambda row: row.name or row.routing_name),
+            *map(number, ("psnr", "gmacs", "gflops_published")),
+            Column("heaviest class", _heaviest),
         ]
-        lines += [
-            f"| {m.routing} | {decibels(m.psnr)} | {m.gmacs:.3f} | {m.gflops_published:.3f} "
-            f"| {100 * m.share[0]:.0f} % |"
-            for m in sorted(found, key=lambda m: m.gmacs)
-        ]
-        parts.append("\n".join(lines))
+        parts.append(markdown_table(columns, [found[0].bicubic_row(), *found]))
     return parts
+
+
+def _heaviest(row: Measurement) -> str:
+    return f"{100 * row.share[0]:.0f} %" if row.share else "-"
 
 
 def _fill(text: str) -> str:

@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,10 +17,11 @@ import pcsr_lightning
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.evaluation import benchmark
+from pcsr_lightning.evaluation import Measurement, benchmark
+from pcsr_lightning.evaluation.tables import scale_text
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.release.card import ModelCard, learning_curve, schedule, write_card
-from pcsr_lightning.release.measure import Measured, draw_curve, measure
+from pcsr_lightning.release.measure import draw_curve, measure
 from pcsr_lightning.release.recipe import Recipe
 from pcsr_lightning.release.robustness import check_robustness, robustness
 from pcsr_lightning.release.run_stages import run_stages
@@ -188,7 +190,7 @@ def write_release(
     robust = robustness(model, tested)
     if not allow_unsound:
         check_robustness(robust, name)
-    measured = measure(model, sources.test, tested)
+    measured = measure(model, name, sources.test, tested)
     facts["golden"] = golden(model, scales[-1])
     folder.mkdir(parents=True, exist_ok=True)
     weights = save(model, folder / name, facts, half=True)
@@ -197,12 +199,12 @@ def write_release(
     atomic_write(files[-1], write_card(card).encode())
     files.append(folder / "measured.json")
     rows = {
-        "measured": [asdict(m) for m in measured],
+        "measured": [{**m.setup(), **m.numbers()} for m in measured],
         "robustness": [asdict(r) for r in robust],
         "validation": validation or {},
     }
     atomic_write(files[-1], (json.dumps(rows, indent=2) + "\n").encode())
-    return [*files, *_curves(measured, name, folder)]
+    return [*files, *_curves(measured, folder)]
 
 
 def golden(model: PCSR | Original, scale: float) -> dict[str, Any]:
@@ -252,11 +254,11 @@ def _steps(run: Path) -> int:
     return int(json.loads((run / "run.json").read_text(encoding="utf-8"))["steps"])
 
 
-def _curves(measured: Sequence[Measured], name: str, folder: Path) -> list[Path]:
+def _curves(measured: Sequence[Measurement], folder: Path) -> list[Path]:
     paths = []
-    for key in dict.fromkeys((m.dataset, m.scale) for m in measured):
-        found = [m for m in measured if (m.dataset, m.scale) == key]
+    for (dataset, scale), rows in groupby(measured, lambda m: (m.dataset, m.scale)):
+        found = list(rows)
         if len(found) > 1:  # an original model is a single point
-            paths.append(folder / f"{key[0]}-x{key[1]:g}.png")
-            draw_curve(found, name, paths[-1])
+            paths.append(folder / f"{dataset}-x{scale_text(scale)}.png")
+            draw_curve(found, paths[-1])
     return paths

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -24,8 +21,18 @@ from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.evaluation.gather import job_folders
+from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
-from pcsr_lightning.evaluation.report import METRICS, decibels, print_table, shares
+from pcsr_lightning.evaluation.report import METRICS, write_json
+from pcsr_lightning.evaluation.tables import (
+    Column,
+    csv_table,
+    number,
+    print_path,
+    print_table,
+    scale_text,
+    terminal_table,
+)
 from pcsr_lightning.weights import RECORD
 
 log = logging.getLogger(__name__)
@@ -36,38 +43,16 @@ SWEEP, SHEET = "m_sweep.json", "m_sweep.csv"
 
 
 @dataclass(frozen=True)
-class Row:
-    """A job's model, as a row of Table 4.
+class Trained:
+    """A job that trained a model whole.
 
     Attributes:
-        job: its number in the sweep.
-        model: such as ``carn-pcsr-3class``, like the paper's names.
-        backbone: its name.
-        classes: ``M``.
-        parameters: trained values of the finished model.
-        scale: it was measured at.
-        pictures: it was measured on.
-        psnr: dB, RGB, mean; ``None`` if a picture was met exactly.
-        ssim: on RGB, mean; ``None`` where a picture is too small for it.
-        gmacs: 10^9 multiply-adds really executed, mean.
-        gflops_published: 10^9 operations by the published count, mean.
-        share: of the pixels, by class, heaviest first.
-        folder: of the job.
+        folder: of the job; its name is the job's number in the sweep.
+        measured: the model's means; ``model`` is named as in the paper: ``carn-pcsr-3class``.
     """
 
-    job: int
-    model: str
-    backbone: str
-    classes: int
-    parameters: int
-    scale: float
-    pictures: int
-    psnr: float | None
-    ssim: float | None
-    gmacs: float
-    gflops_published: float
-    share: tuple[float, ...]
-    folder: str
+    folder: Path
+    measured: Measurement
 
 
 @dataclass(frozen=True)
@@ -98,9 +83,9 @@ class MSweepTable(Callback):
         if launched_group().rank > 0:
             return
         folder = Path(config.hydra.sweep.dir)
-        rows, failures = gather(folder)
-        if rows:
-            report(rows, failures, folder, Console())
+        trained, failures = gather(folder)
+        if trained:
+            report(trained, failures, folder, Console())
         for failed in failures:
             words = " ".join(failed.words) or "no words of its own"
             print(f"error: job {failed.job} ({words}): {failed.error}", file=sys.stderr)
@@ -133,9 +118,9 @@ def failure_kept(run_dir: Path, abrupt: bool = False) -> Iterator[None]:
         print(f"error: {text}", file=sys.stderr)
 
 
-def gather(folder: Path) -> tuple[list[Row], list[Failure]]:
+def gather(folder: Path) -> tuple[list[Trained], list[Failure]]:
     """The models that a multirun has trained whole, and its jobs that failed."""
-    rows, failures = [], []
+    trained, failures = [], []
     for path in job_folders(folder):
         if (path / FAILED).is_file():
             content = json.loads((path / FAILED).read_text(encoding="utf-8"))
@@ -143,97 +128,83 @@ def gather(folder: Path) -> tuple[list[Row], list[Failure]]:
         elif not (path / RECORD).is_file():
             failures.append(Failure(int(path.name), (), f"it left no {RECORD} in {path}"))
         elif (path / METRICS).is_file():  # not where a single stage was trained
-            rows.append(row_of(path))
-    return rows, failures
+            trained.append(Trained(path, read_measured(path)))
+    return trained, failures
 
 
-def row_of(path: Path) -> Row:
-    """The row of a finished job."""
+def read_measured(path: Path) -> Measurement:
+    """What a finished job's model is worth, named as the paper names its models."""
     content = json.loads((path / METRICS).read_text(encoding="utf-8"))
-    same = {
-        key: content[key]
-        for key in (
-            "backbone", "classes", "parameters", "scale", "pictures", "psnr", "ssim", "gmacs",
-            "gflops_published",
-        )
-    }  # fmt: skip
-    name = f"{content['backbone']}-pcsr-{content['classes']}class"
-    return Row(
-        job=int(path.name), model=name, share=tuple(content["share"]), folder=str(path), **same
-    )
+    measured = Measurement.from_json(content)
+    return replace(measured, model=f"{measured.backbone}-pcsr-{measured.classes}class")
 
 
 def report(
-    rows: Sequence[Row], failures: Sequence[Failure], folder: Path, console: Console
+    trained: Sequence[Trained], failures: Sequence[Failure], folder: Path, console: Console
 ) -> None:
     """Prints the table, and writes it as ``m_sweep.json`` and ``m_sweep.csv``."""
-    beside = paper_rows(rows)
-    print_table(sweep_table(rows, beside), console)
+    measured = [job.measured for job in trained]
+    beside = paper_rows(measured)
+    print_table(sweep_table(measured, beside), console)
+    rows = [
+        {
+            "job": int(job.folder.name),
+            **job.measured.setup(),
+            **job.measured.numbers(),
+            "folder": str(job.folder),
+        }
+        for job in trained
+    ]
     content = {
-        "jobs": [asdict(row) for row in rows],
+        "jobs": rows,
         "published": [asdict(point) for point in beside],
         "failed": [asdict(failed) for failed in failures],
     }
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    atomic_write(folder / SWEEP, text.encode())
-    atomic_write(folder / SHEET, sheet(rows).encode())
+    write_json(content, folder / SWEEP)
+    atomic_write(folder / SHEET, csv_table(rows).encode())
     for name in (SWEEP, SHEET):
-        console.print(str(folder / name), soft_wrap=True, highlight=False, markup=False)
+        print_path(folder / name, console)
 
 
-def paper_rows(rows: Sequence[Row]) -> list[PublishedPoint]:
-    """What Table 4 says of the backbones and scales of these rows (it knows CARN at x4 only)."""
-    kinds = dict.fromkeys((row.backbone, row.scale) for row in rows)
+def paper_rows(measured: Sequence[Measurement]) -> list[PublishedPoint]:
+    """What Table 4 says of these backbones and scales (it knows CARN at x4 only)."""
+    kinds = dict.fromkeys((m.backbone, m.scale) for m in measured)
     return [
         point
         for backbone, scale in kinds
         for point in published_points(backbone=backbone, scale=None, table="Table 4")
-        if point.scale == scale
+        if (point.scale, point.scale) == scale
     ]
 
 
-def sweep_table(rows: Sequence[Row], published: Sequence[PublishedPoint] = ()) -> Table:
+def sweep_table(measured: Sequence[Measurement], published: Sequence[PublishedPoint] = ()) -> Table:
     """A row a model as in Table 4 of PCSR (ECCV 2024), with the paper's own rows below.
 
     Theirs were measured on other pictures, which each of them names: PSNR and GFLOPs compare
     between the rows of one set of pictures only.
     """
-    table = Table(title="all numbers of classes", title_justify="left", box=box.SIMPLE)
-    table.add_column("model", no_wrap=True)
-    for heading in ("M", "parameters", "pictures", "scale", "PSNR, dB", "SSIM", "GMACs"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("GFLOPs (published count)", justify="right", no_wrap=True)
-    table.add_column("share, heaviest first", justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row.model,
-            str(row.classes),
-            f"{row.parameters:,}",
-            f"{row.pictures} of validation",
-            f"{row.scale:g}",
-            "inf" if row.psnr is None else decibels(row.psnr),
-            "-" if row.ssim is None else f"{row.ssim:.4f}",
-            f"{row.gmacs:.3f}",
-            f"{row.gflops_published:.3f}",
-            shares(row.share),
-        )
-    if published:
-        table.add_section()
-    for point in published:
-        percent = "" if point.percent is None else f" ({point.percent}%)"
-        table.add_row(
-            f"{point.model} (published, {point.source})",
-            _classes(point),
-            "-" if point.parameters is None else f"{point.parameters:,}",
-            point.dataset,
-            str(point.scale),
-            "-" if point.psnr is None else decibels(point.psnr),
-            "-",
-            "-",
-            "-" if point.gflops is None else f"{point.gflops:.1f}{percent}",
-            "-",
-        )
-    return table
+    theirs = {point.row(): point for point in published}
+
+    def classes(row: Measurement) -> str:
+        return _classes(theirs[row]) if row in theirs else str(row.classes)
+
+    def pictures(row: Measurement) -> str:
+        return row.dataset if row in theirs else f"{row.pictures} of validation"
+
+    def gflops(row: Measurement) -> str:
+        return _gflops(theirs[row]) if row in theirs else number("gflops_published").cell(row)
+
+    columns = [
+        Column("model", lambda row: row.name or row.model, "left"),
+        Column("M", classes),
+        Column("parameters", lambda row: f"{row.parameters:,}" if row.parameters else "-"),
+        Column("pictures", pictures),
+        Column("scale", lambda row: scale_text(row.scale)),
+        *map(number, ("psnr", "ssim", "gmacs")),
+        Column(number("gflops_published").heading, gflops),
+        number("share"),
+    ]
+    return terminal_table(columns, [measured, list(theirs)], "all numbers of classes")
 
 
 def _classes(point: PublishedPoint) -> str:
@@ -242,12 +213,6 @@ def _classes(point: PublishedPoint) -> str:
     return last.removesuffix("class") if last.endswith("class") else "-"
 
 
-def sheet(rows: Sequence[Row]) -> str:
-    """The rows as CSV; shares are written ``0.61 0.39``, heaviest first."""
-    text = io.StringIO()
-    columns = list(Row.__dataclass_fields__)
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({**asdict(row), "share": " ".join(f"{s:.4f}" for s in row.share)})
-    return text.getvalue()
+def _gflops(point: PublishedPoint) -> str:
+    percent = "" if point.percent is None else f" ({point.percent}%)"
+    return "-" if point.gflops is None else f"{point.gflops:.1f}{percent}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import torch
 from omegaconf import DictConfig
 
 from pcsr_lightning.errors import DataError
-from pcsr_lightning.evaluation import Benchmark, Pair, Protocol, Skipped, scale_pair, shaved_border
-from pcsr_lightning.evaluation.benchmark import score_pair
-from pcsr_lightning.evaluation.report import metrics, write_metrics
+from pcsr_lightning.evaluation import Benchmark, Pair, Skipped, scale_pair, shaved_border
+from pcsr_lightning.evaluation.benchmark import describe_setup, measure_pair
+from pcsr_lightning.evaluation.report import METRICS, metrics, write_json
 from pcsr_lightning.inference import Routing
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.training.config import TrainSettings
@@ -32,9 +32,8 @@ def measure_model(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         run_dir: has the model; gets ``metrics.json``.
 
     Returns:
-        What the file holds: as :func:`pcsr_lightning.evaluation.metrics` says, with ``classes``
-        (``M``), ``parameters``, ``backbone``, ``routing``, ``scale``, ``model`` and ``seed`` among
-        the facts.
+        What the file holds: as :func:`pcsr_lightning.evaluation.metrics` says, and ``device``,
+        ``threads`` and ``seed``.
 
     Raises:
         DataError: no validation picture is large enough to be compared.
@@ -49,30 +48,29 @@ def measure_model(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     highest = data.scale[-1] if isinstance(data.scale, list) else data.scale
     scale = scale_pair(float(highest if data.val_scale is None else data.val_scale))
     routing = Routing(mode="k", k=0.0)
-    scores, skipped = [], []
+    setup = describe_setup(
+        model,
+        data.val_root or data.root or "",
+        scale,
+        replace(routing, refine=routing.refines(scale)),
+    )
+    measured, skipped = [], []
     for name, pair in validation_pairs(hydra.utils.instantiate(cfg.data), device):
         if min(pair.hr_13HW.shape[-2:]) <= 2 * shaved_border(scale):
             skipped.append(Skipped(name, "nothing is left once its border is shaved off"))
             continue
-        scores.append(score_pair(model, pair, scale, routing, name)[0])
-    if not scores:
+        measured.append(replace(measure_pair(model, pair, setup, routing)[0], name=name))
+    if not measured:
         raise DataError("none of the validation pictures is large enough to be compared")
-    facts = {
+    metadata = {
         "model": str(run_dir),
-        "backbone": model.backbone.name,
-        "classes": model.num_classes,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "routing": asdict(replace(routing, refine=routing.refines(scale))),
-        "k": routing.k,
-        "scale": scale[0],
-        "protocol": Protocol.WHOLE.value,
         "data_root": data.val_root or data.root,
         "device": str(device),
         "threads": torch.get_num_threads(),
         "seed": settings.seed,
     }
-    content = metrics(Benchmark(tuple(scores), tuple(skipped)), facts)
-    write_metrics(content, run_dir)
+    content = metrics(Benchmark(tuple(measured), tuple(skipped)), metadata)
+    write_json(content, run_dir / METRICS)
     return content
 
 
