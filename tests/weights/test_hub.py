@@ -7,17 +7,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from huggingface_hub import HfApi, ModelCard
 from tests.warm_python import warm_python
 
 import pcsr_lightning
 from pcsr_lightning.errors import ConfigError, ModelFileError
 from pcsr_lightning.networks import PCSR, Original, build_network, default_config
-from pcsr_lightning.weights import load_model_file, save
+from pcsr_lightning.weights import from_pretrained, load_model_file, save, save_pretrained
 
 NETWORKS = {
     "fsrcnn M=2": default_config("fsrcnn", 2),
@@ -56,20 +57,20 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("which", NETWORKS)
 def test_round_trip_bit_for_bit(tmp_path: Path, which: str) -> None:
     model = network(which)
-    assert isinstance(model, PyTorchModelHubMixin)
     place = tmp_path / "a" / "b"
     assert model.save_pretrained(place) is None
     assert {p.name for p in place.iterdir()} == {"model.safetensors", "config.json", "README.md"}
     for found in (
         type(model).from_pretrained(place),
         type(model).from_pretrained(str(place)),
+        from_pretrained(place),
         pcsr_lightning.load(place),
         pcsr_lightning.load(place / "model.safetensors"),
     ):
         assert_same(found, model)
         # The mean is kept to six digits there, in full among the tensors.
         assert found.config() == model.config()
-    type(model).from_pretrained(place).save_pretrained(tmp_path / "again")
+    save_pretrained(from_pretrained(place), tmp_path / "again")
     for name in ("model.safetensors", "config.json", "README.md"):
         assert (tmp_path / "again" / name).read_bytes() == (place / name).read_bytes()
 
@@ -103,7 +104,7 @@ def test_the_card_names_library_and_architecture(folder: Path) -> None:
     card = ModelCard.load(folder / "README.md")
     assert card.data.library_name == "pcsr_lightning"
     assert card.data.pipeline_tag == "image-to-image"
-    assert {"pytorch_model_hub_mixin", "super-resolution"} <= set(card.data.tags or [])
+    assert set(card.data.tags or []) == {"pcsr", "super-resolution"}
     assert "PCSR on fsrcnn" in card.text
     assert "24,502" in card.text
     assert json.dumps(network().config()) in card.text
@@ -122,11 +123,12 @@ def no_connection(event, args):
 
 sys.addaudithook(no_connection)
 import pcsr_lightning
-from pcsr_lightning.networks import PCSR
+from pcsr_lightning.weights import PCSR
 folder = sys.argv[1]
 model = PCSR.from_pretrained(folder)
 model.save_pretrained(folder + "-again")
 pcsr_lightning.load(folder + "-again")
+assert "huggingface_hub" not in sys.modules
 if len(sys.argv) > 2:
     PCSR.from_pretrained("somebody/something")
 """
@@ -156,12 +158,60 @@ def test_a_name_on_the_hub_is_found_in_the_cache(folder: Path, tmp_path: Path) -
     options: dict[str, Any] = {"cache_dir": tmp_path / "cache", "local_files_only": True}
     assert_same(PCSR.from_pretrained("somebody/something", **options), network())
     with pytest.raises(
-        ModelFileError, match="somebody/else: no such folder here, and no such"
+        ModelFileError, match="somebody/else: no such file or folder here, and no such"
     ) as e:
         PCSR.from_pretrained("somebody/else", **options)
     assert "\n" not in str(e.value)
     with pytest.raises(ModelFileError, match="no such folder"):
         PCSR.from_pretrained(Path("somebody/something"), **options)
+
+
+def test_load_takes_a_name_on_the_hub(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def downloaded(repo_id: str, **options: Any) -> str:
+        asked.append(repo_id)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", downloaded)
+    monkeypatch.chdir(tmp_path)
+    assert_same(pcsr_lightning.load("somebody/something"), network())
+    # What is here, a file's name and a path are never looked up.
+    Path("somebody").mkdir()
+    folder.rename("somebody/here")
+    assert_same(pcsr_lightning.load("somebody/here"), network())
+    for name in ("somebody/gone.safetensors", "somebody/gone.ckpt", Path("somebody/something")):
+        with pytest.raises(ModelFileError, match="no such file exists"):
+            pcsr_lightning.load(name)
+    assert asked == ["somebody/something"]
+
+
+def test_publishing_creates_the_repository_and_uploads_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Any] = []
+
+    def create_repo(self: HfApi, repo_id: str, *, private: bool | None, exist_ok: bool) -> Any:
+        done.append((self.token, repo_id, private, exist_ok))
+        return SimpleNamespace(repo_id=f"me/{repo_id}")
+
+    def upload_folder(self: HfApi, *, folder_path: str, **options: Any) -> str:
+        done.append(options)
+        assert_same(from_pretrained(folder_path), network())
+        assert "PCSR on fsrcnn" in Path(folder_path, "README.md").read_text()
+        return "https://hub/commit"
+
+    monkeypatch.setattr(HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    assert network().push_to_hub("mine", token="secret", branch="next") == "https://hub/commit"
+    assert done[0] == ("secret", "mine", None, True)
+    assert (done[1]["repo_id"], done[1]["revision"]) == ("me/mine", "next")
+    place = tmp_path / "named"
+    commit = network().save_pretrained(place, push_to_hub=True, private=True)
+    assert (commit, done[2]) == ("https://hub/commit", (None, "named", True, True))
+    assert_same(from_pretrained(place), network())
 
 
 def test_missing_folders_and_files_are_named(
@@ -269,9 +319,9 @@ def test_nothing_is_unpickled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_arguments_are_not_swallowed(folder: Path, tmp_path: Path) -> None:
     model = network()
-    with pytest.raises(ConfigError, match="does not take mean, scale"):
-        PCSR.from_pretrained(folder, scale=2, mean=(0, 0, 0))
-    with pytest.raises(ConfigError, match="takes no config"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'scale'"):
+        PCSR.from_pretrained(folder, scale=2)
+    with pytest.raises(ConfigError, match="takes config only together with push_to_hub"):
         model.save_pretrained(tmp_path / "new", config={"psnr": 1})
     with pytest.raises(ConfigError, match="private, repo_id only together with push_to_hub"):
         model.save_pretrained(tmp_path / "new", repo_id="a/b", private=True)

@@ -1,4 +1,4 @@
-"""Backbones, pixel-level MLPs, PCSR, original models. Only torch, fvcore and huggingface_hub."""
+"""Backbones, pixel-level MLPs, PCSR, original models. Only torch and fvcore."""
 
 from pcsr_lightning.networks.backbones import (
     BACKBONES,

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 from pcsr_lightning.networks.backbones import Backbone, described, is_ours, settle
 from pcsr_lightning.networks.backbones.probe import measure
-from pcsr_lightning.networks.hub import HubModel
 from pcsr_lightning.networks.pcsr import enlarge
 
 TAIL_REACH = 8
 """LR rows that a tail's own convolutions look at, at most, in a model that is cut into tiles."""
 
 
-class Original(HubModel):
+class Original(nn.Module):
     """What PCSR is compared with: FSRCNN, CARN-M, SRResNet or BSRN as their authors made them.
 
     Args:

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks.backbones import Backbone, described, settle
-from pcsr_lightning.networks.hub import HubModel
 from pcsr_lightning.networks.pixel_mlp import PixelMLP
 from pcsr_lightning.networks.query_grid import QueryGrid
 
@@ -46,7 +45,7 @@ class PCSROutput(NamedTuple):
         return mixed
 
 
-class PCSR(HubModel):
+class PCSR(nn.Module):
     """A backbone with ``M`` pixel-level upsamplers, heaviest first, and a pixel-level classifier.
 
     Args:

@@ -1,20 +1,27 @@
 """Trained networks: released models, model files, checkpoints, finished runs."""
 
+from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.weights.files import load_model_file, read_checkpoint, save
+from pcsr_lightning.weights.hub import from_pretrained, push_to_hub, save_pretrained
 from pcsr_lightning.weights.registry import DEFAULT_MODEL, find_model, list_models, load
 from pcsr_lightning.weights.runs import LAST, RECORD, RunRecord, is_finished, newest_finished
 
 __all__ = [
     "DEFAULT_MODEL",
     "LAST",
+    "PCSR",
     "RECORD",
+    "Original",
     "RunRecord",
     "find_model",
+    "from_pretrained",
     "is_finished",
     "list_models",
     "load",
     "load_model_file",
     "newest_finished",
+    "push_to_hub",
     "read_checkpoint",
     "save",
+    "save_pretrained",
 ]

@@ -20,7 +20,6 @@ from torch import Tensor
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError, ModelFileError
 from pcsr_lightning.networks import PCSR, Original, UnknownBackboneError, build_network
-from pcsr_lightning.networks.hub import CONFIG_NAME, WEIGHTS_NAME, HubModel
 from pcsr_lightning.weights.limits import (
     MAX_CONFIG_BYTES,
     Limited,
@@ -32,6 +31,8 @@ from pcsr_lightning.weights.plain_pickles import read_plain
 from pcsr_lightning.weights.published import read_published
 
 FORMAT = 1
+WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
+"""Of a model in a folder of its own: a training's run, or one in the layout of the Hub."""
 
 # What values of the wrong kind or size in a foreign architecture run into.
 _UNFIT = (
@@ -75,7 +76,7 @@ def save(
 
 
 def write_model(
-    model: HubModel,
+    model: PCSR | Original,
     config: Path,
     weights: Path,
     facts: Mapping[str, Any] | None = None,

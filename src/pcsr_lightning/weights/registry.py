@@ -10,6 +10,7 @@ import torch
 from pcsr_lightning.errors import ModelFileError
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.weights.files import load_model_file
+from pcsr_lightning.weights.hub import from_pretrained, is_repo_id
 
 DEFAULT_MODEL = "carn-pcsr-multi"
 RELEASED = Path(__file__).parent / "released"
@@ -75,8 +76,9 @@ def load(name_or_file: str | Path, device: torch.device | str = "cpu") -> PCSR |
 
     Args:
         name_or_file: a released model's name (see :func:`list_models`), a ``.safetensors`` or
-            ``.ckpt`` file, a ``.pth`` checkpoint of the published implementation, a run folder, or
-            a folder that ``save_pretrained`` wrote.
+            ``.ckpt`` file, a ``.pth`` checkpoint of the published implementation, a run folder, a
+            folder that ``save_pretrained`` wrote, or a model ``owner/name`` on the Hugging Face
+            Hub. The Hub is asked only for a string of that form where there is no such file.
         device: where to put it.
 
     Raises:
@@ -87,5 +89,7 @@ def load(name_or_file: str | Path, device: torch.device | str = "cpu") -> PCSR |
         >>> model.num_classes
         2
     """
+    if is_repo_id(name_or_file):
+        return from_pretrained(name_or_file, map_location=device)
     model, _ = load_model_file(find_model(name_or_file))
     return model.to(device)
