@@ -19,8 +19,8 @@ WIDTH = 100
 CURVE_POINTS = 8
 """Validations told of each stage, spread over its length."""
 LIMITS = (
-    "Made for clean pictures shrunk by bicubic interpolation: it sharpens compression artefacts "
-    "and noise rather than removing them. It invents no texture: what was lost stays smooth."
+    "Made for clean pictures, downscaled by bicubic interpolation: it sharpens compression "
+    "artefacts and noise instead of removing them. It adds no texture: lost detail stays smooth."
 )
 
 
@@ -76,11 +76,11 @@ def schedule(runs: Sequence[StageRun], commit: str, seed: int, command: str) -> 
     """
     parts = [
         _fill(
-            f"Seed {seed}, code of {commit}. Each stage with the words that set it, and "
-            "validation PSNR (RGB, routed at k = 0 where there are classes) after so many steps:"
+            f"Seed {seed}, code of {commit}. Each stage with its settings, and validation "
+            "PSNR (RGB; routed at k = 0 if there are classes) after the given number of steps:"
         ),
         "\n".join(_stage(run) for run in runs),
-        "One command makes it, and goes on where it was stopped:",
+        "One command trains it; after an interruption the same command continues:",
         f"```\n{command}\n```",
     ]
     return "\n\n".join(parts)
@@ -95,9 +95,9 @@ def _robustness(robust: Sequence[Robustness]) -> list[str]:
         lines.append(f"| {r.pattern}{at} | {r.off:.0f} | {r.allowed:.0f} | {features} |")
     text = (
         "Off by: the largest difference between an LR pixel and the mean of the result over its "
-        "area, at k = 0. Allowed: 50, or what the paper's own weights of the same backbone are off "
-        "by (60, or those of another backbone, where there are none). Largest feature: in those of "
-        "a photograph, at most 10."
+        "area, at k = 0. Allowed: 50, or the error of the paper's own weights of the same backbone "
+        "(60, or the error of another backbone, if there are none). Largest feature: relative to a "
+        "photograph's, at most 10."
     )
     return [_fill(text), "\n".join(lines)]
 
@@ -110,7 +110,7 @@ def _what(card: ModelCard) -> str:
     parameters = f"{sum(p.numel() for p in model.parameters()):,} parameters."
     if isinstance(model, Original):
         return (
-            f"The plain model that PCSR is compared with: {backbone} with its own upsampling "
+            f"The original model, for comparison with PCSR: {backbone} with its own upsampling "
             f"tail for x{model.scale}. {parameters}"
         )
     widths = "; ".join("-".join(str(w) for w in hidden) for hidden in config["upsamplers"])
@@ -162,7 +162,7 @@ def _tables(card: ModelCard) -> list[str]:
         _fill(
             "RGB PSNR by the tables' protocol, proportional cost, refinement from x4 up: "
             "`python -m pcsr_lightning.evaluate model=NAME data.root=DIR protocol=published "
-            "routing.cost=proportional routing.k=K`. The test sets were used for this alone."
+            "routing.cost=proportional routing.k=K`. The test sets were used for nothing else."
         ),
     ]
     for (dataset, scale), rows in groupby(card.measured, lambda m: (m.dataset, m.scale)):
