@@ -102,7 +102,7 @@ def test_training_on_your_pictures(run: Run, tmp_path: Path) -> None:
 first, second = (pcsr_lightning.load(runs[stage]).state_dict() for stage in "12")
 results = {
     "psnr": [one.psnr for one in mine.images], "share": mine.mean.share[0],
-    "bicubic": [one.bicubic_psnr for one in mine.images],
+    "bicubic": [one.bicubic.psnr for one in mine.images],
     "files": [str(run / "model.safetensors") for run in runs.values()],
     "steps": [validation(run)[0] for run in runs.values()],
     "kept": all(value.equal(second[key]) for key, value in first.items()),
