@@ -18,8 +18,8 @@ from PIL import Image
 from tests.warm_python import warm_python
 
 from pcsr_lightning.cli import evaluate
-from pcsr_lightning.cli.evaluate import model_name, paper_rows
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.evaluation.prepared import model_name, published_for
 from pcsr_lightning.inference import all_heavy_flops
 from pcsr_lightning.networks import PCSR, build_network, default_config
 from pcsr_lightning.weights import DEFAULT_MODEL, load, save
@@ -348,11 +348,11 @@ def test_names_for_run_folders(given: str | None, name: str) -> None:
 
 def test_the_papers_rows_for_a_folder_of_that_name() -> None:
     carn = build_network(default_config("carn"))
-    rows = paper_rows(Path("somewhere/set14"), carn, (4.0, 4.0))
+    rows = published_for(Path("somewhere/set14"), carn, (4.0, 4.0))
     assert [point.method for point in rows] == ["original", "ClassSR", "ARM", "PCSR"]
     for folder, scale in (("Set5", (4.0, 4.0)), ("Set14", (3.0, 3.0)), ("Set14", (4.0, 2.0))):
         with pytest.raises(ConfigError, match="published=true"):
-            paper_rows(Path(folder), carn, scale)
+            published_for(Path(folder), carn, scale)
 
 
 def test_every_picture_gets_its_own_budget(run: Run, tmp_path: Path) -> None:

@@ -89,10 +89,10 @@ def test_mistakes_are_one_line(settings: tuple[str, ...], says: str, tmp_path: P
     from hydra import compose, initialize_config_dir
 
     from pcsr_lightning.errors import PCSRError
-    from pcsr_lightning.evaluation.config import EvaluateSettings
+    from pcsr_lightning.evaluation.config import EvaluationConfig
     from pcsr_lightning.training.settings import conf_dir, typed
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("evaluate", [f"data.root={PICTURES}", *settings])
     with pytest.raises(PCSRError, match=says):
-        typed(cfg, EvaluateSettings).check()
+        typed(cfg, EvaluationConfig).check()

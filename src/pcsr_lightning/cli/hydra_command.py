@@ -24,7 +24,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def run_hydra_command(
-    task: Callable[[DictConfig], None], config_name: str, schema: type[Any] | None = None
+    task: Callable[[DictConfig], object], config_name: str, schema: type[Any] | None = None
 ) -> None:
     """Runs ``task`` on the config that ``sys.argv`` and ``conf/<config_name>.yaml`` compose.
 
@@ -34,7 +34,7 @@ def run_hydra_command(
     of existing files and folders are taken literally, whatever characters they hold.
 
     Args:
-        task: gets the composed config, which has a key ``debug``.
+        task: gets the composed config, which has a key ``debug``; a sweeper sees what it returns.
         config_name: without ``.yaml``.
         schema: the config's dataclass; its keys are suggested in place of an unknown one.
     """
@@ -42,12 +42,12 @@ def run_hydra_command(
     sys.argv[1:] = [literal_path(argument) for argument in sys.argv[1:]]
 
     @functools.wraps(task)  # Hydra names the job after the file that the task stands in
-    def guarded(cfg: DictConfig) -> None:
+    def guarded(cfg: DictConfig) -> object:
         if not trace:
             # Composition is over. What the task starts must not inherit the setting made below.
             os.environ.pop(FULL_ERROR, None)
         with exit_on_error(debug=trace):
-            task(cfg)
+            return task(cfg)
 
     with exit_on_error(debug=trace):
         before = os.environ.get(FULL_ERROR)

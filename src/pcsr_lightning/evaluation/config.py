@@ -1,4 +1,4 @@
-"""What ``conf/evaluate.yaml`` may hold: its keys, types and ranges."""
+"""The settings of an evaluation: keys, types and ranges of ``conf/evaluate.yaml``."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class RoutingSettings:
 
 
 @dataclass
-class EvaluateSettings:
-    """``conf/evaluate.yaml`` with its types."""
+class EvaluationConfig:
+    """The keys of ``conf/evaluate.yaml`` with their types; the file explains them."""
 
     model: str
     data: DataSettings
@@ -66,44 +66,38 @@ class EvaluateSettings:
         Raises:
             ConfigError: names the first setting that cannot be used.
         """
-        scale = scale_pair(self.scale)
-        self.chosen_routing()
-        if self.protocol not in list(Protocol):
-            *names, last = Protocol
-            raise ConfigError(f"protocol={self.protocol}: must be {', '.join(names)} or {last}")
-        check_whole_scale(Protocol(self.protocol), scale)
-        Layout.of(Protocol(self.protocol), self.patch_size)
-        check_target(None, self.chosen_routing(), self.target_psnr)
+        scale, routing = self.scale_pair, self.chosen_routing()
+        check_whole_scale(self.chosen_protocol, scale)
+        Layout.of(self.chosen_protocol, self.patch_size)
+        check_target(None, routing, self.target_psnr)
         self.check_sweep()
         if self.lpips:
             check_lpips()
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads={self.threads}: must be at least 1, or null")
-        root = Path(self.data.root).expanduser()
-        if not root.is_dir():
-            reason = "is not a folder" if root.exists() else "no such folder"
+        if not self.folder.is_dir():
+            reason = "is not a folder" if self.folder.exists() else "no such folder"
             raise ConfigError(f"data.root={self.data.root}: {reason}; name a folder of pictures")
-        self.check_logger()
         self.check_processes(processes)
         self.chosen_devices(processes)
 
-    def check_logger(self) -> None:
-        """Refuses loggers that know nothing of evaluations.
-
-        Raises:
-            ConfigError: says which there are.
-        """
-        target = self.logger.get("_target_")
-        if target is not None and not self.wandb:
-            raise ConfigError(
-                f"logger: an evaluation is logged by wandb or none, not by {target}; its numbers "
-                "are in metrics.json too"
-            )
+    @property
+    def folder(self) -> Path:
+        """Of the pictures."""
+        return Path(self.data.root).expanduser()
 
     @property
-    def wandb(self) -> bool:
-        """Whether W&B is told."""
-        return str(self.logger.get("_target_")).endswith("WandbLogger")
+    def scale_pair(self) -> tuple[float, float]:
+        """(vertical, horizontal)."""
+        return scale_pair(self.scale)
+
+    @property
+    def chosen_protocol(self) -> Protocol:
+        """Which pixels count."""
+        if self.protocol not in list(Protocol):
+            *names, last = Protocol
+            raise ConfigError(f"protocol={self.protocol}: must be {', '.join(names)} or {last}")
+        return Protocol(self.protocol)
 
     def check_processes(self, processes: ProcessGroup) -> None:
         """Refuses what several processes cannot share.

@@ -17,6 +17,12 @@ from rich.table import Table
 
 from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.evaluation.figures import save_figure
+from pcsr_lightning.evaluation.loggers import (
+    RunLoggers,
+    group_name,
+    log_overview,
+    overview_rows,
+)
 from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.plots import psnr_flops
 from pcsr_lightning.evaluation.published import PublishedPoint
@@ -28,12 +34,6 @@ from pcsr_lightning.evaluation.tables import (
     print_table,
     scale_text,
     terminal_table,
-)
-from pcsr_lightning.evaluation.wandb_report import (
-    WandbRuns,
-    group_name,
-    log_overview,
-    overview_rows,
 )
 
 log = logging.getLogger(__name__)
@@ -56,17 +56,15 @@ class GatherEvaluations(Callback):
         figures = draw_jobs(jobs, folder)
         for path in figures:
             print_path(path, console)
-        runs = runs_of_jobs(folder)
-        if runs is not None:
-            with runs.run(f"{folder.name}, all", "overview") as run:
-                measured, beside = (
-                    [job.mean for job in jobs],
-                    [p for j in jobs for p in j.published],
-                )
-                log_overview(run, overview_rows(measured, beside), figures)
+        loggers = loggers_of_jobs(folder)
+        if loggers is not None:
+            with loggers.run(f"{folder.name}, all", "overview") as logger:
+                published = [point for job in jobs for point in job.published]
+                rows = overview_rows([job.mean for job in jobs], published)
+                log_overview(logger, rows, figures)
 
 
-def runs_of_jobs(folder: Path) -> WandbRuns | None:
+def loggers_of_jobs(folder: Path) -> RunLoggers | None:
     """How the jobs of a multirun were logged by W&B; ``None`` where they were not.
 
     A multirun's own config says nothing of it: what all jobs are given is part of each job's.
@@ -78,7 +76,7 @@ def runs_of_jobs(folder: Path) -> WandbRuns | None:
             logger = OmegaConf.to_container(cfg.logger, resolve=True)
             assert isinstance(logger, dict)
             named = {str(key): value for key, value in logger.items() if key != "name"}
-            return WandbRuns(named, {}, group_name(folder))
+            return RunLoggers(named, {}, group_name(folder))
     return None
 
 

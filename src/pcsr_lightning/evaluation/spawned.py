@@ -23,7 +23,7 @@ T = TypeVar("T")
 RESULT = "result.pickle"
 
 
-def in_processes(
+def run_in_processes(
     devices: Sequence[torch.device],
     threads: int,
     work: Callable[[ProcessGroup, torch.device], T],

@@ -11,18 +11,15 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from lightning.pytorch.loggers import WandbLogger
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pcsr_lightning.evaluation.loggers import side_by_side
 from pcsr_lightning.images.protocol import eight_bit
 from pcsr_lightning.inference import class_map
 from pcsr_lightning.networks import enlarge
 from pcsr_lightning.training.modules.base import ValPicture
-
-WIDEST = 1024
-"""Pixels of a picture's side that are shown, from its middle: files stay small."""
 
 
 class WandbReport(L.Callback):
@@ -49,8 +46,8 @@ class WandbReport(L.Callback):
         if wanted and wandb_logger(trainer) is not None:
             count = getattr(pl_module.network, "num_classes", 1)
             assert isinstance(count, int)
-            panel = side_by_side(batch, outputs["image"], outputs["classes"], count)
-            self._shown.append((batch.name, panel))
+            shown = panel(batch, outputs["image"], outputs["classes"], count)
+            self._shown.append((batch.name, shown))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         logger = wandb_logger(trainer)
@@ -61,10 +58,11 @@ class WandbReport(L.Callback):
         self._shown.clear()
 
 
-def side_by_side(
+def panel(
     picture: ValPicture, sr_13HW: Tensor, class_1HW: Tensor | None, num_classes: int
 ) -> NDArray[np.uint8]:
-    """The enlarged input, what the network makes of it, its class map if it has one, the truth.
+    """The enlarged input, what the network makes of it, its class map if it has one, the ground
+    truth.
 
     Returns:
         ``(H, W, 3)``, the parts beside each other.
@@ -74,10 +72,7 @@ def side_by_side(
     if class_1HW is not None:
         parts.append(class_map(sr_13HW[0].float().clamp(0, 1), class_1HW[0], num_classes))
     parts.append(picture.hr[0])
-    rows, columns = (slice(max(0, (n - WIDEST) // 2), (n + WIDEST) // 2) for n in size)
-    wide_3HW = torch.cat([part[:, rows, columns] for part in parts], dim=2)
-    pixels: NDArray[np.uint8] = eight_bit(wide_3HW).byte().permute(1, 2, 0).cpu().numpy()
-    return pixels
+    return side_by_side([eight_bit(part).byte() for part in parts])
 
 
 def report_model(trainer: L.Trainer, model: Path, facts: Mapping[str, Any]) -> None:

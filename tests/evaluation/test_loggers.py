@@ -1,5 +1,6 @@
-"""What W&B is told of evaluations: real runs, offline, read back from their files."""
+"""What loggers keep of evaluations: real runs, W&B's offline, read back from their files."""
 
+import csv
 import json
 import math
 import os
@@ -12,12 +13,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.warm_python import warm_python
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation import Measurement, Quality
+from pcsr_lightning.evaluation.loggers import RunLoggers, group_name, overview_rows
 from pcsr_lightning.evaluation.published import published_points
-from pcsr_lightning.evaluation.wandb_report import WandbRuns, group_name, overview_rows
 from pcsr_lightning.networks import build_network, default_config
 from pcsr_lightning.weights import save
 
@@ -186,9 +188,29 @@ def test_a_single_run_that_fails_is_marked(files: Path, tmp_path: Path, records:
 
 
 def test_what_wandb_does_not_take(tmp_path: Path) -> None:
-    runs = WandbRuns({"_target_": "x", "offline": True, "colour": "red"}, {})
-    with pytest.raises(ConfigError, match=r"logger=wandb: .*colour"), runs.run("name"):
+    wandb = {"_target_": "lightning.pytorch.loggers.WandbLogger", "offline": True}
+    wandb["save_dir"] = str(tmp_path)
+    runs = RunLoggers({**wandb, "colour": "red"}, {})
+    with pytest.raises(ConfigError, match=r"logger: .*colour"), runs.run("name"):
         raise AssertionError("started")
+
+
+def test_other_loggers_of_lightning_keep_the_numbers(files: Path, tmp_path: Path) -> None:
+    """A folder for each run of a sweep."""
+    evaluate(files, tmp_path, "logger=csv", "sweep=k", "sweep_values=[0,1]", "hydra.run.dir=all")
+    points = json.loads((tmp_path / "all" / "sweep.json").read_text())["points"]
+    for point in points:
+        name = f"m2_on_Test2K_x4_k_=_{point['k']:g}"
+        with (tmp_path / "all" / "logs" / name / "metrics.csv").open() as file:
+            [row] = csv.DictReader(file)
+        assert float(row["psnr"]) == pytest.approx(point["psnr"])
+        assert float(row["k"]) == point["k"]
+    evaluate(files, tmp_path, "logger=tensorboard", "hydra.run.dir=one")
+    events = EventAccumulator(str(next(tmp_path.glob("one/tensorboard/*"))))
+    events.Reload()
+    [psnr] = events.Scalars("psnr")
+    metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert psnr.value == pytest.approx(metrics["psnr"])
 
 
 def test_names_and_rows() -> None:

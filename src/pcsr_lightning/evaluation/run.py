@@ -1,0 +1,235 @@
+"""A whole evaluation: measures, prints, writes and logs."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pcsr_lightning.distributed import ProcessGroup, connected_group
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.evaluation.benchmark import Benchmark, benchmark
+from pcsr_lightning.evaluation.config import EvaluationConfig
+from pcsr_lightning.evaluation.figures import save_figure
+from pcsr_lightning.evaluation.loggers import (
+    RunLoggers,
+    group_name,
+    log_benchmark,
+    log_overview,
+    log_points,
+    overview_rows,
+)
+from pcsr_lightning.evaluation.measurement import Measurement, describe_routing
+from pcsr_lightning.evaluation.plots import psnr_flops
+from pcsr_lightning.evaluation.prepared import PreparedEvaluation, model_name, prepare
+from pcsr_lightning.evaluation.report import (
+    FIGURE,
+    METRICS,
+    SWEEP,
+    benchmark_table,
+    metrics,
+    sweep_content,
+    sweep_points,
+    sweep_table,
+    write_json,
+)
+from pcsr_lightning.evaluation.saved_pictures import save_pictures
+from pcsr_lightning.evaluation.sweep import Sweep, sweep
+from pcsr_lightning.evaluation.tables import print_path, print_table
+from pcsr_lightning.evaluation.target import Found, find_k
+from pcsr_lightning.inference import Routing, UpscaleResult
+from pcsr_lightning.networks import PCSR, Original
+
+
+def run_evaluation(
+    config: EvaluationConfig,
+    run_dir: Path,
+    console: Console | None = None,
+    log_group: str | None = None,
+) -> dict[str, Any]:
+    """Measures a model on a folder of pictures.
+
+    Args:
+        config: what, on which pictures, how.
+        run_dir: where ``metrics.json``, and with ``save_images`` the folder ``pictures``, go.
+        console: where the table goes; stdout if not given.
+        log_group: of the W&B runs that are to be compared with this one.
+
+    Returns:
+        What ``metrics.json`` holds, see :func:`~pcsr_lightning.evaluation.metrics`; with
+        ``sweep=k`` what ``sweep.json`` holds. Of processes that torchrun or srun started all
+        return it, and the first prints and writes.
+
+    Raises:
+        PCSRError: a setting, the model or the pictures cannot be used.
+    """
+    group = connected_group()
+    run_dir = group.broadcast(run_dir)
+    prepared = group.run_collectively(lambda: prepare(config, run_dir, group))
+    loggers = None
+    if config.logger.get("_target_") is not None and prepared.first:
+        tags = [prepared.model.backbone.name, config.folder.resolve().name, f"x{config.scale}"]
+        log_group = log_group or (None if config.sweep is None else group_name(run_dir))
+        loggers = RunLoggers(config.logger, asdict(config), log_group, tags)
+    console = (console or Console()) if prepared.first else Console(quiet=True)
+    if config.sweep is not None:
+        return _evaluate_sweep(prepared, loggers, console)
+    return _evaluate_routing(prepared, loggers, console)
+
+
+def _evaluate_routing(
+    prepared: PreparedEvaluation, loggers: RunLoggers | None, console: Console
+) -> dict[str, Any]:
+    """Measures one routing, or the one that meets a target; returns what ``metrics.json`` holds."""
+    config, model, [routing] = prepared.config, prepared.model, prepared.routings
+    with ExitStack() as stack:
+        name = f"{prepared.name}, {_routing_name(prepared, routing)}"
+        logger = prepared.group.run_collectively(
+            lambda: stack.enter_context(loggers.run(name)) if loggers else None
+        )
+        found: Found | None = None
+        if config.target_psnr is not None and isinstance(model, PCSR):
+            found = find_k(
+                model, config.folder, config.target_psnr, config.scale_pair, routing,
+                config.protocol, config.patch_size, progress=True,
+            )  # fmt: skip
+            routing = replace(routing, k=found.k)
+        result = prepared.measure(partial(run_benchmark, config, routing, prepared.pictures))
+        content = metrics(result, _metadata(prepared))
+        if prepared.first:
+            path = write_json(content, prepared.run_dir / METRICS)
+            label = f"{model_name(config.model)} ({_routing_name(prepared, routing, found)})"
+            title = _title(prepared, result)
+            table = benchmark_table(result, label, config.per_image, title, prepared.published)
+            print_table(table, console)
+            print_path(path, console)
+        if logger is not None:
+            log_benchmark(logger, result, result.mean.k, prepared.pictures)
+    return content
+
+
+def _evaluate_sweep(
+    prepared: PreparedEvaluation, loggers: RunLoggers | None, console: Console
+) -> dict[str, Any]:
+    """Measures every value of a sweep; returns what ``sweep.json`` holds."""
+    config, run_dir, published = prepared.config, prepared.run_dir, prepared.published
+    with ExitStack() as stack:
+        overview = prepared.group.run_collectively(
+            lambda: (
+                stack.enter_context(loggers.run(f"{prepared.name}, all", "overview"))
+                if loggers
+                else None
+            )
+        )
+        found = prepared.measure(partial(run_sweep, config, prepared.routings))
+        content = sweep_content(found, {"model": config.model, "data_root": config.data.root})
+        if prepared.first:
+            write_json(content, run_dir / SWEEP)
+            name, how = model_name(config.model), f"x{config.scale}, protocol {config.protocol}"
+            title = f"{name}, {config.data.root}: {found.pictures} pictures, {how}"
+            # A line of its own: the table is too narrow for it.
+            console.print(title, soft_wrap=True, highlight=False, markup=False)
+            print_table(sweep_table(found, published), console)
+            caption = f"{config.folder.resolve().name}, {how}"
+            save_figure(psnr_flops(found.points, published, name, caption), run_dir / FIGURE)
+            for path in (run_dir / SWEEP, run_dir / FIGURE):
+                print_path(path, console)
+        if overview is not None:
+            log_overview(
+                overview, overview_rows(sweep_points(content), published), [run_dir / FIGURE]
+            )
+    if loggers is not None:
+        log_points(loggers, prepared.name, found.points)
+    return content
+
+
+def run_benchmark(
+    config: EvaluationConfig,
+    routing: Routing,
+    pictures: Path | None,
+    model: PCSR | Original,
+    group: ProcessGroup,
+) -> Benchmark:
+    """What one process does of an evaluation; all of them get the whole result."""
+
+    def keep(measured: Measurement, result: UpscaleResult) -> None:
+        if pictures is not None:
+            save_pictures(measured.name, result, pictures)
+
+    return benchmark(
+        model,
+        config.folder,
+        config.scale_pair,
+        routing,
+        config.protocol,
+        on_picture=keep,
+        progress=True,
+        patch_size=config.patch_size,
+        lpips=config.lpips,
+        processes=group,
+    )
+
+
+def run_sweep(
+    config: EvaluationConfig,
+    routings: tuple[Routing, ...],
+    model: PCSR | Original,
+    group: ProcessGroup,
+) -> Sweep:
+    """Likewise of a sweep.
+
+    Raises:
+        ConfigError: an original model has no classes to choose from.
+    """
+    if isinstance(model, Original):
+        raise ConfigError("a sweep needs a model that has classes to choose from")
+    return sweep(
+        model,
+        config.folder,
+        routings,
+        config.scale_pair,
+        config.protocol,
+        config.patch_size,
+        progress=True,
+        processes=group,
+    )
+
+
+def _metadata(prepared: PreparedEvaluation) -> dict[str, Any]:
+    config, devices = prepared.config, prepared.devices
+    return {
+        "model": config.model,
+        "target_psnr": config.target_psnr,
+        "data_root": config.data.root,
+        "device": str(devices[0].type if len(devices) > 1 else devices[0]),
+        "processes": max(len(devices), prepared.group.size),
+        "threads": prepared.threads,
+        "published": [asdict(point) for point in prepared.published],
+    }
+
+
+def _routing_name(
+    prepared: PreparedEvaluation, routing: Routing, found: Found | None = None
+) -> str:
+    if isinstance(prepared.model, Original):
+        return describe_routing(None)
+    if found is not None:
+        nearness = " for" if found.reached else ", nearest to"
+        return f"{describe_routing(routing)}{nearness} {found.target:g} dB"
+    target = prepared.config.target_psnr
+    return describe_routing(routing) if target is None else f"{target:g} dB"
+
+
+def _title(prepared: PreparedEvaluation, result: Benchmark) -> str:
+    config, layout = prepared.config, prepared.layout
+    count = f"{len(result.images)} picture{'s' * (len(result.images) != 1)}"
+    left_out = f", {len(result.skipped)} left out" if result.skipped else ""
+    patches = f" of {layout.side}, one every {layout.step}" if layout else ""
+    return (
+        f"{config.data.root}: {count}{left_out}, x{config.scale}, protocol {config.protocol}"
+        f"{patches}"
+    )
