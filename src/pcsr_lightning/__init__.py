@@ -9,6 +9,7 @@ Example:
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,13 +19,26 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["__version__", "list_models", "load", "upscale"]
+__all__ = ["__version__", "conf_dir", "list_models", "load", "upscale"]
+
+
+def conf_dir() -> Path:
+    """The folder of Hydra configs: ``conf/`` of a checkout, or the copy inside the installed wheel.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    from pcsr_lightning.errors import ConfigError
+
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise ConfigError(f"the configs are missing: no train.yaml in {package / 'conf'}; reinstall")
 
 
 def __getattr__(name: str) -> Any:
     """Fetches the public names when they are first asked for: importing the package stays cheap."""
-    # `pcsr_lightning.upscale` is a function here and, once the door of the same name has been
-    # imported, that module, which can be called like the function.
     if name == "upscale":
         from pcsr_lightning.inference import upscale
 

@@ -13,7 +13,8 @@ from urllib.error import HTTPError
 
 import pytest
 
-from pcsr_lightning.app.__main__ import free_port, main
+from pcsr_lightning.app.server import free_port
+from pcsr_lightning.cli.app import main
 
 DOOR = [sys.executable, "-m", "pcsr_lightning.app"]
 
@@ -21,7 +22,7 @@ DOOR = [sys.executable, "-m", "pcsr_lightning.app"]
 def test_help_is_quick_and_needs_no_gradio() -> None:
     code = (
         "import sys\n"
-        "try: import pcsr_lightning.app.__main__ as door; door.main(['--help'])\n"
+        "try: import pcsr_lightning.cli.app as command; command.main(['--help'])\n"
         "except SystemExit: print([m for m in ('torch', 'gradio') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

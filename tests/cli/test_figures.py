@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from pcsr_lightning.cli import figures
-from pcsr_lightning.evaluation import Measurement
+from pcsr_lightning.evaluation import Measurement, picture_figures
 from pcsr_lightning.networks import build_network, default_config
 from pcsr_lightning.weights import save
 
@@ -51,13 +51,13 @@ def test_the_shipped_photograph_and_model(
     """Nothing need be given; the sweep goes from cheap to dear."""
     monkeypatch.chdir(tmp_path)
     seen = {}
-    plot = figures.psnr_flops
+    plot = picture_figures.psnr_flops
 
     def look(points: list[Measurement], *others: object, **named: object) -> object:
         seen["points"] = points
         return plot(points, *others, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(figures, "psnr_flops", look)
+    monkeypatch.setattr(picture_figures, "psnr_flops", look)
     assert figures.main([]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
     assert (tmp_path / "figures" / "difficulty.png").is_file()

@@ -88,9 +88,10 @@ def test_a_multirun_of_failures_says_so(tmp_path: Path) -> None:
 def test_mistakes_are_one_line(settings: tuple[str, ...], says: str, tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
+    from pcsr_lightning import conf_dir
     from pcsr_lightning.errors import PCSRError
     from pcsr_lightning.evaluation.config import EvaluationConfig
-    from pcsr_lightning.training.settings import conf_dir, typed
+    from pcsr_lightning.training.settings import typed
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("evaluate", [f"data.root={PICTURES}", *settings])

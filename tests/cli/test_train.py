@@ -17,9 +17,9 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from tests.warm_python import warm_python
 
+from pcsr_lightning import conf_dir
 from pcsr_lightning.cli.train import check_multirun, main, quoted_stage
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.training.settings import conf_dir
 from pcsr_lightning.weights import load, read_checkpoint
 
 SMALL = "backbone.args={d:8,s:4,m:1}"

@@ -21,10 +21,10 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from tests.warm_python import warm_python
 
+from pcsr_lightning import conf_dir
 from pcsr_lightning.cli.train import main
 from pcsr_lightning.evaluation import Measurement
 from pcsr_lightning.training.m_sweep import gather, paper_rows, sweep_table
-from pcsr_lightning.training.settings import conf_dir
 from pcsr_lightning.training.stage_configs import compose_stage, stage_words
 from pcsr_lightning.weights import load
 

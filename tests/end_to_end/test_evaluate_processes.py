@@ -17,12 +17,13 @@ import torch
 from PIL import Image
 from tests.warm_python import warm_python
 
+from pcsr_lightning import conf_dir
 from pcsr_lightning.cli import evaluate
 from pcsr_lightning.distributed import ProcessGroup
 from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.evaluation.config import EvaluationConfig
 from pcsr_lightning.networks import build_network, default_config
-from pcsr_lightning.training.settings import conf_dir, typed
+from pcsr_lightning.training.settings import typed
 from pcsr_lightning.weights import save
 
 Run = Callable[..., tuple[str, str]]

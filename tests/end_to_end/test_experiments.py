@@ -7,9 +7,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from pcsr_lightning import conf_dir
 from pcsr_lightning.cli.train import build_stage
 from pcsr_lightning.training.config import TrainSettings
-from pcsr_lightning.training.settings import conf_dir, typed
+from pcsr_lightning.training.settings import typed
 
 FOLDER = conf_dir() / "experiment"
 NAMES = sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in FOLDER.rglob("*.yaml"))

@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from pcsr_lightning import conf_dir
 from pcsr_lightning.cli.train import check_multirun, main
-from pcsr_lightning.training.settings import conf_dir
 from pcsr_lightning.weights import read_checkpoint
 
 HAS_PLUGIN = importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") is not None

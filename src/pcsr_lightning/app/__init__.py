@@ -2,7 +2,7 @@
 
     python -m pcsr_lightning.app
 
-Rooms: ``__main__`` the door, ``page`` the layout and which event calls what, ``handlers`` what the
+Modules: ``server`` serves it, ``page`` the layout and which event calls what, ``handlers`` what the
 events do, ``session`` what is kept of a visitor, ``work`` the computing, ``words`` what is said of
-it, ``look`` theme and styles. Only ``page``, ``handlers``, ``look`` and the door know of Gradio.
+it, ``look`` theme and styles. Only ``page``, ``handlers``, ``look`` and ``server`` know of Gradio.
 """

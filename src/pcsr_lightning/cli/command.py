@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from pcsr_lightning.errors import (
     DONE,
@@ -15,6 +16,12 @@ from pcsr_lightning.errors import (
     interruptible,
     report_error,
 )
+
+
+def program(name: str) -> str:
+    """A command as the user typed it, for usage lines: ``pcsr NAME``, or the module's."""
+    as_script = sys.argv and Path(sys.argv[0]).stem == "pcsr"
+    return f"pcsr {name}" if as_script else f"python -m pcsr_lightning.{name}"
 
 
 def run_command(task: Callable[[], str | int], debug: bool) -> int:

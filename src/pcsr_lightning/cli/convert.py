@@ -1,4 +1,4 @@
-"""The door for model files: ``python -m pcsr_lightning.convert IN.pth OUT``."""
+"""``pcsr convert IN.pth OUT``: model files of other formats."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcsr_lightning.cli.command import run_command
+from pcsr_lightning.cli.command import program, run_command
 from pcsr_lightning.errors import ModelFileError
 
 _EXAMPLES = """\
 examples:
-  python -m pcsr_lightning.convert carn-pcsr-phase1.pth carn-pcsr
-  python -m pcsr_lightning.convert runs/2026-01-31/checkpoints/last.ckpt mine.safetensors --force
+  %(prog)s carn-pcsr-phase1.pth carn-pcsr
+  %(prog)s runs/2026-01-31/checkpoints/last.ckpt mine.safetensors --force
 
 The weights stay under the terms they were published under.
 
@@ -24,7 +24,7 @@ exit codes: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 interrup
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="python -m pcsr_lightning.convert",
+        prog=program("convert"),
         description="Convert a published checkpoint (.pth), or a training's, to OUT.safetensors\n"
         "with its architecture in OUT.json. Nothing in the file is ever executed.",
         epilog=_EXAMPLES,

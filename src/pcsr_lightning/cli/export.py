@@ -1,4 +1,4 @@
-"""The door for other runtimes: ``python -m pcsr_lightning.export MODEL OUT.onnx``."""
+"""``pcsr export MODEL OUT.onnx``: a model for other runtimes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcsr_lightning.cli.command import run_command
+from pcsr_lightning.cli.command import program, run_command
 from pcsr_lightning.errors import ModelFileError, PCSRError, PictureError
 
 # Heavy libraries are imported inside functions: --help and wrong usage answer at once.
@@ -24,8 +24,8 @@ CHECKED_K = (-1.0, 0.0, 1.0)
 
 _EXAMPLES = """\
 examples:
-  python -m pcsr_lightning.export fsrcnn-pcsr-x4 pcsr.onnx --check photo.jpg
-  python -m pcsr_lightning.export runs/2026-01-31 mine.onnx --scale 3 --cost proportional
+  %(prog)s fsrcnn-pcsr-x4 pcsr.onnx --check photo.jpg
+  %(prog)s runs/2026-01-31 mine.onnx --scale 3 --cost proportional
 
 The file takes `image`, float32 (1, 3, h, w) in [0, 1] of any size, and `k`, a float32 scalar, and
 gives `enlarged`, float32 (1, 3, H, W), and `classes`, uint8 (1, H, W). There is no `k` where there
@@ -40,7 +40,7 @@ exit codes: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 interrup
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="python -m pcsr_lightning.export",
+        prog=program("export"),
         description="Write a model for one whole scale as a single ONNX file, its routing inside.\n"
         "Needs: pip install 'pcsr_lightning[onnx]'",
         epilog=_EXAMPLES,

@@ -1,119 +1,39 @@
-"""``python -m pcsr_lightning.figures``: the paper's kinds of figures, for a picture of yours."""
+"""``pcsr figures``: the paper's kinds of figures, for a picture of yours."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from pcsr_lightning.cli.command import run_command
-from pcsr_lightning.cli.demo import (
-    SCALE,
-    command_line,
-    load_with_classes,
-    prepare,
-    shipped_photograph,
-)
-from pcsr_lightning.evaluation.figures import Panel, save_figure, side_by_side, telling_boxes
-from pcsr_lightning.evaluation.measurement import Measurement, decibels
-from pcsr_lightning.evaluation.metrics import psnr
-from pcsr_lightning.evaluation.plots import difficulty_density, psnr_flops, refinement_pair
-from pcsr_lightning.evaluation.published import published_points
-from pcsr_lightning.images import bicubic
-from pcsr_lightning.inference import Analysis, Routing, class_map
-from pcsr_lightning.networks import PCSR
-
-SWEEP = (-1.0, -0.5, -0.25, 0.0, 0.5, 1.0, 2.0)
-PUBLISHED_SET = "Test2K"
-"""Whose published points stand beside the sweep of a picture."""
+from pcsr_lightning.cli.demo import picture_parser
+from pcsr_lightning.errors import exit_at_once_on_signal
 
 
-def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
-    """Shrinks a photograph, upscales it again under many routings, and draws what came out.
-
-    Args:
-        picture: any picture file; cut to a multiple of 4.
-        model: with two classes or more.
-        name: what to call it.
-        out: a folder, made where missing.
-
-    Returns:
-        The figures: ``psnr_flops.png``, ``difficulty.png``, ``refinement.png``, ``class_map.png``.
-
-    Raises:
-        PCSRError: the picture cannot be used, or the model has one class.
-    """
-    pair = prepare(picture, model, out)
-    analysis = Analysis.of(model, pair.lr_13hw, SCALE)
-    runs = {k: analysis.run(Routing(k=k)) for k in SWEEP}
-    decibel = {k: psnr(run.image, pair.hr_13HW, SCALE) for k, run in runs.items()}
-    at_0, classes_HW = runs[0.0], runs[0.0].assignment[0]
-    rough = analysis.run(Routing(k=0.0, refine=False))
-    theirs = published_points(PUBLISHED_SET, model.backbone.name, SCALE)
-    drawn = {
-        "psnr_flops": psnr_flops(
-            [
-                Measurement(
-                    psnr=decibel[k],
-                    gflops_published=run.flops.gflops_published,
-                    routing=Routing(k=k),
-                )
-                for k, run in runs.items()
-            ],
-            [point for point in theirs if point.source == theirs[0].source],  # the main comparison
-            name=f"{name} (ours)",
-            title=f"{picture.name}, x{SCALE}",
-            beside=f"the paper, {PUBLISHED_SET}, x{SCALE}",
-        ),
-        "difficulty": difficulty_density(
-            analysis.logits, title=f"{picture.name}, x{SCALE}, {model.num_classes} classes"
-        ),
-        "refinement": refinement_pair(
-            rough.image[0],
-            at_0.image[0],
-            classes_HW,
-            model.num_classes,
-            captions=(
-                # three decimals: refinement moves the mean by thousandths
-                f"without refinement, {psnr(rough.image, pair.hr_13HW, SCALE):.3f} dB",
-                f"with refinement, {decibel[0.0]:.3f} dB",
-            ),
-        ),
-        "class_map": side_by_side(
-            [
-                Panel(f"PCSR at k = 0, {decibels(decibel[0.0])} dB", at_0.image[0]),
-                Panel("classes", class_map(at_0.image[0], classes_HW, model.num_classes)),
-            ],
-            telling_boxes(
-                bicubic(pair.lr_13hw, analysis.size)[0],
-                at_0.image[0],
-                pair.hr_13HW[0],
-                classes_HW,
-                model.num_classes,
-            ),
-            shares=(1, at_0.shares),
-        ),
-    }
-    paths = []
-    for stem, figure in drawn.items():
-        paths.append(out / f"{stem}.png")
-        save_figure(figure, paths[-1])
-    return paths
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    parser = command_line(
-        "python -m pcsr_lightning.figures",
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    return picture_parser(
+        "figures",
         "Shrinks a photograph, upscales it x4 under many routings, and draws PSNR against FLOPs, "
         "the spread of difficulties, what refinement does, and the class map.",
-        "figures",
     )
-    given = parser.parse_args(arguments)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    args = parser().parse_args(argv)
 
     def task() -> str:
-        model = load_with_classes(given.model)
-        picture = given.picture or shipped_photograph()
-        name = Path(given.model).stem if Path(given.model).exists() else given.model
-        return "\n".join(str(path) for path in figures(picture, model, name, given.out))
+        # Heavy libraries are imported here: --help and wrong usage answer at once.
+        with exit_at_once_on_signal():
+            from pcsr_lightning.evaluation.demo import load_with_classes, shipped_photograph
+            from pcsr_lightning.evaluation.picture_figures import figures
+            from pcsr_lightning.weights import DEFAULT_MODEL
+        name = args.model or DEFAULT_MODEL
+        model = load_with_classes(name)
+        title = Path(name).stem if Path(name).exists() else name
+        drawn = figures(args.picture or shipped_photograph(), model, title, args.out)
+        return "\n".join(str(path) for path in drawn)
 
-    return run_command(task, given.debug)
+    return run_command(task, args.debug)

@@ -17,8 +17,8 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from pcsr_lightning import conf_dir
 from pcsr_lightning.errors import ConfigError, exit_on_error
-from pcsr_lightning.training.settings import conf_dir
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 

@@ -1,4 +1,4 @@
-"""From pictures to a released model: ``python -m pcsr_lightning.release MODEL --train DIR``."""
+"""``pcsr release MODEL --train DIR``: from pictures to a released model."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcsr_lightning.cli.command import run_command
+from pcsr_lightning.cli.command import program, run_command
 
 _EXAMPLES = """\
 examples:
-  python -m pcsr_lightning.release fsrcnn-pcsr-x4 --train photos --valid more-photos
-  python -m pcsr_lightning.release carn-pcsr-x4 --train DIV2K/train --valid DIV2K/valid \\
+  %(prog)s fsrcnn-pcsr-x4 --train photos --valid more-photos
+  %(prog)s carn-pcsr-x4 --train DIV2K/train --valid DIV2K/valid \\
       --test Set5 Set14 --about-data about.md
-  python -m pcsr_lightning.release my-recipe.yaml --train photos -- data.val_limit=20 threads=2
-  python -m pcsr_lightning.release my-model --weights model.safetensors --made how.md --test Set5
+  %(prog)s my-recipe.yaml --train photos -- data.val_limit=20 threads=2
+  %(prog)s my-model --weights model.safetensors --made how.md --test Set5
 
 Words after -- go to every stage's training, see python -m pcsr_lightning.train --help.
 The same command goes on where it was stopped, whatever stopped it.
@@ -29,7 +29,7 @@ exit codes: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 interrup
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="python -m pcsr_lightning.release",
+        prog=program("release"),
         usage="%(prog)s MODEL --train DIR [--valid DIR] [--test DIR ...] [options] [-- WORD ...]\n"
         "       %(prog)s MODEL --weights FILE --made FILE.md [--test DIR ...] [options]",
         description="Train a model stage by stage (or take one trained in another way), check it\n"

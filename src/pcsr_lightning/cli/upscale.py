@@ -1,8 +1,4 @@
-"""The door for pictures: ``python -m pcsr_lightning.upscale IN [OUT]``.
-
-The package's function ``pcsr_lightning.upscale(model, image, ...)`` has the same name. Importing
-this module hides the function behind it, so the module can be called and passes the call on.
-"""
+"""``pcsr upscale IN [OUT]``: enlarges picture files."""
 
 from __future__ import annotations
 
@@ -10,26 +6,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pcsr_lightning.batch import values
 from pcsr_lightning.batch.sizes import WantedSize
-from pcsr_lightning.cli.command import run_command
+from pcsr_lightning.cli.command import program, run_command
 from pcsr_lightning.errors import exit_at_once_on_signal
-
-# Heavy libraries are imported inside functions: --help and wrong usage answer at once, and an
-# interrupt during the imports is met like any other.
-if TYPE_CHECKING:
-    pass
 
 _EXAMPLES = """\
 examples:
-  python -m pcsr_lightning.upscale photo.jpg                    makes photo_x4.jpg
-  python -m pcsr_lightning.upscale photo.jpg big.png --budget 50%
-  python -m pcsr_lightning.upscale photo.jpg big.png --scale 2.5 --adaptive --class-map classes.png
-  python -m pcsr_lightning.upscale photos/ large/ --size 3840x2160 --format webp --quality 90
-  python -m pcsr_lightning.upscale 'photos/**/*.png' large/ --suffix _x4
-  cat a.png | python -m pcsr_lightning.upscale - - --format png > b.png
+  %(prog)s photo.jpg                    makes photo_x4.jpg
+  %(prog)s photo.jpg big.png --budget 50%%
+  %(prog)s photo.jpg big.png --scale 2.5 --adaptive --class-map classes.png
+  %(prog)s photos/ large/ --size 3840x2160 --format webp --quality 90
+  %(prog)s 'photos/**/*.png' large/ --suffix _x4
+  cat a.png | %(prog)s - - --format png > b.png
   torchrun --nproc-per-node 2 -m pcsr_lightning.upscale photos/ large/
 
 Results that exist are skipped, so the same command goes on where it was stopped. Any number of
@@ -44,7 +34,7 @@ exit codes: 0 all done or there already, 1 an error (one line on stderr for each
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="python -m pcsr_lightning.upscale",
+        prog=program("upscale"),
         usage="%(prog)s IN [IN ...] [OUT] [options]",
         description="Enlarge pictures. Every pixel is sent to an upsampler that fits its\n"
         "difficulty, so that plain areas cost little.",

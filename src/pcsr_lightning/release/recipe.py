@@ -8,8 +8,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pcsr_lightning import conf_dir
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.training.settings import conf_dir, typed
+from pcsr_lightning.training.settings import typed
 
 
 @dataclass

@@ -1,8 +1,7 @@
-"""What the Hydra doors share: where ``conf/`` is, and typed checking of a config."""
+"""What the Hydra doors share: typed checking of a config."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,19 +10,6 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from pcsr_lightning.errors import ConfigError
 
 Schema = TypeVar("Schema")
-
-
-def conf_dir() -> Path:
-    """The folder of Hydra configs: ``conf/`` of a checkout, or the copy inside the installed wheel.
-
-    Raises:
-        ConfigError: neither is there.
-    """
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "conf", package.parent.parent / "conf"):
-        if (folder / "train.yaml").is_file():
-            return folder
-    raise ConfigError(f"the configs are missing: no train.yaml in {package / 'conf'}; reinstall")
 
 
 def typed(cfg: DictConfig, schema: type[Schema]) -> Schema:

@@ -1,0 +1,92 @@
+"""The paper's kinds of figures for one picture: what ``pcsr figures`` draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pcsr_lightning.evaluation.demo import SCALE, prepare
+from pcsr_lightning.evaluation.figures import Panel, save_figure, side_by_side, telling_boxes
+from pcsr_lightning.evaluation.measurement import Measurement, decibels
+from pcsr_lightning.evaluation.metrics import psnr
+from pcsr_lightning.evaluation.plots import difficulty_density, psnr_flops, refinement_pair
+from pcsr_lightning.evaluation.published import published_points
+from pcsr_lightning.images import bicubic
+from pcsr_lightning.inference import Analysis, Routing, class_map
+from pcsr_lightning.networks import PCSR
+
+SWEEP = (-1.0, -0.5, -0.25, 0.0, 0.5, 1.0, 2.0)
+PUBLISHED_SET = "Test2K"
+"""Whose published points stand beside the sweep of a picture."""
+
+
+def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
+    """Shrinks a photograph, upscales it again under many routings, and draws what came out.
+
+    Args:
+        picture: any picture file; cut to a multiple of 4.
+        model: with two classes or more.
+        name: what to call it.
+        out: a folder, made where missing.
+
+    Returns:
+        The figures: ``psnr_flops.png``, ``difficulty.png``, ``refinement.png``, ``class_map.png``.
+
+    Raises:
+        PCSRError: the picture cannot be used, or the model has one class.
+    """
+    pair = prepare(picture, model, out)
+    analysis = Analysis.of(model, pair.lr_13hw, SCALE)
+    runs = {k: analysis.run(Routing(k=k)) for k in SWEEP}
+    decibel = {k: psnr(run.image, pair.hr_13HW, SCALE) for k, run in runs.items()}
+    at_0, classes_HW = runs[0.0], runs[0.0].assignment[0]
+    rough = analysis.run(Routing(k=0.0, refine=False))
+    theirs = published_points(PUBLISHED_SET, model.backbone.name, SCALE)
+    drawn = {
+        "psnr_flops": psnr_flops(
+            [
+                Measurement(
+                    psnr=decibel[k],
+                    gflops_published=run.flops.gflops_published,
+                    routing=Routing(k=k),
+                )
+                for k, run in runs.items()
+            ],
+            [point for point in theirs if point.source == theirs[0].source],  # the main comparison
+            name=f"{name} (ours)",
+            title=f"{picture.name}, x{SCALE}",
+            beside=f"the paper, {PUBLISHED_SET}, x{SCALE}",
+        ),
+        "difficulty": difficulty_density(
+            analysis.logits, title=f"{picture.name}, x{SCALE}, {model.num_classes} classes"
+        ),
+        "refinement": refinement_pair(
+            rough.image[0],
+            at_0.image[0],
+            classes_HW,
+            model.num_classes,
+            captions=(
+                # three decimals: refinement moves the mean by thousandths
+                f"without refinement, {psnr(rough.image, pair.hr_13HW, SCALE):.3f} dB",
+                f"with refinement, {decibel[0.0]:.3f} dB",
+            ),
+        ),
+        "class_map": side_by_side(
+            [
+                Panel(f"PCSR at k = 0, {decibels(decibel[0.0])} dB", at_0.image[0]),
+                Panel("classes", class_map(at_0.image[0], classes_HW, model.num_classes)),
+            ],
+            telling_boxes(
+                bicubic(pair.lr_13hw, analysis.size)[0],
+                at_0.image[0],
+                pair.hr_13HW[0],
+                classes_HW,
+                model.num_classes,
+            ),
+            shares=(1, at_0.shares),
+        ),
+    }
+    paths = []
+    for stem, figure in drawn.items():
+        paths.append(out / f"{stem}.png")
+        save_figure(figure, paths[-1])
+    return paths
