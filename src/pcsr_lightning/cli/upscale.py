@@ -10,6 +10,7 @@ from pathlib import Path
 from pcsr_lightning.batch import values
 from pcsr_lightning.batch.sizes import WantedSize
 from pcsr_lightning.cli.command import program, run_command
+from pcsr_lightning.cli.startup import quick_imports
 from pcsr_lightning.errors import exit_at_once_on_signal
 
 _EXAMPLES = """\
@@ -231,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def task() -> int:
         # Whatever the run needs, while nothing is under way that an interrupt could leave half.
-        with exit_at_once_on_signal():
+        with exit_at_once_on_signal(), quick_imports():
             from pcsr_lightning.batch import command
         return command.run(args)
 

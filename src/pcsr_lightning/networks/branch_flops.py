@@ -15,16 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_handles import addmm_flop_jit
 from torch import Tensor, nn
 
 from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.networks.pcsr import PCSR
 from pcsr_lightning.networks.pixel_mlp import PixelMLP
-
-# Quiet: fvcore warns about every operator it charges nothing for and every part not called.
-logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -54,6 +49,12 @@ class BranchMacs:
 
 def count_macs(module: nn.Module, *inputs: Tensor) -> float:
     """Multiply-adds of ``module(*inputs)``, by fvcore."""
+    # Imported here: loading a model does not need it, and it takes a tenth of a second.
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import addmm_flop_jit
+
+    # It warns about every operator it charges nothing for and every part not called.
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     analysis = FlopCountAnalysis(module, inputs)
     analysis.set_op_handle(
         **{
