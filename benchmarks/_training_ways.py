@@ -11,6 +11,7 @@ import os
 import statistics
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ from pcsr_lightning.data.degradation import validation_pair
 from pcsr_lightning.data.sample_pictures import SAMPLE_FOLDER
 from pcsr_lightning.inference.flops import model_macs, original_flops
 from pcsr_lightning.networks import PCSR, Original, evaluating
-from pcsr_lightning.training import FreezeEarlierStages, Schedule, SRStage
+from pcsr_lightning.training import FreezeEarlierStages, SRStage, cosine
 from pcsr_lightning.training.callbacks.progress import quieten_lightning
 from pcsr_lightning.training.callbacks.stopping import StopBetweenSteps
-from pcsr_lightning.training.initialization import make_stage, stage_network
+from pcsr_lightning.training.initialization import initialize, stage_network
+from pcsr_lightning.training.modules import FirstStage, LaterStage, OriginalStage
 
 SCALE, CROP = 4, 128
 QUERIES = 2048
@@ -109,9 +111,19 @@ def build_stage(backbone: str, stage: str, steps: int, queries: int | None) -> S
     L.seed_everything(SEED, verbose=False)
     earlier = earlier_model(backbone) if stage == "2" else None
     network = stage_network(stage, backbone, 2, scale=SCALE)
-    schedule = Schedule(RATES.get(backbone, 2e-4), steps, optimizer="adam")
-    facts = {"stage": stage, "backbone": backbone, "num_classes": 2}
-    return make_stage(network, earlier, schedule, facts, queries, SEED)
+    if earlier is not None:
+        initialize(network, earlier)
+    kinds = {"original": OriginalStage, "1": FirstStage, "2": LaterStage}
+    drawn = {} if stage == "original" else {"queries": queries, "seed": SEED}
+    lr = RATES.get(backbone, 2e-4)
+    return kinds[stage](
+        network,
+        loss=nn.L1Loss(),
+        optimizer=partial(torch.optim.Adam, lr=lr, betas=(0.9, 0.99), fused=True),
+        scheduler=partial(cosine, steps=steps),
+        metadata={"backbone": backbone, "num_classes": 2},
+        **drawn,
+    )
 
 
 # In a way's own process.

@@ -38,9 +38,8 @@ from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.networks import PCSR, enlarge
 from pcsr_lightning.networks.query_grid import QueryGrid
 from pcsr_lightning.routing import CostRule, class_costs, refine
-from pcsr_lightning.training.initialization import stage_network
+from pcsr_lightning.training.initialization import init_from_previous_stage, stage_network
 from pcsr_lightning.training.losses import average_loss
-from pcsr_lightning.training.modules.upsampling import grow
 from pcsr_lightning.weights import load, save
 
 AT_ONCE = 16
@@ -314,7 +313,7 @@ def main() -> None:
     for M in range(2, args.num_classes + 1):
         following = stage_network(str(M), network.backbone.name, args.num_classes)
         assert isinstance(following, PCSR)
-        grow(network, following)
+        init_from_previous_stage(network, following)
         network = following.eval()
         if trained is not None and args.num_classes > M:
             network.upsampler(M - 1).load_state_dict(trained.upsampler(M - 1).state_dict())

@@ -131,9 +131,9 @@ def train(stage: SRStage, folder: Path, steps: int, clock: Clock) -> None:
     network = stage.network
     prepare(stage)
     trained = [p for p in network.parameters() if p.requires_grad]
-    schedule = stage.schedule
-    optimizer = torch.optim.Adam(trained, schedule.lr, schedule.betas)
-    scheduler = schedule.make_scheduler(optimizer)
+    optimizer = stage.optimizer(trained, fused=None)
+    assert stage.scheduler is not None
+    scheduler = stage.scheduler(optimizer)
     loader = DataLoader(PlainCrops(folder), BATCH, shuffle=False, num_workers=WORKERS)
     batches: Iterator[list[Tensor]] = iter(loader)
     for _ in range(steps):

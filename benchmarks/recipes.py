@@ -25,10 +25,10 @@ from pcsr_lightning.data.degradation import validation_pair
 from pcsr_lightning.evaluation import psnr
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.networks.modes import evaluating
-from pcsr_lightning.training import Schedule
+from pcsr_lightning.training import Muon
 from pcsr_lightning.training.distillation import Teacher
 from pcsr_lightning.training.initialization import stage_network
-from pcsr_lightning.training.modules.upsampling import at_queries
+from pcsr_lightning.training.modules.pcsr_stage import at_queries
 
 LOSSES = ["l1", "l2", "charbonnier", "frequency", "rmse", "psnr"]
 """``rmse`` and ``psnr`` are means over crops: easy crops count for more than in ``l2``."""
@@ -89,7 +89,7 @@ def step(
     truth_B3Q = at_queries(batch.hr_B3HW, queries)
     with torch.autocast("cpu", torch.bfloat16):
         if teacher is not None:
-            truth_B3Q = teacher.lesson(batch.lr_B3hw, truth_B3Q, (side, side), queries)
+            truth_B3Q = teacher.target(batch.lr_B3hw, truth_B3Q, (side, side), queries)
         sr_B3Q = network(batch.lr_B3hw, (side, side), queries).mixed()
     return loss_of(args, sr_B3Q.float() - truth_B3Q, side)
 
@@ -115,8 +115,11 @@ def main() -> None:
     teacher = Teacher.load(args.teacher, args.share) if args.teacher else None
     data = SRDataModule(args.train, args.valid, lr_crop=args.crop, val_limit=20)
     crops = batches(data, args.batch)
-    schedule = Schedule(args.lr, 1, optimizer=args.optimizer, vector_lr=args.vector_lr)
-    optimizer = schedule.make_optimizer(network)
+    optimizer: torch.optim.Optimizer
+    if args.optimizer == "muon":
+        optimizer = Muon(network, args.lr, vector_lr=args.vector_lr)
+    else:
+        optimizer = torch.optim.Adam(network.parameters(), args.lr, (0.9, 0.99), fused=True)
     shares = [group["lr"] / args.lr for group in optimizer.param_groups]
     average = copy.deepcopy(network)
     spent, number, look = 0.0, 0, 1

@@ -1,14 +1,14 @@
 """What the Hydra doors share: paths taken literally, and Hydra's messages in one line."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 
-from pcsr_lightning.cli.hydra_command import in_one_line, literal_path
+from pcsr_lightning.cli.hydra_command import literal_path
+from pcsr_lightning.training.known_keys import in_one_line
 
 
 @pytest.mark.parametrize(
@@ -44,32 +44,27 @@ def test_all_else_is_left_alone(
     assert literal_path(argument) == argument
 
 
-@dataclass
-class Inner:
-    root: str
-
-
-@dataclass
-class Outer:
-    data: Inner
-    scale: float
-
-
 @pytest.mark.parametrize(
     ("key", "says"),
     [
         ("sclae", "sclae: there is no such setting; did you mean scale?"),
         ("data.rot", "data.rot: there is no such setting; did you mean data.root?"),
         ("data", "data: there is no such setting, but a group of them: data.root"),
-        ("q", "q: there is no such setting; there are data.root, scale"),
         (
-            "data.root",
-            "data.root: there is no such setting with what else was chosen (only some choices of "
-            "data know it)",
+            "routing.k",
+            "routing.k: there is no such setting with what else was chosen (only some choices of "
+            "routing know it)",
         ),
     ],
 )
 def test_unknown_keys(key: str, says: str) -> None:
     error = ConfigCompositionException(f"Could not override '{key}'.\nTo append use +{key}=1")
-    assert in_one_line(error, Outer) == says
+    assert in_one_line(error, "evaluate") == says
     assert in_one_line(error) == f"{key}: there is no such setting"
+
+
+def test_what_a_target_takes_is_known() -> None:
+    error = ConfigCompositionException("Could not override 'optimizer.momentum'.\n")
+    words = ["optimizer._target_=torch.optim.SGD", "optimizer.momentum=0.9"]
+    assert "write +optimizer.momentum=VALUE" in in_one_line(error, "train", words)
+    assert "momentum=VALUE" not in in_one_line(error, "train")

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.warm_python import warm_python
 
 from pcsr_lightning import conf_dir
-from pcsr_lightning.cli.train import check_multirun, main, quoted_stage
+from pcsr_lightning.cli.train import check_multirun, main, quoted_stage, renamed
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.weights import load, read_checkpoint
 
@@ -163,23 +163,42 @@ def test_the_original_and_wandb_offline(
         (("stage=3",), r"num_classes=3"),
         (("stage=7",), r"stage"),
         (("stage=1", "backbone=vgg"), r"vgg"),
-        (("stage=1", "trainer.max_step=3"), r"max_step"),
+        (("stage=1", "trainer.max_step=3"), r"did you mean trainer\.max_steps\?"),
+        (
+            ("stage=1", "trainer.acumulate_grad_batches=3"),
+            r"did you mean \+trainer\.accumulate_grad",
+        ),
+        (("stage=1", "trainer.max_time=3"), r"write \+trainer\.max_time=VALUE"),
+        (("stage=1", "+trainer.max_steps=3"), r"leave out the \+"),
+        (("stage=1", "trainer.precision=32-ture"), r"trainer\.precision=32-ture.*32-true"),
+        (("stage=1", "optimizer.beta=[0,0]"), r"did you mean optimizer\.betas\?"),
+        (("stage=1", "optimizer.vector_lr=0.5"), r"vector_lr.*only some choices of optimizer"),
+        (
+            ("stage=1", "+optimizer.colour=3"),
+            r"optimizer\.colour: torch\.optim\.Adam takes no",
+        ),
+        (("stage=1", "optimizer=muon", "optimizer.vector_lr=2.0"), r"optimizer\.vector_lr=2\.0"),
+        (("stage=1", "optimizer.betas=[1.5,0.9]"), r"optimizer.*beta"),
+        (("stage=1", "scheduler.warmup=-1"), r"scheduler\.warmup=-1"),
+        (("stage=1", "loss._target_=torch.nn.HubbleLoss"), r"loss\._target_=torch\.nn\.HubbleLoss"),
+        (("stage=1", "callbacks.best.moniter=x"), r"did you mean callbacks\.best\.monitor\?"),
+        (("stage=1", "data.shrink=[1.0]"), r"did you mean data\.shrinks\?"),
         (("stage=1", "trainer.max_steps=0"), r"trainer\.max_steps=0"),
         (("stage=1", "+trainer.colour=3"), r"trainer\.colour"),
-        (("stage=1", "stage.lr=fast"), r"stage\.lr"),
-        (("stage=1", "stage.lr=-1"), r"stage\.lr"),
+        (("stage=1", "stage.lr=fast"), r"optimizer\.lr=fast: expected a number"),
+        (("stage=1", "stage.lr=-1"), r"optimizer.*learning rate"),
         (("stage=1", "seed=x"), r"seed"),
         (("stage=1", "data.batch_size=many"), r"data\.batch_size.*many"),
         (("stage=1", "data.batch_size=0"), r"data\.batch_size=0"),
         (("stage=1", "data.scale=big"), r"data\.scale"),
         (("stage=original", "data.scale=2.5"), r"data\.scale=2\.5"),
         (("stage=1", "data.root=/nowhere/at/all"), r"/nowhere/at/all"),
-        (("stage.recon=l3",), r"stage\.recon=l3: must be one of l1, l2"),
+        (("stage.recon=l3",), r"loss/l3.* l1 l2"),
         (("stage.teacher=sage",), r"no model is called 'sage'"),
         (("stage.teacher=carn-x4",), r"stage\.teacher=carn-x4 is an original model"),
-        (("stage.teacher=carn-pcsr-x4", "stage.teacher_share=2"), r"stage\.teacher_share=2\.0"),
-        (("stage.optimizer=sgd",), r"stage\.optimizer=sgd: must be one of adam, muon"),
-        (("stage.schedule=step",), r"stage\.schedule=step"),
+        (("stage.teacher=carn-pcsr-x4", "stage.teacher_share=2"), r"stage\.teacher_share=2"),
+        (("stage.optimizer=sgd",), r"optimizer/sgd.* adam muon"),
+        (("stage.schedule=step",), r"scheduler/step.* cosine trapezoid"),
         (("stage=1", "init=x"), r"no model is called 'x'"),
         (("stage=2", "init=/nowhere.ckpt"), r"/nowhere\.ckpt"),
         (("stage=1", "ckpt_path=/nowhere.ckpt"), r"/nowhere\.ckpt"),
@@ -225,6 +244,42 @@ def test_a_checkpoint_of_another_backbone_is_refused(
 )
 def test_stage_numbers_reach_hydra_as_names(argument: str, quoted: str) -> None:
     assert quoted_stage(argument) == quoted
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("stage.optimizer=muon", "optimizer=muon"),
+        ("stage.lr=1e-3", "optimizer.lr=1e-3"),
+        ("++stage.weight_decay=0.1", "++optimizer.weight_decay=0.1"),
+        ("stage.schedule=trapezoid", "scheduler=trapezoid"),
+        ("stage.recon=l2", "loss=l2"),
+        ("stage.revive=1000", "stage.reinitialize_dead_units=1000"),
+    ],
+)
+def test_old_words_keep_working(old: str, new: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert renamed(old) == new
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: {old.strip('+').split('=')[0]} is called {new.strip('+').split('=')[0]} now: "
+        f"write {new}"
+    ]
+    assert renamed(new) == new
+    assert capsys.readouterr().err == ""
+
+
+def test_any_loss_optimizer_and_scheduler_by_target(in_process, tmp_path: Path) -> None:
+    words = (
+        "stage=1", SMALL, "trainer.max_steps=2", "stage.queries=64", "logger=none",
+        "loss._target_=torch.nn.HuberLoss", "+loss.delta=0.5",
+        "optimizer._target_=torch.optim.SGD", "+optimizer.momentum=0.9", "optimizer.lr=1e-2",
+        "scheduler._target_=torch.optim.lr_scheduler.StepLR", "+scheduler.step_size=1",
+    )  # fmt: skip
+    assert in_process(*words) == 0
+    [run] = runs(tmp_path, "1")
+    kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    [group] = kept["optimizer_states"][0]["param_groups"]
+    assert (group["momentum"], group["lr"]) == (0.9, pytest.approx(1e-4))
+    assert "betas" not in group
 
 
 def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tmp_path: Path, pictures: Path) -> None:

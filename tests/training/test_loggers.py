@@ -54,7 +54,7 @@ def test_all_of_a_training_is_in_its_run(run: Path, records: Records) -> None:
 
     [first, *_] = [r.run for r in found if r.WhichOneof("record_type") == "run"]
     assert first.run_group == "fsrcnn-m2"
-    assert set(first.tags) == {"fsrcnn", "stage 2", "M = 2", "adam"}
+    assert set(first.tags) == {"fsrcnn", "stage 2", "M = 2", "torch.optim.Adam"}
     config = {u.key or u.nested_key[0] for u in first.config.update}
     for record in found:
         if record.WhichOneof("record_type") == "config":

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from pcsr_lightning.training import average_loss, reconstruction_loss
+from pcsr_lightning.training import SquaredError, average_loss
 
 
-def test_reconstruction_is_the_mean_absolute_error() -> None:
+def test_squared_error_is_weighted() -> None:
     a, b = torch.tensor([[[0.0, 1.0]] * 3]), torch.tensor([[[0.5, 1.0]] * 3])
-    assert reconstruction_loss(a, b).item() == 0.25
-    assert reconstruction_loss(a, b, "l2").item() == 20 * 0.25 / 2
+    assert SquaredError()(a, b).item() == 20 * 0.25 / 2
+    assert SquaredError(weight=2.0)(a, b).item() == 2 * 0.25 / 2
 
 
 def test_average_loss_of_two_classes_is_the_published_one() -> None:

@@ -2,71 +2,95 @@
 
 import copy
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
+from pcsr_lightning import conf_dir
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.training import Muon, Schedule
+from pcsr_lightning.training import Muon, cosine, trapezoid
+from pcsr_lightning.training.instantiation import configured
+from pcsr_lightning.training.modules.base import make_optimizer
 from pcsr_lightning.training.optim.muon import orthogonal, split
 
+Scheduler = Callable[[torch.optim.Optimizer], LambdaLR]
 
-def rates(schedule: Schedule) -> list[float]:
+
+def rates(scheduler: Scheduler, steps: int, lr: float = 1e-3) -> list[float]:
     """What the scheduler really sets, step by step."""
-    weight = nn.Linear(2, 2)
-    optimizer = schedule.make_optimizer(weight)
-    scheduler = schedule.make_scheduler(optimizer)
+    optimizer = torch.optim.Adam(nn.Linear(2, 2).parameters(), lr)
+    schedule = scheduler(optimizer)
     found = []
-    for _ in range(schedule.steps):
+    for _ in range(steps):
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        scheduler.step()
+        schedule.step()
     return found
 
 
 def test_the_papers_schedule_is_torchs_cosine() -> None:
-    adam = torch.optim.Adam(nn.Linear(2, 2).parameters(), 1e-3)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, 50, eta_min=1e-7)
-    expected = []
-    for _ in range(50):
-        expected.append(adam.param_groups[0]["lr"])
-        adam.step()
-        cosine.step()
-    assert rates(Schedule(1e-3, 50)) == pytest.approx(expected, rel=1e-9)
+    torchs = partial(CosineAnnealingLR, T_max=50, eta_min=1e-7)
+    expected = rates(torchs, 50)  # type: ignore[arg-type]
+    assert rates(partial(cosine, steps=50), 50) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_trapezoid() -> None:
-    found = rates(Schedule(1e-3, 100, 0.0, shape="trapezoid", warmup=9, decay=0.4))
+    found = rates(partial(trapezoid, steps=100, lr_min=0.0, warmup=9, decay=0.4), 100)
     assert found[:9] == pytest.approx([1e-4 * (n + 1) for n in range(9)])
     assert found[9:61] == pytest.approx([1e-3] * 52)
     assert found[60:] == pytest.approx([1e-3 * (100 - n) / 40 for n in range(60, 100)])
 
 
 def test_a_trapezoid_is_the_same_before_its_descent_however_long_the_run() -> None:
-    short, long = (Schedule(1e-3, n, shape="trapezoid", warmup=5, decay=0.5) for n in (40, 400))
-    assert [short.lr_at(n) for n in range(20)] == [long.lr_at(n) for n in range(20)]
-    assert short.lr_at(30) < long.lr_at(30)
+    short, long = (rates(partial(trapezoid, steps=n, warmup=5), 40) for n in (40, 400))
+    assert short[:20] == long[:20]
+    assert short[30] < long[30]
+
+
+def test_a_resumed_schedule_has_its_own_steps() -> None:
+    """And not those of the run whose checkpoint it goes on from."""
+    optimizers = [torch.optim.Adam(nn.Linear(2, 2).parameters(), 1e-3) for _ in range(2)]
+    short, long = (trapezoid(o, steps=n) for o, n in zip(optimizers, (40, 400), strict=True))
+    long.load_state_dict(short.state_dict())
+    for _ in range(39):
+        optimizers[1].step()
+        long.step()
+    assert optimizers[1].param_groups[0]["lr"] == 1e-3
 
 
 @pytest.mark.parametrize(
-    ("wrong", "word"),
+    ("scheduler", "wrong", "says"),
     [
-        ({"optimizer": "sgd"}, "stage.optimizer=sgd"),
-        ({"shape": "step"}, "stage.schedule=step"),
-        ({"warmup": -1}, "stage.warmup"),
-        ({"decay": 0.0}, "stage.decay"),
-        ({"vector_lr": 0.0}, "stage.vector_lr=0.0"),
-        ({"weight_decay": -0.1}, "stage.weight_decay=-0.1"),
-        ({"weight_decay": float("nan")}, "stage.weight_decay=nan"),
-        ({"lr": 0.0}, "lr"),
+        (cosine, {"warmup": -1}, r"scheduler\.warmup=-1"),
+        (cosine, {"steps": 0}, r"scheduler\.steps=0"),
+        (cosine, {"lr_min": 1e-2}, r"scheduler\.lr_min=0\.01"),
+        (trapezoid, {"decay": 0.0}, r"scheduler\.decay=0\.0"),
     ],
 )
-def test_what_is_refused(wrong: dict, word: str) -> None:
-    with pytest.raises(ConfigError, match=word):
-        Schedule(**{"lr": 1e-3, "steps": 10, **wrong})
+def test_impossible_schedules(scheduler: Scheduler, wrong: dict, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        rates(partial(scheduler, **{"steps": 10, **wrong}), 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"vector_lr": 0.0}, r"optimizer\.vector_lr=0\.0"),
+        ({"weight_decay": -0.1}, r"optimizer\.weight_decay=-0\.1"),
+        ({"weight_decay": math.nan}, r"optimizer\.weight_decay=nan"),
+        ({"lr": -1.0}, r"learning rate"),
+    ],
+)
+def test_what_muon_refuses(wrong: dict, says: str) -> None:
+    with pytest.raises((ConfigError, ValueError), match=says):
+        Muon(Small(), **{"lr": 1e-3, **wrong})
 
 
 @settings(deadline=None)
@@ -125,13 +149,13 @@ def test_a_step_of_muon() -> None:
 
 
 def test_vectors_may_have_a_lower_rate() -> None:
-    schedule = Schedule(1e-2, 10, 0.0, optimizer="muon", shape="trapezoid", vector_lr=0.1)
-    optimizer = schedule.make_optimizer(Small())
-    scheduler = schedule.make_scheduler(optimizer)
-    for n in range(10):
+    optimizer = Muon(Small(), 1e-2, vector_lr=0.1)
+    scheduler = trapezoid(optimizer, steps=10)
+    expected = rates(partial(trapezoid, steps=10), 10, lr=1e-2)
+    for lr in expected:
         matrices, vectors = (group["lr"] for group in optimizer.param_groups)
-        assert matrices == pytest.approx(schedule.lr_at(n))
-        assert vectors == pytest.approx(0.1 * schedule.lr_at(n))
+        assert matrices == pytest.approx(lr)
+        assert vectors == pytest.approx(0.1 * lr)
         optimizer.step()
         scheduler.step()
 
@@ -147,8 +171,10 @@ def test_weight_decay_is_decoupled(optimizer: str) -> None:
         torch.manual_seed(1)
         for p in net.parameters():
             p.grad = torch.randn_like(p) if p.requires_grad else None
-        schedule = Schedule(0.1, 10, optimizer=optimizer, weight_decay=weight_decay)
-        schedule.make_optimizer(net).step()
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = compose("train", [f"optimizer={optimizer}"])
+        cfg.optimizer.lr, cfg.optimizer.weight_decay = 0.1, weight_decay
+        make_optimizer(configured(cfg.optimizer, "optimizer"), net).step()
     for name, p in decayed.named_parameters():
         matrix = name in ("conv.weight", "linear.weight")
         touched = p.requires_grad and (matrix or optimizer == "adam")

@@ -1,7 +1,8 @@
 """Each stage on a small real training: what learns, what stays bit-identical."""
 
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning as L
 import pytest
@@ -10,30 +11,41 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks import PCSR, build_network, default_config
+from pcsr_lightning.networks import PCSR, Original, build_network, default_config
 from pcsr_lightning.training import (
     FirstStage,
     FreezeEarlierStages,
     LaterStage,
     OriginalStage,
-    Schedule,
-    grow,
+    SRStage,
+    cosine,
+    init_from_previous_stage,
 )
 from pcsr_lightning.training.initialization import (
-    Sizes,
     earlier_model,
-    make_stage,
+    initialize,
     stage_network,
     stage_number,
 )
 from pcsr_lightning.weights import save
 
-SMALL = {
-    "fsrcnn": Sizes(args={"d": 8, "s": 4, "m": 1}),
-    "carn": Sizes(args={"nf": 8, "group": 2}),
-    "srresnet": Sizes(args={"nf": 8, "blocks": 1}),
-    "bsrn": Sizes(args={"nf": 32, "blocks": 1}),
+SMALL: dict[str, dict[str, Any]] = {
+    "fsrcnn": {"d": 8, "s": 4, "m": 1},
+    "carn": {"nf": 8, "group": 2},
+    "srresnet": {"nf": 8, "blocks": 1},
+    "bsrn": {"nf": 32, "blocks": 1},
 }
+"""Arguments of each backbone."""
+
+
+def made(kind: type[SRStage], network: PCSR | Original, **options: Any) -> SRStage:
+    """A stage of six steps with the paper's loss, optimizer and schedule."""
+    paper = {
+        "loss": torch.nn.L1Loss(),
+        "optimizer": partial(torch.optim.Adam, lr=1e-3, betas=(0.9, 0.99), fused=True),
+        "scheduler": partial(cosine, steps=6),
+    }
+    return kind(network, **{**paper, **options})
 
 
 class Batch(NamedTuple):
@@ -96,7 +108,7 @@ def changed(module: torch.nn.Module, before: dict[str, Tensor]) -> set[str]:
 def test_a_later_stage_changes_its_own_parts_alone(backbone: str, tmp_path: object) -> None:
     torch.manual_seed(0)
     network = stage_network("3", backbone, 3, SMALL[backbone])
-    stage = LaterStage(network, Schedule(1e-3, steps=6))
+    stage = made(LaterStage, network)
     before = snapshot(network)
     trainer = fit(stage, tmp_path)
     moved = changed(network, before)
@@ -120,7 +132,7 @@ def test_the_first_stage_and_the_original_train_everything(backbone: str, tmp_pa
     original = stage_network("original", backbone, 2, SMALL[backbone])
     for network, kind in ((first, FirstStage), (original, OriginalStage)):
         before = snapshot(network)
-        fit(kind(network, Schedule(1e-3, steps=6)), tmp_path)
+        fit(made(kind, network), tmp_path)
         assert changed(network, before) == set(before) - {"mean"}
 
 
@@ -128,7 +140,7 @@ def test_without_the_callback_statistics_would_drift(tmp_path: object) -> None:
     """The freezing callback is what holds batch norm still: this test's premise."""
     torch.manual_seed(0)
     network = stage_network("2", "carn", 2, SMALL["carn"])
-    stage = LaterStage(network, Schedule(1e-3, steps=6))
+    stage = made(LaterStage, network)
     network.backbone.requires_grad_(False)
     before = snapshot(network.backbone)
     stage.train()
@@ -137,7 +149,7 @@ def test_without_the_callback_statistics_would_drift(tmp_path: object) -> None:
 
 
 def test_query_draws_depend_on_the_step_alone() -> None:
-    stage = FirstStage(stage_network("1", "fsrcnn", 2), Schedule(1e-3, 5), queries=100, seed=3)
+    stage = made(FirstStage, stage_network("1", "fsrcnn", 2), queries=100, seed=3)
     a, b = stage.draw_queries((32, 32)), stage.draw_queries((32, 32))
     assert a is not None
     assert torch.equal(a, b)
@@ -153,7 +165,7 @@ def test_growing_keeps_what_was_trained() -> None:
     assert isinstance(two, PCSR)
     assert isinstance(three, PCSR)
     last = snapshot(three.upsampler(2))
-    grow(two, three)
+    init_from_previous_stage(two, three)
     lr = torch.rand(1, 3, 8, 8)
     two.eval(), three.eval()
     a, b = two(lr, (32, 32)), three(lr, (32, 32))
@@ -166,9 +178,9 @@ def test_growing_refuses_what_does_not_fit() -> None:
     carn, fsrcnn = (build_network(default_config(b)) for b in ("carn", "fsrcnn"))
     three = build_network(default_config("carn", 3))
     with pytest.raises(ConfigError, match=r"fsrcnn.*carn"):
-        grow(fsrcnn, three)
+        init_from_previous_stage(fsrcnn, three)
     with pytest.raises(ConfigError, match="does not fit"):
-        grow(three, carn)
+        init_from_previous_stage(three, carn)
 
 
 @pytest.mark.parametrize(("stage", "num_classes"), [("3", 2), ("0", 2), ("x", 2), ("1", 1)])
@@ -190,12 +202,14 @@ def test_a_first_stage_goes_on_with_a_trained_model(tmp_path: Path) -> None:
     assert isinstance(trained, PCSR)
     init = str(save(trained, tmp_path / "trained", {"scales": [4]}))
     network = stage_network("1", "carn", 2, SMALL["carn"])
-    make_stage(network, earlier_model("1", "carn", 2, init, tmp_path), Schedule(1e-3, 5), {})
+    earlier = earlier_model("1", "carn", 2, init, tmp_path)
+    assert earlier is not None
+    initialize(network, earlier)
     for name, value in network.state_dict().items():
         assert torch.equal(value, trained.state_dict()[name]), name
     other = stage_network("1", "fsrcnn", 2, SMALL["fsrcnn"])
     with pytest.raises(ConfigError, match=r"carn.*fsrcnn"):
-        make_stage(other, trained, Schedule(1e-3, 5), {})
+        initialize(other, trained)
 
 
 def test_an_original_goes_on_with_an_original_alone(tmp_path: Path) -> None:
@@ -204,7 +218,8 @@ def test_an_original_goes_on_with_an_original_alone(tmp_path: Path) -> None:
     init = str(save(trained, tmp_path / "trained"))
     network = stage_network("original", "fsrcnn", 2, SMALL["fsrcnn"])
     earlier = earlier_model("original", "fsrcnn", 2, init, tmp_path)
-    make_stage(network, earlier, Schedule(1e-3, 5), {})
+    assert earlier is not None
+    initialize(network, earlier)
     assert all(torch.equal(v, trained.state_dict()[k]) for k, v in network.state_dict().items())
     with pytest.raises(ConfigError, match=r"an original model; stage=1 needs a PCSR"):
         earlier_model("1", "fsrcnn", 2, init, tmp_path)
@@ -212,14 +227,25 @@ def test_an_original_goes_on_with_an_original_alone(tmp_path: Path) -> None:
         earlier_model("original", "fsrcnn", 2, str(save(pcsr, tmp_path / "p")), tmp_path)
 
 
-@pytest.mark.parametrize(("lr", "steps"), [(0.0, 5), (1e-3, 0), (1e-8, 5)])
-def test_impossible_schedules(lr: float, steps: int) -> None:
-    with pytest.raises(ConfigError):
-        Schedule(lr, steps)
-
-
 def test_learning_rate_falls_to_its_minimum(tmp_path: object) -> None:
-    stage = FirstStage(stage_network("1", "fsrcnn", 2, SMALL["fsrcnn"]), Schedule(1e-3, steps=6))
+    stage = made(FirstStage, stage_network("1", "fsrcnn", 2, SMALL["fsrcnn"]))
     trainer = fit(stage, tmp_path)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-7)
     assert trainer.optimizers[0].defaults["betas"] == (0.9, 0.99)
+
+
+def test_any_loss_optimizer_and_scheduler(tmp_path: Path) -> None:
+    stage = made(
+        FirstStage,
+        stage_network("1", "fsrcnn", 2, SMALL["fsrcnn"]),
+        loss=torch.nn.HuberLoss(),
+        optimizer=partial(torch.optim.SGD, lr=1e-2, momentum=0.9),
+        scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=3),
+    )
+    before = snapshot(stage.network)
+    trainer = fit(stage, tmp_path)
+    assert changed(stage.network, before) == set(before) - {"mean"}
+    assert type(trainer.optimizers[0]) is torch.optim.SGD
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-4)
+    sr, hr = torch.zeros(1, 3, 4), torch.full((1, 3, 4), 0.5)
+    assert stage.loss(sr, hr).item() == pytest.approx(0.125)

@@ -114,7 +114,7 @@ def test_units_started_anew_are_the_same_on_both(tmp_path: Path) -> None:
     """Each rank judges by crops of its own; what is started anew must agree all the same."""
     train(
         tmp_path, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "stage=1",
-        "stage.revive=1", "trainer.max_steps=2", "hydra.run.dir=two",
+        "stage.reinitialize_dead_units=1", "trainer.max_steps=2", "hydra.run.dir=two",
         "+callbacks.ranks._target_=ranks.DeadUnits", f"+callbacks.ranks.folder={tmp_path}",
     )  # fmt: skip
     first, second = (torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1))

@@ -65,4 +65,4 @@ def main() -> None:
     OmegaConf.register_new_resolver("model_name", model_name, replace=True)
     with exit_on_error():
         sys.argv[1:] = as_one_run(sys.argv[1:])
-    run_hydra_command(run, "evaluate", EvaluationConfig)
+    run_hydra_command(run, "evaluate")

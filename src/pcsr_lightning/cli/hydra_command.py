@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import is_dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_type_hints
 
 import hydra
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pcsr_lightning import conf_dir
 from pcsr_lightning.errors import ConfigError, exit_on_error
+from pcsr_lightning.training.known_keys import in_one_line
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
-def run_hydra_command(
-    task: Callable[[DictConfig], object], config_name: str, schema: type[Any] | None = None
-) -> None:
+def run_hydra_command(task: Callable[[DictConfig], object], config_name: str) -> None:
     """Runs ``task`` on the config that ``sys.argv`` and ``conf/<config_name>.yaml`` compose.
 
     A :class:`PCSRError` of the task, an unknown key, an unknown choice of a group, an override
@@ -36,7 +32,6 @@ def run_hydra_command(
     Args:
         task: gets the composed config, which has a key ``debug``; a sweeper sees what it returns.
         config_name: without ``.yaml``.
-        schema: the config's dataclass; its keys are suggested in place of an unknown one.
     """
     trace = os.environ.get(FULL_ERROR) == "1" or "debug=true" in [a.lower() for a in sys.argv[1:]]
     sys.argv[1:] = [literal_path(argument) for argument in sys.argv[1:]]
@@ -60,7 +55,7 @@ def run_hydra_command(
         except (HydraException, OmegaConfBaseException, OSError) as error:
             if trace:
                 raise
-            raise ConfigError(in_one_line(error, schema)) from None
+            raise ConfigError(in_one_line(error, config_name, sys.argv[1:])) from None
         finally:
             os.environ.pop(FULL_ERROR, None)
             if before is not None:
@@ -85,45 +80,3 @@ def _exists(value: str) -> bool:
         return Path(value).expanduser().exists()
     except (OSError, RuntimeError, ValueError):  # too long, no such user, a null character
         return False
-
-
-def in_one_line(error: Exception, schema: type[Any] | None = None) -> str:
-    """What Hydra says on several lines, without the hints that fit its own users alone."""
-    unknown = re.match(r"Could not (?:override|append to config|delete) .*?'([^']+)'", str(error))
-    if unknown:
-        key = str(unknown.group(1))
-        return f"{key}: there is no such setting{_suggestion(key, schema)}"
-    if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override!s}: cannot be read as KEY=VALUE; a value with special characters "
-            "needs quotes within quotes, such as 'data.root=\"my (pictures)\"'"
-        )
-    ambiguous = re.match(r"Ambiguous value for argument '(.*)'\n", str(error))
-    if ambiguous:
-        return (
-            f"{ambiguous.group(1)}: a value with a comma needs quotes within quotes, a list "
-            "brackets, and several runs --multirun"
-        )
-    text = str(error).split("Config search path:")[0].split("See https:")[0]
-    return " ".join(text.split()) or type(error).__name__
-
-
-def _suggestion(key: str, schema: type[Any] | None) -> str:
-    if schema is None:
-        return ""
-    known = list(_flat_keys(schema))
-    if key in known:
-        return f" with what else was chosen (only some choices of {key.split('.')[0]} know it)"
-    inside = [k for k in known if k.startswith(f"{key}.")]
-    if inside:
-        return f", but a group of them: {', '.join(inside)}"
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
-
-
-def _flat_keys(schema: type[Any], above: str = "") -> Iterator[str]:
-    for key, kind in get_type_hints(schema).items():
-        if is_dataclass(kind) and isinstance(kind, type):
-            yield from _flat_keys(kind, f"{above}{key}.")
-        else:
-            yield f"{above}{key}"

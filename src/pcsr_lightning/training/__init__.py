@@ -1,12 +1,16 @@
 """Training: one LightningModule a stage, losses, optimizers, callbacks, and all stages in order."""
 
 from pcsr_lightning.training.callbacks.freezing import FreezeEarlierStages
-from pcsr_lightning.training.losses import average_loss, reconstruction_loss
-from pcsr_lightning.training.modules.base import SRStage
-from pcsr_lightning.training.modules.original import OriginalStage
-from pcsr_lightning.training.modules.upsampling import FirstStage, LaterStage, PCSRStage, grow
-from pcsr_lightning.training.optim.muon import Muon
-from pcsr_lightning.training.optim.schedule import Schedule
+from pcsr_lightning.training.initialization import init_from_previous_stage, warm_start
+from pcsr_lightning.training.losses import SquaredError, average_loss
+from pcsr_lightning.training.modules import (
+    FirstStage,
+    LaterStage,
+    OriginalStage,
+    PCSRStage,
+    SRStage,
+)
+from pcsr_lightning.training.optim import Muon, cosine, trapezoid
 
 __all__ = [
     "FirstStage",
@@ -16,8 +20,10 @@ __all__ = [
     "OriginalStage",
     "PCSRStage",
     "SRStage",
-    "Schedule",
+    "SquaredError",
     "average_loss",
-    "grow",
-    "reconstruction_loss",
+    "cosine",
+    "init_from_previous_stage",
+    "trapezoid",
+    "warm_start",
 ]

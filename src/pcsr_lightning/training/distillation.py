@@ -1,4 +1,4 @@
-"""A trained model whose pictures a first stage learns in place of the truth."""
+"""A trained model whose pictures a first stage learns in place of the ground truth."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pcsr_lightning.weights import find_model, load_model_file
 
 
 class Teacher:
-    """A larger model; what it makes of an LR crop replaces the truth, or a share of it.
+    """A larger model; what it makes of an LR crop replaces the ground truth, or a share of it.
 
     Its picture lacks what no network could know from the LR crop, so a small student meets less
     noise. It is no part of the student: not in its checkpoints, without gradient, never trained.
 
     Args:
         network: its heaviest upsampler restores all pixels; frozen and set to evaluation for good.
-        share: of its picture in what is learned, in (0, 1]; the truth has the rest.
+        share: of its picture in what is learned, in (0, 1]; the ground truth has the rest.
 
     Raises:
         ConfigError: ``share`` is out of range.
@@ -27,8 +27,8 @@ class Teacher:
     def __init__(self, network: PCSR, share: float = 1.0) -> None:
         if not 0 < share <= 1:
             raise ConfigError(
-                f"stage.teacher_share={share}: must be a share in (0, 1]; for the truth alone "
-                "leave stage.teacher null"
+                f"stage.teacher_share={share}: must be a share in (0, 1]; for the ground truth "
+                "alone leave stage.teacher null"
             )
         alone = PCSR(network.backbone, [network.upsampler(0)], None, network.mean.tolist())
         self.network = alone.eval().requires_grad_(False)
@@ -50,18 +50,18 @@ class Teacher:
         return cls(model, share)
 
     @torch.no_grad()
-    def lesson(
+    def target(
         self,
         lr_B3hw: Tensor,
         hr_B3Q: Tensor,
         size: tuple[int, int],
         queries_Q: Tensor | None = None,
     ) -> Tensor:
-        """What is to be learned at the query pixels, ``(B, 3, Q)``.
+        """The distillation target at the query pixels, ``(B, 3, Q)``.
 
         Args:
             lr_B3hw: crops in [0, 1].
-            hr_B3Q: the truth at the queries.
+            hr_B3Q: the ground truth at the queries.
             size: ``(H, W)`` of the whole HR crops.
             queries_Q: as :meth:`PCSR.forward` takes them.
         """

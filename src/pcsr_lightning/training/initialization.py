@@ -1,37 +1,28 @@
-"""The stage that a config asks for, standing on what earlier stages trained."""
+"""The network of a stage, and the weights that it starts from."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR, Original, build_network, default_config
-from pcsr_lightning.training.distillation import Teacher
-from pcsr_lightning.training.modules.base import SRStage
-from pcsr_lightning.training.modules.original import OriginalStage
-from pcsr_lightning.training.modules.upsampling import FirstStage, LaterStage, go_on, grow
-from pcsr_lightning.training.optim.schedule import Schedule
 from pcsr_lightning.weights import find_model, load_model_file, newest_finished
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Departures from the paper's sizes; ``None`` keeps them."""
-
-    args: dict[str, Any] | None = None
-    upsamplers: Sequence[Sequence[int]] | None = None
-    classifier: Sequence[int] | None = None
-    mean: Sequence[float] | None = None
-
-
 def stage_network(
-    stage: str, backbone: str, num_classes: int, sizes: Sizes = Sizes(), scale: int = 4
+    stage: str,
+    backbone: str,
+    num_classes: int,
+    args: Mapping[str, Any] | None = None,
+    upsamplers: Sequence[Sequence[int]] | None = None,
+    classifier: Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    scale: int = 4,
 ) -> PCSR | Original:
     """The untrained network of a stage: the original model, or PCSR with its first upsamplers.
 
@@ -39,29 +30,32 @@ def stage_network(
         stage: ``original`` or the stage's number, 1 to ``num_classes``.
         backbone: its name.
         num_classes: ``M`` of the finished model.
-        sizes: departures from the paper's sizes.
+        args: the backbone's own arguments; ``None``, here and below, keeps the paper's sizes.
+        upsamplers: hidden widths of each upsampler of the finished model, heaviest first.
+        classifier: hidden widths of the classifier.
+        mean: RGB mean taken off the input.
         scale: of the original model; PCSR serves any.
 
     Raises:
         ConfigError: the stage does not exist for this ``M``, or the sizes do not fit.
     """
     config = default_config(backbone, num_classes, original=stage == "original")
-    if sizes.args is not None:
-        config["backbone"] = {"name": backbone, **sizes.args}
-    if sizes.mean is not None:
-        config["mean"] = list(sizes.mean)
+    if args is not None:
+        config["backbone"] = {"name": backbone, **args}
+    if mean is not None:
+        config["mean"] = list(mean)
     if stage == "original":
         return build_network({**config, "scale": scale})
     number = stage_number(stage, num_classes)
-    if sizes.upsamplers is not None:
-        if len(sizes.upsamplers) != num_classes:
+    if upsamplers is not None:
+        if len(upsamplers) != num_classes:
             raise ConfigError(
-                f"backbone.upsamplers lists {len(sizes.upsamplers)} upsamplers where "
+                f"backbone.upsamplers lists {len(upsamplers)} upsamplers where "
                 f"num_classes={num_classes}"
             )
-        config["upsamplers"] = [list(hidden) for hidden in sizes.upsamplers]
-    if sizes.classifier is not None and config["classifier"] is not None:
-        config["classifier"] = list(sizes.classifier)
+        config["upsamplers"] = [list(hidden) for hidden in upsamplers]
+    if classifier is not None and config["classifier"] is not None:
+        config["classifier"] = list(classifier)
     config["upsamplers"] = config["upsamplers"][:number]
     if number == 1:
         config["classifier"] = None
@@ -121,43 +115,70 @@ def earlier_model(
     return model
 
 
-def make_stage(
-    network: PCSR | Original,
-    earlier: PCSR | Original | None,
-    schedule: Schedule,
-    facts: dict[str, Any],
-    queries: int | None = None,
-    seed: int = 0,
-    weights: tuple[float, float] = (1000.0, 3.0),
-    recon: str = "l1",
-    teacher: Teacher | None = None,
-    revive: int | None = None,
-) -> SRStage:
-    """The LightningModule of a stage.
+def initialize(network: PCSR | Original, earlier: PCSR | Original) -> None:
+    """Starts a stage's network from a trained model, in place.
 
-    Args:
-        network: from :func:`stage_network`.
-        earlier: from :func:`earlier_model`.
-        schedule: learning rate and length.
-        facts: plain values for the checkpoint.
-        queries: HR pixels drawn a step, ``None`` for all.
-        seed: of that draw.
-        weights: ``w_recon`` and ``w_avg`` of Eq. 8.
-        recon: kind of the reconstruction loss.
-        teacher: of a first stage; others learn the truth.
-        revive: steps from one start of a first stage's dead units to the next.
+    Raises:
+        ConfigError: they do not fit each other; the message names both.
     """
-    if isinstance(network, Original):
-        if earlier is not None:
-            go_on(earlier, network)
-        return OriginalStage(network, schedule, facts, recon)
-    if network.num_classes == 1:
-        if earlier is not None:
-            go_on(earlier, network)
-        return FirstStage(network, schedule, queries, seed, facts, recon, teacher, revive)
-    assert isinstance(earlier, PCSR)
-    grow(earlier, network)
-    return LaterStage(network, schedule, queries, seed, facts, recon, *weights)
+    if isinstance(network, PCSR) and network.num_classes > 1:
+        assert isinstance(earlier, PCSR)
+        init_from_previous_stage(earlier, network)
+    else:
+        warm_start(earlier, network)
 
 
-__all__ = ["Sizes", "earlier_model", "make_stage", "stage_network", "stage_number"]
+def warm_start(earlier: PCSR | Original, network: PCSR | Original) -> None:
+    """Starts a first stage, or an original model, from the same parts of a trained model, in place.
+
+    Raises:
+        ConfigError: the networks do not fit each other; the message names both.
+    """
+    before, after = earlier.config(), network.config()
+    if isinstance(earlier, PCSR):
+        before = {**before, "upsamplers": before["upsamplers"][:1], "classifier": None}
+    if before != after:
+        raise ConfigError(
+            f"init is a model of {_in_words(before)}; this stage's is of {_in_words(after)}"
+        )
+    mine = network.state_dict()
+    network.load_state_dict({k: v for k, v in earlier.state_dict().items() if k in mine})
+
+
+def _in_words(config: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in config.items() if value is not None)
+
+
+def init_from_previous_stage(earlier: PCSR, network: PCSR) -> None:
+    """Copies what an earlier stage trained into the next stage's network, in place.
+
+    Backbone and upsamplers are taken over whole; the classifier's hidden layers too, and the rows
+    of its last layer for the classes it already knew (it gains an output with each class).
+
+    Raises:
+        ConfigError: the networks do not fit each other; the message names both.
+    """
+    before, after = earlier.config(), network.config()
+    known = before["upsamplers"]
+    same = all(before[key] == after[key] for key in ("backbone", "mean"))
+    if not same or after["upsamplers"][: len(known)] != known or len(known) >= network.num_classes:
+        raise ConfigError(
+            "the model to start from does not fit this stage: it has backbone "
+            f"{before['backbone']} and upsamplers {known}, the stage needs backbone "
+            f"{after['backbone']} and upsamplers that start {after['upsamplers'][:-1]}"
+        )
+    network.backbone.load_state_dict(earlier.backbone.state_dict())
+    for j in range(earlier.num_classes):
+        network.upsampler(j).load_state_dict(earlier.upsampler(j).state_dict())
+    if earlier.classifier is None or network.classifier is None:
+        return
+    if before["classifier"] != after["classifier"]:
+        raise ConfigError(
+            f"the classifier to start from has hidden layers {before['classifier']}, "
+            f"this stage's {after['classifier']}"
+        )
+    grown = network.classifier.state_dict()
+    for name, old in earlier.classifier.state_dict().items():
+        # Only layers that end in the classes differ in shape, and only in their first dimension.
+        grown[name][: old.shape[0]] = old
+    network.classifier.load_state_dict(grown)

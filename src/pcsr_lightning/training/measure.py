@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 import lightning as L
 import torch
 from omegaconf import DictConfig
@@ -18,9 +17,8 @@ from pcsr_lightning.evaluation.benchmark import describe_setup, measure_pair
 from pcsr_lightning.evaluation.report import METRICS, metrics, write_json
 from pcsr_lightning.inference import Routing
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.training.config import TrainSettings
+from pcsr_lightning.training.instantiation import in_plain_values, instantiate
 from pcsr_lightning.training.modules.base import ValPicture
-from pcsr_lightning.training.settings import typed
 from pcsr_lightning.weights import load
 
 
@@ -38,24 +36,21 @@ def measure_model(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     Raises:
         DataError: no validation picture is large enough to be compared.
     """
-    settings = typed(cfg, TrainSettings)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    device = device_of(settings.trainer)
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    device = device_of(in_plain_values(cfg.trainer, "trainer"))
     model = load(run_dir, device)
     assert isinstance(model, PCSR)
-    data = settings.data
-    highest = data.scale[-1] if isinstance(data.scale, list) else data.scale
-    scale = scale_pair(float(highest if data.val_scale is None else data.val_scale))
+    data = in_plain_values(cfg.data, "data")
+    highest = data["scale"][-1] if isinstance(data["scale"], list) else data["scale"]
+    scale = scale_pair(float(highest if data["val_scale"] is None else data["val_scale"]))
     routing = Routing(mode="k", k=0.0)
+    folder = data["val_root"] or data.get("root")
     setup = describe_setup(
-        model,
-        data.val_root or data.root or "",
-        scale,
-        replace(routing, refine=routing.refines(scale)),
+        model, folder or "", scale, replace(routing, refine=routing.refines(scale))
     )
     measured, skipped = [], []
-    for name, pair in validation_pairs(hydra.utils.instantiate(cfg.data), device):
+    for name, pair in validation_pairs(instantiate(cfg.data, "data"), device):
         if min(pair.hr_13HW.shape[-2:]) <= 2 * shaved_border(scale):
             skipped.append(Skipped(name, "nothing is left once its border is shaved off"))
             continue
@@ -64,10 +59,10 @@ def measure_model(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         raise DataError("none of the validation pictures is large enough to be compared")
     metadata = {
         "model": str(run_dir),
-        "data_root": data.val_root or data.root,
+        "data_root": folder,
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "seed": settings.seed,
+        "seed": cfg.seed,
     }
     content = metrics(Benchmark(tuple(measured), tuple(skipped)), metadata)
     write_json(content, run_dir / METRICS)

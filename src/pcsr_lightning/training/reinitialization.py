@@ -1,4 +1,4 @@
-"""Starts the dead units of an MLP anew: those that no query switches on.
+"""Reinitialises the dead units of an MLP: those that no query switches on.
 
 No gradient reaches such a unit, so it stays dead; a network of few units cannot spare it.
 """
@@ -15,7 +15,7 @@ from pcsr_lightning.networks.pixel_mlp import PixelMLP
 
 
 @torch.no_grad()
-def revive(
+def reinitialize_dead_units(
     network: PCSR,
     mlp: PixelMLP,
     lr_B3hw: Tensor,
@@ -58,14 +58,14 @@ def revive(
         if 0 < dead[-1] < len(dead_C):
             after.weight[:, dead_C] = 0.0
             for weight in weights:
-                _restart(weight, dead_C, generator)
+                _reinitialize(weight, dead_C, generator)
             bias_C[dead_C] -= layer(x_NC)[:, dead_C].median(0).values
             before_NC = layer(x_NC)
         x_NC = before_NC.relu()
     return dead
 
 
-def _restart(weight: Tensor, dead_C: Tensor, generator: torch.Generator) -> None:
+def _reinitialize(weight: Tensor, dead_C: Tensor, generator: torch.Generator) -> None:
     """Random rows of the living rows' median length, for the dead units."""
     length = weight[~dead_C].norm(dim=1).median()
     fresh = torch.randn(weight[dead_C].shape, generator=generator).to(weight)

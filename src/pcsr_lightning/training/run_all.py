@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.training.config import TrainSettings
+from pcsr_lightning.evaluation.report import METRICS
 from pcsr_lightning.training.initialization import stage_number
 from pcsr_lightning.training.measure import measure_model
-from pcsr_lightning.training.settings import typed
+from pcsr_lightning.training.signatures import whole_number
 from pcsr_lightning.training.stage_configs import (
     check_same,
     compose_stage,
     keep_config,
     stage_folder,
 )
+from pcsr_lightning.training.train_stage import check_settings, train
 from pcsr_lightning.weights import LAST, RECORD, is_finished, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -31,9 +32,7 @@ ALL = "all"
 MODEL = ("model.json", "model.safetensors")  # as :func:`weights.save` writes them
 
 
-def train_all(
-    cfg: DictConfig, run_dir: Path, train_stage: Callable[[DictConfig, Path], object]
-) -> None:
+def train_all(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     """Trains stages 1 to ``num_classes``, each on the one before, and measures the model.
 
     Every stage has the settings of its own file in ``conf/stage``, with the job's words on top.
@@ -45,7 +44,9 @@ def train_all(
         run_dir: gets a folder ``stage-N`` for each stage, holding what a run of that stage alone
             would; then the finished model (``model.safetensors`` and ``model.json``),
             ``metrics.json``, see :func:`measure_model`, and ``run.json``.
-        train_stage: trains one stage of a config in a folder, resuming from ``cfg.ckpt_path``.
+
+    Returns:
+        ``val/psnr`` of the finished model in dB, on the rank that measures it.
 
     Raises:
         PCSRError: a setting of any stage, the data or ``init`` cannot be used; or ``run_dir`` holds
@@ -74,11 +75,11 @@ def train_all(
         try:
             with stage_folder(folder):
                 keep_config(stage_cfg, folder)
-                train_stage(stage_cfg, folder)
+                train(stage_cfg, folder)
         except (KeyboardInterrupt, SystemExit):
             log.info("stage=all: its command goes on from here with hydra.run.dir=%s", run_dir)
             raise
-    conclude(stages[-1], run_dir)
+    return conclude(stages[-1], run_dir) or {}
 
 
 def checked_stages(run_dir: Path) -> list[DictConfig]:
@@ -88,13 +89,14 @@ def checked_stages(run_dir: Path) -> list[DictConfig]:
         ConfigError: a setting cannot be used, or ``run_dir`` holds stages of other settings.
     """
     stages = [compose_stage(1)]
-    classes = typed(stages[0], TrainSettings).num_classes
+    classes = stages[0].num_classes
+    whole_number("num_classes", classes, 1)
     stage_number(str(classes), classes)
     stages += [compose_stage(number) for number in range(2, classes + 1)]
     for number, cfg in enumerate(stages, start=1):
         if number > 1:
             cfg.init = str(run_dir / f"stage-{number - 1}")
-        typed(cfg, TrainSettings).check()
+        check_settings(cfg)
         check_same(cfg, run_dir / f"stage-{number}")
     if (run_dir / f"stage-{classes + 1}").exists():
         raise ConfigError(
@@ -104,12 +106,12 @@ def checked_stages(run_dir: Path) -> list[DictConfig]:
 
 
 @rank_zero_only
-def conclude(cfg: DictConfig, run_dir: Path) -> None:
+def conclude(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     """Makes the last stage's model the run's, measures it, and marks the run as finished."""
     last = run_dir / f"stage-{cfg.stage.name}"
     if is_finished(run_dir):
         log.info("finished before: %s", run_dir)
-        return
+        return val_psnr(json.loads((run_dir / METRICS).read_text(encoding="utf-8")))
     for name in MODEL:
         atomic_write(run_dir / name, (last / name).read_bytes())
     found = measure_model(cfg, run_dir)
@@ -118,3 +120,9 @@ def conclude(cfg: DictConfig, run_dir: Path) -> None:
         "M = %d: %s dB at k = 0 on %d pictures; %s",
         found["classes"], json.dumps(found["psnr"]), found["pictures"], run_dir / MODEL[1],
     )  # fmt: skip
+    return val_psnr(found)
+
+
+def val_psnr(content: dict[str, Any]) -> dict[str, float]:
+    """The PSNR of what ``metrics.json`` holds, by the name that training logs it under."""
+    return {} if content["psnr"] is None else {"val/psnr": content["psnr"]}

@@ -16,11 +16,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from pcsr_lightning.atomic_io import atomic_write
-from pcsr_lightning.cli.hydra_command import in_one_line
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.training.config import TrainSettings
+from pcsr_lightning.training.instantiation import in_plain_values
+from pcsr_lightning.training.known_keys import in_one_line
 
-DECIDING = ("backbone", "stage", "data", "trainer")
+DECIDING = ("backbone", "stage", "optimizer", "scheduler", "loss", "data", "trainer")
 """Groups that say what comes out of a training."""
 FREE = {
     "data": {"num_workers", "cache_dir", "download", "url", "val_limit", "val_scale"},
@@ -44,7 +44,7 @@ def compose_stage(number: int) -> DictConfig:
         return compose(job.job.config_name, words)
     except HydraException as error:
         raise ConfigError(
-            f"stage {number} of stage=all: {in_one_line(error, TrainSettings)}"
+            f"stage {number} of stage=all: {in_one_line(error, 'train', words)}"
         ) from None
 
 
@@ -136,8 +136,7 @@ def deciding(cfg: Any) -> dict[str, Any]:
     if cfg.stage.name == "1":  # later ones have the folder of the stage before, however written
         found["init"] = cfg.init
     for group in DECIDING:
-        values = OmegaConf.to_container(cfg[group], resolve=True)
-        assert isinstance(values, dict)
+        values = in_plain_values(cfg.get(group, {}), group)
         free = FREE.get(group, set())
         found.update({f"{group}.{key!s}": v for key, v in values.items() if key not in free})
     return found

@@ -31,21 +31,21 @@ class FreezeEarlierStages(L.Callback):
             module.requires_grad_(False)
         for module in trained.values():
             module.requires_grad_(True)
-        hold_still(frozen)
+        set_eval(frozen)
         if trainer.is_global_zero:
             rank_zero_info(table(trained, frozen))
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        hold_still(_parts(pl_module)[1])
+        set_eval(_parts(pl_module)[1])
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
     ) -> None:
         # Anything that called .train() on the whole since, validation included, is undone here.
-        hold_still(_parts(pl_module)[1])
+        set_eval(_parts(pl_module)[1])
 
 
-def hold_still(frozen: dict[str, nn.Module]) -> None:
+def set_eval(frozen: dict[str, nn.Module]) -> None:
     """Evaluation mode for the frozen parts."""
     for module in frozen.values():
         if module.training:

@@ -1,21 +1,23 @@
-"""What all stages share: optimizer, schedule, validation, logging."""
+"""What all stages share: optimizer, scheduler, validation, logging."""
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.images.protocol import eight_bit, shave
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.training.losses import LOSSES
-from pcsr_lightning.training.optim.schedule import Schedule
 
 
 class TrainBatch(Protocol):
@@ -33,8 +35,8 @@ class ValPicture(Protocol):
     name: str
 
 
-class Restored(NamedTuple):
-    """A whole picture made by a stage's network.
+class Prediction(NamedTuple):
+    """A whole picture upscaled by a stage's network.
 
     Attributes:
         image_B3HW: unclamped.
@@ -50,12 +52,12 @@ class SRStage(L.LightningModule, ABC):
 
     Args:
         network: what is trained, all parts of it.
-        schedule: optimizer, learning rate and length.
-        facts: plain values that the checkpoint keeps beside the weights (stage, backbone, ...).
-        recon: kind of the reconstruction loss, see :func:`reconstruction_loss`.
-
-    Raises:
-        ConfigError: there is no such kind.
+        loss: reconstruction loss of an upscaled picture against the ground truth.
+        optimizer: makes the optimizer, see :func:`make_optimizer`.
+        scheduler: makes the learning rate schedule of an optimizer, which is stepped after every
+            training step; ``None`` keeps the rate as it is.
+        name: of the stage: ``original``, ``1``, ``2``, ...
+        metadata: more plain values that checkpoints keep beside the weights (backbone, seed, ...).
     """
 
     network: PCSR | Original
@@ -63,27 +65,27 @@ class SRStage(L.LightningModule, ABC):
     def __init__(
         self,
         network: PCSR | Original,
-        schedule: Schedule,
-        facts: dict[str, Any] | None = None,
-        recon: str = "l1",
+        loss: nn.Module,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        *,
+        name: str,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if recon not in LOSSES:
-            raise ConfigError(f"stage.recon={recon}: must be one of {', '.join(LOSSES)}")
-        self.recon = recon
-        self.network = network
-        self.schedule = schedule
+        self.network, self.loss = network, loss
+        self.optimizer, self.scheduler = optimizer, scheduler
         # Plain containers only: anything else could not be loaded back safely.
-        self.save_hyperparameters({**(facts or {}), "network": network.config()})
+        self.save_hyperparameters({"stage": name, **(metadata or {}), "network": network.config()})
         self.val_psnr = PeakSignalNoiseRatio(data_range=255.0, dim=(1, 2, 3))
 
     @abstractmethod
-    def loss(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to go down and what to log beside it."""
+    def losses(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to be minimised, and its parts to be logged."""
 
     @abstractmethod
-    def restore(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Restored:
-        """What this stage's network makes of a whole LR picture."""
+    def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:
+        """A whole LR picture upscaled to ``size``, ``(H, W)``, as validation sees it."""
 
     @abstractmethod
     def trained_parts(self) -> dict[str, nn.Module]:
@@ -94,33 +96,33 @@ class SRStage(L.LightningModule, ABC):
         return {}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.schedule.make_optimizer(self.network)
+        optimizer = make_optimizer(self.optimizer, self.network)
+        if self.scheduler is None:
+            return optimizer
+        schedule = self.scheduler(optimizer)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {
-                "scheduler": self.schedule.make_scheduler(optimizer),
-                "interval": "step",
-            },
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
-        loss, parts = self.loss(batch)
+        loss, parts = self.losses(batch)
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({f"train/{name}": value for name, value in parts.items()})
         return loss
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         # A NaN written into the weights would only be noticed at the end of a long run.
         loss = self.trainer.callback_metrics.get("train/loss")
         if loss is not None and not bool(torch.isfinite(loss)):
             raise ConfigError(
                 f"the training loss became {float(loss)} at step {self.global_step}: "
-                "lower stage.lr, or look for damaged pictures in the data"
+                "lower optimizer.lr, or look for damaged pictures in the data"
             )
 
     def validation_step(self, batch: ValPicture, batch_idx: int) -> dict[str, Tensor | None]:
         size = (batch.hr.shape[-2], batch.hr.shape[-1])
-        sr, class_BHW = self.restore(batch.lr, size)
+        sr, class_BHW = self.predict(batch.lr, size)
         border = max(1, round(size[0] / batch.lr.shape[-2]))
         self.val_psnr.update(shave(eight_bit(sr), border), shave(eight_bit(batch.hr), border))
         return {"image": sr, "classes": class_BHW}  # for callbacks that show them
@@ -134,3 +136,16 @@ class SRStage(L.LightningModule, ABC):
         if self.trainer.world_size == 1:
             return x
         return cast(Tensor, self.all_gather(x, sync_grads=True)).sum(dim=0)
+
+
+def make_optimizer(factory: Callable[..., Optimizer], network: nn.Module) -> Optimizer:
+    """The optimizer of a network's trainable parameters.
+
+    Args:
+        factory: takes the parameters, as torch's optimizers do; or the whole network, if it has an
+            argument of that name (:class:`~pcsr_lightning.training.Muon` looks at its layers).
+        network: what is trained.
+    """
+    if "network" in inspect.signature(factory).parameters:
+        return factory(network=network)
+    return factory([p for p in network.parameters() if p.requires_grad])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
+
+from pcsr_lightning.errors import ConfigError
 
 SMALLEST_SIDE = 8
 """Matrices with fewer rows or columns (outputs, offsets, depthwise kernels) are left to Adam."""
@@ -34,6 +37,9 @@ class Muon(torch.optim.Adam):
         weight_decay: of the matrices, decoupled (Loshchilov and Hutter, 2019, arXiv:1711.05101):
             every step takes ``lr * weight_decay`` of a matrix away. Without it they grow without
             bound, since the steps' size does not depend on the gradient's.
+
+    Raises:
+        ConfigError: a value out of range.
     """
 
     def __init__(
@@ -45,6 +51,10 @@ class Muon(torch.optim.Adam):
         vector_lr: float = 1.0,
         weight_decay: float = 0.0,
     ) -> None:
+        if not 0 < vector_lr <= 1:
+            raise ConfigError(f"optimizer.vector_lr={vector_lr}: must be a share in (0, 1]")
+        if not 0 <= weight_decay < math.inf:
+            raise ConfigError(f"optimizer.weight_decay={weight_decay}: must be at least 0")
         matrices, rest = split(network)
         groups: list[dict[str, Any]] = [
             {"params": params, "matrices": large, "lr": lr * share, "weight_decay": decay}

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.training.test_stages import SMALL, Crops, changed, fit, snapshot
+from tests.training.test_stages import SMALL, Crops, changed, fit, made, snapshot
 
 from pcsr_lightning.errors import ConfigError, ModelFileError
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.training import FirstStage, Schedule
+from pcsr_lightning.training import FirstStage, SquaredError
 from pcsr_lightning.training.distillation import Teacher
 from pcsr_lightning.training.initialization import stage_network
 from pcsr_lightning.weights import save
@@ -17,13 +17,13 @@ SIZE = (32, 32)
 
 
 def network(stage: str = "1", backbone: str = "fsrcnn") -> PCSR:
-    made = stage_network(stage, backbone, 2, SMALL[backbone])
-    assert isinstance(made, PCSR)
-    return made
+    found = stage_network(stage, backbone, 2, SMALL[backbone])
+    assert isinstance(found, PCSR)
+    return found
 
 
 @pytest.mark.parametrize("share", [1.0, 0.25])
-def test_the_lesson_is_the_heavy_picture_and_the_rest_the_truth(share: float) -> None:
+def test_the_target_is_the_heavy_picture_and_the_rest_the_ground_truth(share: float) -> None:
     torch.manual_seed(0)
     larger = network("2", "carn").eval()
     lr, hr = Crops()[0]
@@ -34,10 +34,10 @@ def test_the_lesson_is_the_heavy_picture_and_the_rest_the_truth(share: float) ->
         heavy = base + larger.residual(larger.features(lr), grid, 0)
     expected = share * heavy.flatten(2) + (1 - share) * hr.flatten(2)
     teacher = Teacher(larger, share)
-    lesson = teacher.lesson(lr, hr.flatten(2)[..., queries], SIZE, queries)
-    torch.testing.assert_close(lesson, expected[..., queries])
-    assert not lesson.requires_grad
-    torch.testing.assert_close(teacher.lesson(lr, hr.flatten(2), SIZE), expected)
+    target = teacher.target(lr, hr.flatten(2)[..., queries], SIZE, queries)
+    torch.testing.assert_close(target, expected[..., queries])
+    assert not target.requires_grad
+    torch.testing.assert_close(teacher.target(lr, hr.flatten(2), SIZE), expected)
 
 
 def test_what_the_teacher_already_says_costs_nothing() -> None:
@@ -45,8 +45,8 @@ def test_what_the_teacher_already_says_costs_nothing() -> None:
     student = network()
     teacher = network()
     teacher.load_state_dict(student.state_dict())
-    stage = FirstStage(student, Schedule(1e-3, 6), queries=50, recon="l2", teacher=Teacher(teacher))
-    assert stage.loss(Crops()[0])[0].item() == 0
+    stage = made(FirstStage, student, loss=SquaredError(), queries=50, teacher=Teacher(teacher))
+    assert stage.losses(Crops()[0])[0].item() == 0
 
 
 @pytest.mark.parametrize("taught", [True, False])
@@ -56,8 +56,8 @@ def test_the_teacher_stays_as_it_is_and_out_of_the_student(taught: bool, tmp_pat
     before = snapshot(larger)
     student = network()
     start = snapshot(student)
-    plain = FirstStage(student, Schedule(1e-3, 6))
-    stage = FirstStage(student, Schedule(1e-3, 6), teacher=Teacher(larger) if taught else None)
+    plain = made(FirstStage, student)
+    stage = made(FirstStage, student, teacher=Teacher(larger) if taught else None)
     assert stage.state_dict().keys() == plain.state_dict().keys()
     trainer = fit(stage, tmp_path)
     assert changed(student, start) == set(start) - {"mean"}

@@ -1,0 +1,133 @@
+"""The settings that the files of ``conf/`` know, for messages about those that they do not know."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from pcsr_lightning import conf_dir
+from pcsr_lightning.training.signatures import parameters
+
+
+@cache
+def group_keys(group: str) -> frozenset[str]:
+    """The keys below ``group`` in all files of a config group: ``betas`` of ``optimizer``, say."""
+    return frozenset(
+        key for path in (conf_dir() / group).glob("*.yaml") for key in _flat(_node(path, group))
+    )
+
+
+def known_keys(config_name: str) -> list[str]:
+    """All settings of ``conf/CONFIG_NAME.yaml`` and of every choice of its groups."""
+    main = _load(conf_dir() / f"{config_name}.yaml")
+    found = dict.fromkeys(_flat(main))
+    for group in _groups(main):
+        found.update(dict.fromkeys(f"{group}.{key}" for key in group_keys(group)))
+    return sorted(key for key in found if not re.search(r"\b(_\w+_|hydra|defaults)\b", key))
+
+
+def more_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """What the ``_target_`` of each group takes beyond that: ``+trainer.max_time`` and the like."""
+    given = dict(word.lstrip("+").split("=", 1) for word in overrides if "=" in word)
+    found: list[str] = []
+    for group, default in _groups(_load(conf_dir() / f"{config_name}.yaml")).items():
+        path = conf_dir() / group / f"{given.get(group, default)}.yaml"
+        own = _node(path, group).get("_target_") if path.is_file() else None
+        target = given.get(f"{group}._target_", own)
+        if target is not None:
+            takes, _ = parameters(hydra.utils.get_object(target))
+            found += [f"{group}.{name}" for name in takes if name != "self"]
+    return sorted(set(found) - set(known_keys(config_name)))
+
+
+def in_one_line(
+    error: Exception, config_name: str | None = None, overrides: Sequence[str] = ()
+) -> str:
+    """What Hydra says on several lines, without the hints that fit its own users alone.
+
+    Args:
+        error: of Hydra or OmegaConf.
+        config_name: whose settings are suggested in place of an unknown one.
+        overrides: the words of the command line.
+    """
+    unknown = re.match(r"Could not (?:override|delete) .*?'([^']+)'", str(error))
+    if unknown:
+        key = str(unknown.group(1))
+        return f"{key}: there is no such setting{_suggestion(key, config_name, overrides)}"
+    there = re.match(r"Could not append to config\. An item is already at '([^']+)'", str(error))
+    if there:
+        return f"+{there.group(1)}: there is such a setting already; leave out the +"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override!s}: cannot be read as KEY=VALUE; a value with special characters "
+            "needs quotes within quotes, such as 'data.root=\"my (pictures)\"'"
+        )
+    ambiguous = re.match(r"Ambiguous value for argument '(.*)'\n", str(error))
+    if ambiguous:
+        return (
+            f"{ambiguous.group(1)}: a value with a comma needs quotes within quotes, a list "
+            "brackets, and several runs --multirun"
+        )
+    text = str(error).split("Config search path:")[0].split("See https:")[0]
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _suggestion(key: str, config_name: str | None, overrides: Sequence[str]) -> str:
+    if config_name is None:
+        return ""
+    known, more = known_keys(config_name), more_keys(config_name, overrides)
+    group = key.split(".")[0]
+    if key in known:
+        return f" with what else was chosen (only some choices of {group} know it)"
+    if key in more:
+        return f" in conf/, but {group} takes it: write +{key}=VALUE"
+    inside = [k for k in known if k.startswith(f"{key}.")]
+    if inside:
+        return f", but a group of them: {', '.join(inside)}"
+    close = difflib.get_close_matches(key, [*known, *more], n=1)
+    if close:
+        return f"; did you mean {'+' if close[0] in more else ''}{close[0]}?"
+    beside = [k for k in known if k.startswith(f"{group}.")] or known
+    return f"; there are {', '.join(beside)}"
+
+
+def _groups(main: DictConfig) -> dict[str, str | None]:
+    """The config groups of a main file, each with its default choice."""
+    entries = [entry for entry in main.defaults if isinstance(entry, DictConfig)]
+    found = {str(group): entry[group] for entry in entries for group in entry}
+    return {group: choice for group, choice in found.items() if not group.startswith("optional")}
+
+
+def _node(path: Path, group: str) -> DictConfig:
+    """What a file of a group says below the group's key."""
+    node = _load(path)
+    if path.read_text(encoding="utf-8").startswith("# @package _global_"):
+        node = node.get(group) or OmegaConf.create()
+    return node
+
+
+def _load(path: Path) -> DictConfig:
+    node = OmegaConf.load(path)
+    assert isinstance(node, DictConfig)
+    return node
+
+
+def _flat(node: DictConfig, above: str = "") -> Iterator[str]:
+    for key, value in _items(node):
+        if isinstance(value, DictConfig) and len(value):
+            yield from _flat(value, f"{above}{key}.")
+        elif key != "defaults":
+            yield f"{above}{key}"
+
+
+def _items(node: DictConfig) -> Iterator[tuple[str, Any]]:
+    for key in node:
+        yield str(key), node._get_node(key)

@@ -1,0 +1,81 @@
+"""``stage=1``: backbone and heaviest upsampler (Sec. 3.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.networks import PCSR
+from pcsr_lightning.training.distillation import Teacher
+from pcsr_lightning.training.modules.base import Prediction, TrainBatch
+from pcsr_lightning.training.modules.pcsr_stage import PCSRStage, at_queries
+from pcsr_lightning.training.reinitialization import reinitialize_dead_units
+
+
+class FirstStage(PCSRStage):
+    """Trains ``{B, U_0}`` on the reconstruction loss: it sets the best the model can do.
+
+    Args:
+        network: a PCSR with one upsampler.
+        name: of the stage.
+        teacher: a larger model, or its name or file, whose pictures are learned; ``None`` for the
+            ground truth, as in the paper. Validation compares with the ground truth in either case.
+        teacher_share: of the teacher's picture in what is learned, for a teacher given by name.
+        reinitialize_dead_units: steps from one reinitialisation of the upsampler's dead units to
+            the next, see :func:`reinitialize_dead_units`; ``None`` leaves them.
+        options: further arguments of :class:`PCSRStage`.
+
+    Raises:
+        ConfigError: a value out of range, or a teacher that is no PCSR model.
+        ModelFileError: there is no such teacher.
+    """
+
+    def __init__(
+        self,
+        network: PCSR,
+        *,
+        name: str = "1",
+        teacher: Teacher | str | None = None,
+        teacher_share: float = 1.0,
+        reinitialize_dead_units: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(network, name=name, **options)
+        every = reinitialize_dead_units
+        if every is not None and every < 1:
+            raise ConfigError(
+                f"stage.reinitialize_dead_units={every}: must be at least 1, or null for never"
+            )
+        self.reinitialize_every = every
+        self.teacher = Teacher.load(teacher, teacher_share) if isinstance(teacher, str) else teacher
+
+    def on_train_batch_start(self, batch: TrainBatch, batch_idx: int) -> None:
+        if self.reinitialize_every is None or self.global_step % self.reinitialize_every:
+            return
+        size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
+        mlp = self.network.upsampler(0)
+        queries_Q = self.draw_queries(size)
+        dead = reinitialize_dead_units(
+            self.network, mlp, batch.lr_B3hw, size, queries_Q, self.generator()
+        )
+        if self.trainer.world_size > 1:  # each rank judged by its own crops: rank 0's count
+            mlp.load_state_dict(self.trainer.strategy.broadcast(mlp.state_dict()))
+        self.log("train/dead_units", float(sum(dead)), rank_zero_only=True)
+
+    def losses(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
+        queries_Q = self.draw_queries(size)
+        target_B3Q = at_queries(batch.hr_B3HW, queries_Q)
+        if self.teacher is not None:
+            target_B3Q = self.teacher.target(batch.lr_B3hw, target_B3Q, size, queries_Q)
+        sr_B3Q = self.network(batch.lr_B3hw, size, queries_Q).mixed()
+        return self.loss(sr_B3Q, target_B3Q), {}
+
+    def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:
+        sr_B3Q: Tensor = self.network(lr_B3hw, size).mixed()
+        return Prediction(sr_B3Q.reshape(-1, 3, *size))
+
+    def trained_parts(self) -> dict[str, nn.Module]:
+        return {"backbone": self.network.backbone, "upsampler 0": self.network.upsampler(0)}

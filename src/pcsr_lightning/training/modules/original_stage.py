@@ -1,0 +1,34 @@
+"""``stage=original``: the plain model that PCSR is compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from pcsr_lightning.networks import Original
+from pcsr_lightning.training.modules.base import Prediction, SRStage, TrainBatch
+
+
+class OriginalStage(SRStage):
+    """Trains a backbone with its own tail on the reconstruction loss.
+
+    Args:
+        network: an original model.
+        name: of the stage.
+        options: further arguments of :class:`SRStage`.
+    """
+
+    network: Original
+
+    def __init__(self, network: Original, *, name: str = "original", **options: Any) -> None:
+        super().__init__(network, name=name, **options)
+
+    def losses(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.loss(self.network(batch.lr_B3hw), batch.hr_B3HW), {}
+
+    def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:
+        return Prediction(self.network(lr_B3hw))
+
+    def trained_parts(self) -> dict[str, nn.Module]:
+        return {"backbone": self.network.backbone, "tail": self.network.tail}
