@@ -77,7 +77,7 @@ results = {
     "psnr": k0_psnr, "bicubic": bicubic_psnr,
     "gmacs": [runs[k].flops.gmacs for k in sorted(runs)],
     "before": before, "after": shown.shares[0], "redrawn": pictures.value != drawn,
-    "words": words.value, "part": slid / fresh,
+    "caption": caption.value, "part": slid / fresh,
     "off": float((shown.image - alone.image).abs().max()),
 }
 """,
@@ -89,7 +89,7 @@ results = {
     # The slider routes anew what is known already, and that is what upscaling from nothing gives.
     assert 0 < found["after"] < 0.8 * found["before"]
     assert found["redrawn"]
-    assert f"{100 * found['after']:.0f} % heavy" in found["words"]
+    assert f"{100 * found['after']:.0f} % heavy" in found["caption"]
     assert found["off"] < 1e-5
     # Measured .27 to .32, on busy cores; a slider that starts over gives 1.
     assert found["part"] < 0.5
@@ -178,7 +178,7 @@ results = {
     "halo": model.backbone.halo, "steps": record.steps,
     "psnr": [float(row["val/psnr"]) for row in rows],
     "cost": result.flops.gmacs / heavy.gmacs, "share": result.shares[0],
-    "size": list(result.image.shape), "broken": list(broken.image.shape),
+    "size": list(result.image.shape), "fractional": list(fractional.image.shape),
 }
 """,
     )
@@ -190,7 +190,7 @@ results = {
     assert found["psnr"][-1] > found["psnr"][0] + 0.03
     assert found["cost"] <= 0.7
     assert 0 < found["share"] < 1
-    assert (found["size"], found["broken"]) == ([1, 3, 300, 448], [1, 3, 188, 280])
+    assert (found["size"], found["fractional"]) == ([1, 3, 300, 448], [1, 3, 188, 280])
 
 
 def test_all_are_tested() -> None:
