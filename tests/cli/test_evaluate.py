@@ -235,7 +235,7 @@ def test_patches(run: Run, files: Path, tmp_path: Path) -> None:
     ("settings", "says"),
     [
         (("protocol=patches", "patch_size=48"), "patch_size=48: must be 16, 32, 64 or 128"),
-        (("protocol=overlapped", "scale=2.5"), "protocol=overlapped: .*whole scales"),
+        (("protocol=overlapped", "scale=2.5"), "protocol=overlapped needs an integer scale"),
         (("target_psnr=26", "routing.mode=adaptive"), "routing.mode must be k, not adaptive"),
         (("target_psnr=26", "routing.k=1"), "target_psnr=26 and routing.k=1 exclude each other"),
         (("target_psnr=26", "model=ORIGINAL"), "target_psnr=26: this model has one class only"),

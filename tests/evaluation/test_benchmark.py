@@ -98,7 +98,7 @@ def test_an_original_model(original: Original, folder: Path) -> None:
     assert score.gmacs == pytest.approx(1e-9 * 12 * 20 * (24336 + 68), rel=1e-6)
     with pytest.raises(ConfigError, match=r"scale=2: .*original fsrcnn.*scale 4"):
         benchmark(original, folder, 2)
-    with pytest.raises(ConfigError, match=r"protocol=patches: .*whole scales"):
+    with pytest.raises(ConfigError, match=r"protocol=patches needs an integer scale"):
         benchmark(original, folder, 2.5, protocol="patches")
     with pytest.raises(ConfigError, match=r"routing.mode=1"):
         benchmark(original, folder, routing=Routing("1"))

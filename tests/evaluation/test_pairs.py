@@ -104,7 +104,7 @@ def test_too_small(size, scale, protocol, says) -> None:
 
 def test_the_tables_know_whole_scales_only() -> None:
     for protocol in list(Protocol)[1:]:
-        with pytest.raises(ConfigError, match=f"protocol={protocol}: .*whole scales"):
+        with pytest.raises(ConfigError, match=f"protocol={protocol} needs an integer scale"):
             make_pair(noise(320, 320), (2.5, 2.5), protocol)
 
 

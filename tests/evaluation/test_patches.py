@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.evaluation import Layout, Protocol, benchmark, restore
+from pcsr_lightning.evaluation import Layout, Protocol, benchmark, upscale_patches
 from pcsr_lightning.inference import Routing, upscale
 from pcsr_lightning.networks import PCSR, Original
 
@@ -56,7 +56,7 @@ def test_against_one_patch_at_a_time(
     lr = noise(h, w)
     # one quarter much darker, so that patches differ in what is difficult
     lr[..., : h // 2, : w // 2] *= 0.2
-    result = restore(pcsr, lr, SCALE, routing, Layout(side, step))
+    result = upscale_patches(pcsr, lr, SCALE, routing, Layout(side, step))
     image, heavy, gmacs, published = one_by_one(pcsr, lr, routing, side, step)
     assert len(published) == (2 if step == 28 else 6)
     np.testing.assert_allclose(result.image[0].numpy(), image, atol=2e-5)
@@ -66,7 +66,7 @@ def test_against_one_patch_at_a_time(
     assert sum(result.shares) == pytest.approx(1)
     assert 0 < result.shares[0] < 1
     if routing.mode == "adaptive":  # a patch has statistics of its own
-        whole = restore(pcsr, lr, SCALE, routing)
+        whole = upscale_patches(pcsr, lr, SCALE, routing)
         assert not torch.equal(whole.assignment, result.assignment)
 
 
@@ -96,7 +96,7 @@ def test_cut_and_join_are_inverse() -> None:
 
 def test_an_original_in_patches(original: Original) -> None:
     lr = noise(32, 32)
-    result = restore(original, lr, SCALE, Routing(), Layout(16, 16))
+    result = upscale_patches(original, lr, SCALE, Routing(), Layout(16, 16))
     image, _, _, published = one_by_one(original, lr, Routing(), 16, 16)
     np.testing.assert_allclose(result.image[0].numpy(), image, atol=2e-5)
     # as many pixels as the whole picture, so the same cost
@@ -144,7 +144,7 @@ def test_protocols_of_a_benchmark(pcsr: PCSR, tmp_path: Path) -> None:
 def test_a_patch_as_large_as_the_picture_is_the_picture(pcsr: PCSR) -> None:
     lr = noise(32, 32)
     for routing in (Routing(), Routing("adaptive")):
-        a, b = (restore(pcsr, lr, SCALE, routing, x) for x in (None, Layout(32, 32)))
+        a, b = (upscale_patches(pcsr, lr, SCALE, routing, x) for x in (None, Layout(32, 32)))
         assert torch.equal(a.image, b.image)
         assert torch.equal(a.assignment, b.assignment)
         assert a.flops == b.flops
@@ -152,7 +152,7 @@ def test_a_patch_as_large_as_the_picture_is_the_picture(pcsr: PCSR) -> None:
 
 
 def test_which_protocol_takes_which_patches() -> None:
-    assert Layout.of(Protocol.WHOLE) is None
+    assert Layout.of(Protocol.FULL_IMAGE) is None
     assert Layout.of(Protocol.PUBLISHED) is None
     assert Layout.of(Protocol.OVERLAPPED) == Layout(32, 28)
     assert Layout.of(Protocol.PATCHES) == Layout(32, 32)

@@ -21,8 +21,8 @@ from pcsr_lightning.evaluation import (
     published_points,
     write_json,
 )
-from pcsr_lightning.evaluation.measurement import mean
-from pcsr_lightning.evaluation.tables import csv_table
+from pcsr_lightning.evaluation.measurement import mean, measured_fields
+from pcsr_lightning.evaluation.tables import csv_table, markdown_table, numbers
 from pcsr_lightning.inference import Routing
 
 
@@ -200,3 +200,17 @@ def test_csv() -> None:
     head, line = csv_table([row]).splitlines()
     cells = dict(zip(head.split(","), line.split(","), strict=True))
     assert (cells["job"], cells["share"], cells["bicubic/psnr"]) == ("3", "0.3000 0.7000", "26.5")
+
+
+def test_every_number_reaches_every_report() -> None:
+    """Whatever fields there are: JSON, what W&B gets, the table and CSV."""
+    fields = measured_fields()
+    values = {name: 1.5 for name in fields if name != "share"}
+    row = Measurement(**values, share=(0.25, 0.75), name="m")
+    assert Measurement.from_json(row.to_json()) == replace(row, name="")
+    assert row.numbers().keys() == fields.keys()
+    assert {key.split("/")[0] for key in row.flat()} == fields.keys()
+    assert csv_table([row.numbers()]).splitlines()[0].split(",") == list(row.numbers())
+    headings = [column.header for column in benchmark_table(Benchmark((row,)), "m").columns]
+    assert headings == ["", *(field.metadata["heading"] for field in fields.values())]
+    assert markdown_table(numbers([row]), [row]).count("1.5") == len(values)

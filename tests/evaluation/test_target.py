@@ -50,7 +50,7 @@ def test_search_takes_the_closest_of_a_staircase(target: float, psnr: float) -> 
 def test_out_of_reach_is_the_nearer_end(target: float, k: float, psnr: float) -> None:
     found = search(lambda k: 24.5 - k / 10, -5, 5, target)
     assert (found.k, found.psnr, found.reached) == (k, psnr, False)
-    assert "all-light gives 24.000 dB, all-heavy 25.000 dB" in found.words()
+    assert "all-light gives 24.000 dB, all-heavy 25.000 dB" in found.description
 
 
 def test_a_model_whose_light_class_is_better() -> None:

@@ -18,7 +18,7 @@ from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError, TrainingError
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.release import Recipe, list_recipes
-from pcsr_lightning.release.card import validation_words
+from pcsr_lightning.release.card import describe_validation
 from pcsr_lightning.release.run_stages import locked
 from pcsr_lightning.weights import find_model, load
 
@@ -222,9 +222,9 @@ def test_wrong_folders_are_told_before_training(recipe: Path, tmp_path: Path) ->
 
 
 def test_a_learning_curve_in_words() -> None:
-    assert validation_words([]) == "no validation was logged"
+    assert describe_validation([]) == "no validation was logged"
     long = [(n * 10, 20 + n / 10) for n in range(1, 31)]
-    words = validation_words(long)
+    words = describe_validation(long)
     assert words.count("dB after") == 8
     assert words.endswith("23.00 dB after 300")
 

@@ -10,18 +10,18 @@ from pcsr_lightning.evaluation.benchmark import (
 from pcsr_lightning.evaluation.measurement import Measurement, Quality, describe_routing
 from pcsr_lightning.evaluation.metrics import build_lpips, psnr, psnr_y, ssim
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, make_pair, scale_pair, shaved_border
-from pcsr_lightning.evaluation.patches import Layout, restore
+from pcsr_lightning.evaluation.patches import Layout, upscale_patches
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.reader import Skipped
 from pcsr_lightning.evaluation.report import benchmark_table, metrics, sweep_table, write_json
 from pcsr_lightning.evaluation.sweep import Sweep, sweep
 from pcsr_lightning.evaluation.tables import print_table
-from pcsr_lightning.evaluation.target import Found, check_target, find_k
+from pcsr_lightning.evaluation.target import KForTarget, check_target, find_k
 
 __all__ = [
     "ALONE",
     "Benchmark",
-    "Found",
+    "KForTarget",
     "Layout",
     "Measurement",
     "Pair",
@@ -46,11 +46,11 @@ __all__ = [
     "psnr",
     "psnr_y",
     "published_points",
-    "restore",
     "scale_pair",
     "shaved_border",
     "ssim",
     "sweep",
     "sweep_table",
+    "upscale_patches",
     "write_json",
 ]

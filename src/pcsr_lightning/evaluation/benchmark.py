@@ -16,11 +16,11 @@ from pcsr_lightning.evaluation.metrics import build_lpips
 from pcsr_lightning.evaluation.pairs import (
     Pair,
     Protocol,
-    check_whole_scale,
+    check_integer_scale,
     scale_pair,
     shaved_border,
 )
-from pcsr_lightning.evaluation.patches import Layout, restore
+from pcsr_lightning.evaluation.patches import Layout, upscale_patches
 from pcsr_lightning.evaluation.reader import Reader, Skipped
 from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import Routing, UpscaleResult
@@ -51,7 +51,7 @@ def benchmark(
     folder: str | Path,
     scale: float | Sequence[float] = 4,
     routing: Routing | None = None,
-    protocol: Protocol | str = Protocol.WHOLE,
+    protocol: Protocol | str = Protocol.FULL_IMAGE,
     on_picture: OnPicture | None = None,
     progress: bool = False,
     *,
@@ -69,12 +69,12 @@ def benchmark(
         scale: one number, or (vertical, horizontal). Original models know one.
         routing: how pixels find their class; ``k = 0`` if not given. Original models have none.
         protocol: which pixels count, see :func:`make_pair`; with ``patches`` and ``overlapped``
-            pictures are enlarged in patches, see :func:`restore`.
+            pictures are upscaled in patches, see :func:`upscale_patches`.
         on_picture: gets each score with the picture it was given for, in the process that did it.
         progress: shows a progress bar on stderr where that is a terminal.
         patch_size: for protocol ``patches``: 16, 32 (if not given), 64 or 128 LR pixels.
         lpips: measures LPIPS too, see :func:`build_lpips`.
-        processes: that share the pictures; each of them is told all that was found.
+        processes: that share the pictures; all of them get the whole result.
 
     Raises:
         ConfigError: scale, routing or protocol do not fit the model or each other; or LPIPS
@@ -97,7 +97,7 @@ def benchmark(
         nonlocal warm
         if not warm:
             warm_up = pair.lr_13hw[..., :WARM_UP, :WARM_UP].to(model.mean.device)
-            restore(model, warm_up, scales, routing)
+            upscale_patches(model, warm_up, scales, routing)
             warm = True
         measured, result = measure_pair(model, pair, setup, routing, layout, perceptual)
         measured = replace(measured, name=name)
@@ -114,7 +114,7 @@ def describe_setup(
     folder: str | Path,
     scale: tuple[float, float],
     routing: Routing,
-    protocol: Protocol = Protocol.WHOLE,
+    protocol: Protocol = Protocol.FULL_IMAGE,
     layout: Layout | None = None,
 ) -> Measurement:
     """What is to be measured, as a :class:`Measurement` that has no numbers yet."""
@@ -154,7 +154,7 @@ def measure_pair(
     device = model.mean.device
     lr_13hw, hr_13HW = pair.lr_13hw.to(device), pair.hr_13HW.to(device)
     start = _now(device)
-    result = restore(model, lr_13hw, setup.scale, routing, layout)
+    result = upscale_patches(model, lr_13hw, setup.scale, routing, layout)
     seconds = _now(device) - start
     size = (hr_13HW.shape[-2], hr_13HW.shape[-1])
     border = shaved_border(setup.scale)
@@ -175,18 +175,18 @@ def check_fits(
     model: PCSR | Original,
     scale: tuple[float, float],
     routing: Routing,
-    protocol: Protocol = Protocol.WHOLE,
+    protocol: Protocol = Protocol.FULL_IMAGE,
 ) -> None:
     """Refuses what the model cannot do, before any picture is read.
 
     Raises:
         ConfigError: an original model at another scale than its own, a class there is not, or a
-            broken scale with a protocol that knows whole ones only.
+            fractional scale with a protocol that needs an integer.
     """
-    check_whole_scale(protocol, scale)
+    check_integer_scale(protocol, scale)
     if isinstance(model, Original) and scale != (model.scale, model.scale):
         raise ConfigError(
-            f"scale={_words(scale)}: this is an original {model.backbone.name}, made for scale "
+            f"scale={_setting(scale)}: this is an original {model.backbone.name}, made for scale "
             f"{model.scale} alone; use scale={model.scale}, or a PCSR model"
         )
     classes = 1 if isinstance(model, Original) else model.num_classes
@@ -202,5 +202,6 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _words(scale: tuple[float, float]) -> str:
+def _setting(scale: tuple[float, float]) -> str:
+    """As it is written on the command line."""
     return f"{scale[0]:g}" if scale[0] == scale[1] else f"[{scale[0]:g},{scale[1]:g}]"

@@ -12,7 +12,7 @@ import torch
 from pcsr_lightning.distributed import ALONE, ProcessGroup
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.metrics import check_lpips
-from pcsr_lightning.evaluation.pairs import Protocol, check_whole_scale, scale_pair
+from pcsr_lightning.evaluation.pairs import Protocol, check_integer_scale, scale_pair
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.target import check_target
 from pcsr_lightning.inference import Routing
@@ -67,7 +67,7 @@ class EvaluationConfig:
             ConfigError: names the first setting that cannot be used.
         """
         scale, routing = self.scale_pair, self.chosen_routing()
-        check_whole_scale(self.chosen_protocol, scale)
+        check_integer_scale(self.chosen_protocol, scale)
         Layout.of(self.chosen_protocol, self.patch_size)
         check_target(None, routing, self.target_psnr)
         self.check_sweep()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -14,10 +15,17 @@ from rich.table import Table
 
 from pcsr_lightning.errors import ConfigError, DataError, PictureError
 from pcsr_lightning.evaluation.figures import Panel, save_figure, side_by_side, telling_boxes
-from pcsr_lightning.evaluation.measurement import decibels, percentages
+from pcsr_lightning.evaluation.measurement import Measurement, decibels
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Pair, make_pair
-from pcsr_lightning.evaluation.tables import print_path, print_table
+from pcsr_lightning.evaluation.tables import (
+    NAME,
+    Column,
+    number,
+    print_path,
+    print_table,
+    terminal_table,
+)
 from pcsr_lightning.images import Picture, bicubic, list_pictures, read_rgb8, write
 from pcsr_lightning.inference import Analysis, Routing, UpscaleResult, class_map
 from pcsr_lightning.networks import PCSR
@@ -160,25 +168,26 @@ def _timed(do: Callable[[], Result]) -> tuple[Result, float]:
 
 
 def _table(ways: Sequence[Way], base_psnr: float, base_seconds: float, title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("", no_wrap=True)
-    costs = ("GMACs", "of all heavy", "GFLOPs (published count)")
-    for heading in ("PSNR, dB", *costs, "share, heaviest first", "seconds"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_row("bicubic", decibels(base_psnr), "-", "-", "-", "-", f"{base_seconds:.3f}")
-    whole = ways[-1].result.flops.gmacs
-    for way in ways:
-        gmacs = way.result.flops.gmacs
-        table.add_row(
-            way.name,
-            decibels(way.psnr),
-            f"{gmacs:.3f}",
-            f"{100 * gmacs / whole:.0f} %",
-            f"{way.result.flops.gflops_published:.3f}",
-            percentages(way.result.shares),
-            f"{way.seconds:.3f}",
+    heavy = ways[-1].result.flops.gmacs
+    rows = [Measurement(name="bicubic", psnr=base_psnr, seconds=base_seconds)]
+    rows += [
+        Measurement(
+            name=way.name,
+            psnr=way.psnr,
+            gmacs=way.result.flops.gmacs,
+            gflops_published=way.result.flops.gflops_published,
+            share=tuple(way.result.shares),
+            seconds=way.seconds,
         )
-    return table
+        for way in ways
+    ]
+
+    def of_heavy(row: Measurement) -> str:
+        return "-" if math.isnan(row.gmacs) else f"{100 * row.gmacs / heavy:.0f} %"
+
+    costs = [number("gmacs"), Column("of all heavy", of_heavy), number("gflops_published")]
+    columns = [NAME, number("psnr"), *costs, number("share"), number("seconds", "seconds")]
+    return terminal_table(columns, [rows], title)
 
 
 def load_with_classes(name: str) -> PCSR:

@@ -1,4 +1,4 @@
-"""Pictures side by side, whole and in part. Drawn without a display and without pyplot's state."""
+"""Pictures and enlarged parts of them side by side, drawn without a display or pyplot's state."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Box(NamedTuple):
 def telling_boxes(
     bicubic_3HW: Tensor,
     ours_3HW: Tensor,
-    truth_3HW: Tensor,
+    ground_truth_3HW: Tensor,
     assignment_HW: Tensor,
     num_classes: int,
 ) -> list[Box]:
@@ -53,14 +53,16 @@ def telling_boxes(
     The second does not overlap the first, and is left out where there is no room for it. Sides are
     a sixth of the picture's shorter one, 16 pixels at least.
     """
-    H, W = truth_3HW.shape[-2:]
+    H, W = ground_truth_3HW.shape[-2:]
     side = min(max(16, min(H, W) // 6), H, W)
     step = max(1, side // 8)
 
     def mean_in_box(x_HW: Tensor) -> Tensor:
         return F.avg_pool2d(x_HW[None, None], side, stride=step)[0, 0]
 
-    worse_HW, better_HW = ((x - truth_3HW).abs().mean(dim=0) for x in (bicubic_3HW, ours_3HW))
+    worse_HW, better_HW = (
+        (x - ground_truth_3HW).abs().mean(dim=0) for x in (bicubic_3HW, ours_3HW)
+    )
     gain = mean_in_box(worse_HW - better_HW)
     row, column = divmod(int(gain.argmax()), gain.shape[1])
     boxes = [Box(step * row, step * column, side)]

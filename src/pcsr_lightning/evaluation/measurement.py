@@ -170,6 +170,10 @@ class Measurement(Quality):
             "pictures": self.pictures,
         }
 
+    def to_json(self) -> dict[str, Any]:
+        """Setup and numbers; :meth:`from_json` reads them back."""
+        return {**self.setup(), **self.numbers()}
+
     def flat(self) -> dict[str, float | None]:
         """The numbers under one name each: ``psnr``, ``share/0`` (heaviest), ``bicubic/psnr``, ...
 

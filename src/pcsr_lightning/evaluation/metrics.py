@@ -1,4 +1,4 @@
-"""How alike two pictures are: all on pictures rounded to 8 bit, with a border shaved off."""
+"""PSNR, SSIM and LPIPS of pictures rounded to 8 bit, with a border left out."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def psnr_y(sr_13HW: Tensor, hr_13HW: Tensor, border: int) -> float:
 def ssim(sr_13HW: Tensor, hr_13HW: Tensor, border: int) -> float:
     """SSIM on RGB: the mean over channels, and over all places where the window fits.
 
-    The window is a Gaussian of sigma 1.5, 11 x 11 pixels, as in Wang et al., 2004. NaN where what
-    the shaved border leaves is smaller than that.
+    The window is a Gaussian of sigma 1.5, 11 x 11 pixels, as in Wang et al., 2004. NaN where fewer
+    pixels than that are left inside the border.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -62,8 +62,8 @@ def build_lpips(device: torch.device) -> Callable[[Tensor, Tensor, int], float]:
     """LPIPS with AlexNet, as a function of ``(sr, hr, border)``: lower is better.
 
     Needs the extra ``pcsr_lightning[lpips]``, and at its first use torchvision fetches AlexNet's
-    weights from the network. Neither is to be had where this was written: what is handed to
-    torchmetrics is tested, the number that comes back has not been compared with another's.
+    weights from the network. Neither was available where this was written: the input of
+    torchmetrics is tested, its result has not been compared with another implementation's.
     NaN where fewer than 32 pixels a side are left.
 
     Raises:
@@ -93,7 +93,7 @@ def build_lpips(device: torch.device) -> Callable[[Tensor, Tensor, int], float]:
 
 
 def check_lpips() -> None:
-    """Refuses LPIPS where it cannot be had.
+    """Refuses LPIPS where it is not installed.
 
     Raises:
         ConfigError: torchvision is not installed.
@@ -113,9 +113,7 @@ def _luma(picture_13HW: Tensor, border: int) -> Tensor:
 
 def _decibels(sr: Tensor, hr: Tensor) -> float:
     # Imported here: torchmetrics takes seconds, which a mistyped command must not have to wait for.
-    from torchmetrics.image import PeakSignalNoiseRatio
+    from torchmetrics.functional.image import peak_signal_noise_ratio
 
     # With `dim`, each picture has its own logarithm: errors of a batch are not pooled.
-    metric = PeakSignalNoiseRatio(data_range=255.0, dim=(1, 2, 3)).to(sr.device)
-    value: Tensor = metric(sr, hr)
-    return float(value)
+    return float(peak_signal_noise_ratio(sr, hr, data_range=255.0, dim=(1, 2, 3)))

@@ -25,9 +25,9 @@ TILE = PATCH_SIZES[-1]
 
 
 class Protocol(StrEnum):
-    """Which pixels of a picture are measured, and whether it is enlarged whole or in patches."""
+    """Which pixels of a picture are measured, and whether it is upscaled in patches."""
 
-    WHOLE = "whole"
+    FULL_IMAGE = "whole"
     PUBLISHED = "published"
     PATCHES = "patches"
     OVERLAPPED = "overlapped"
@@ -39,17 +39,17 @@ class Protocol(StrEnum):
 
     def cut(self, n: int) -> int:
         """Of ``n`` rows or columns of the LR picture, how many are compared."""
-        if self is Protocol.WHOLE:
+        if self is Protocol.FULL_IMAGE:
             return n
         return n - (n % TILE if self is Protocol.PATCHES else (n - PATCH) % STEP)
 
 
 class Pair(NamedTuple):
-    """A picture to enlarge and the picture it should become, both in [0, 1] as float32.
+    """A picture to upscale and the ground truth, both in [0, 1] as float32.
 
     Attributes:
         lr_13hw: MATLAB-style bicubic, neither rounded nor clamped.
-        hr_13HW: the truth.
+        hr_13HW: the ground truth.
     """
 
     lr_13hw: Tensor
@@ -60,7 +60,7 @@ def scale_pair(scale: float | Sequence[float]) -> tuple[float, float]:
     """One scale, or (vertical, horizontal), as two numbers.
 
     Raises:
-        ConfigError: neither one number nor two, or one that no picture can be enlarged by.
+        ConfigError: neither one number nor two, or one that no picture can be upscaled by.
     """
     output_size((1, 1), scale)  # says what is wrong with it
     sy, sx = scale if isinstance(scale, Sequence) else (scale, scale)
@@ -73,12 +73,12 @@ def shaved_border(scale: tuple[float, float]) -> int:
 
 
 def make_pair(
-    hr_3HW: Tensor, scale: tuple[float, float], protocol: Protocol = Protocol.WHOLE
+    hr_3HW: Tensor, scale: tuple[float, float], protocol: Protocol = Protocol.FULL_IMAGE
 ) -> Pair:
     """Degrades an HR picture, and crops it to the pixels that the protocol compares.
 
     ``whole``: the LR picture has ``floor(H / scale)`` rows, and the HR picture is cut at the bottom
-    and the right to the size that such an LR picture is enlarged to; at a whole scale that is a
+    and the right to the size that such an LR picture is upscaled to; at an integer scale that is a
     multiple of the scale. ``published``, as in the paper's tables: the LR picture is then cut at
     the bottom and the right to ``28 n + 4`` pixels a side, so that methods working in patches of 32
     pixels every 28 see the same pixels; the HR picture accordingly. ``overlapped`` compares the
@@ -87,11 +87,11 @@ def make_pair(
     Args:
         hr_3HW: uint8.
         scale: vertical and horizontal.
-        protocol: all but ``whole`` need whole scales.
+        protocol: all but ``whole`` need integer scales.
 
     Raises:
         PictureError: the picture is too small for the protocol or for the shaved border.
-        ConfigError: another protocol than ``whole`` at a scale that is not whole.
+        ConfigError: another protocol than ``whole`` at a fractional scale.
     """
     size = (hr_3HW.shape[-2], hr_3HW.shape[-1])
     # The tiny number: 33 rows are 30 times 1.1, although 33 / 1.1 falls short of 30 in binary.
@@ -105,8 +105,8 @@ def make_pair(
     H, W = output_size((h, w), scale)
     hr_13HW = hr_3HW[None, :, :H, :W].float() / 255
     lr_13hw = bicubic(hr_13HW, (h, w))
-    if protocol is not Protocol.WHOLE:
-        check_whole_scale(protocol, scale)
+    if protocol is not Protocol.FULL_IMAGE:
+        check_integer_scale(protocol, scale)
         h, w = protocol.cut(h), protocol.cut(w)
         H, W = h * int(scale[0]), w * int(scale[1])
         lr_13hw, hr_13HW = lr_13hw[..., :h, :w], hr_13HW[..., :H, :W]
@@ -118,14 +118,14 @@ def make_pair(
     return Pair(lr_13hw.contiguous(), hr_13HW.contiguous())
 
 
-def check_whole_scale(protocol: Protocol, scale: tuple[float, float]) -> None:
-    """Refuses a broken scale where the protocol cuts at LR pixels.
+def check_integer_scale(protocol: Protocol, scale: tuple[float, float]) -> None:
+    """Refuses a fractional scale where the protocol cuts at LR pixels.
 
     Raises:
         ConfigError: as it says.
     """
-    if protocol is not Protocol.WHOLE and any(s != int(s) for s in scale):
+    if protocol is not Protocol.FULL_IMAGE and any(s != int(s) for s in scale):
         raise ConfigError(
-            f"protocol={protocol}: the tables know whole scales only, not {scale[0]} x "
-            f"{scale[1]}; use protocol=whole"
+            f"protocol={protocol} needs an integer scale, not {scale[0]:g} x {scale[1]:g}; "
+            "use protocol=whole"
         )

@@ -79,7 +79,7 @@ class Layout:
         return sums_13HW / F.fold(ones_1KN, size, (P, Q), stride=step)
 
 
-def restore(
+def upscale_patches(
     model: PCSR | Original,
     lr_13hw: Tensor,
     scale: tuple[float, float],

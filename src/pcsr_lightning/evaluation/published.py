@@ -41,7 +41,7 @@ class PublishedPoint:
         backbone: ``"FSRCNN"``, ``"CARN"``, ``"SRResNet"`` or ``"BSRN"``.
         method: ``"original"``, ``"ClassSR"``, ``"ARM"``, ``"MGA"`` or ``"PCSR"``.
         dataset: such as ``"Test2K"``.
-        scale: whole.
+        scale: an integer.
         psnr: dB, RGB.
         gflops: by the published count, comparable to ``gflops_published`` only. FSRCNN's original
             is given about 9.4 times what it really costs: its transposed convolution is counted

@@ -40,7 +40,7 @@ from pcsr_lightning.evaluation.report import (
 from pcsr_lightning.evaluation.saved_pictures import save_pictures
 from pcsr_lightning.evaluation.sweep import Sweep, sweep
 from pcsr_lightning.evaluation.tables import print_path, print_table
-from pcsr_lightning.evaluation.target import Found, find_k
+from pcsr_lightning.evaluation.target import KForTarget, find_k
 from pcsr_lightning.inference import Routing, UpscaleResult
 from pcsr_lightning.networks import PCSR, Original
 
@@ -91,7 +91,7 @@ def _evaluate_routing(
         logger = prepared.group.run_collectively(
             lambda: stack.enter_context(loggers.run(name)) if loggers else None
         )
-        found: Found | None = None
+        found: KForTarget | None = None
         if config.target_psnr is not None and isinstance(model, PCSR):
             found = find_k(
                 model, config.folder, config.target_psnr, config.scale_pair, routing,
@@ -213,7 +213,7 @@ def _metadata(prepared: PreparedEvaluation) -> dict[str, Any]:
 
 
 def _routing_name(
-    prepared: PreparedEvaluation, routing: Routing, found: Found | None = None
+    prepared: PreparedEvaluation, routing: Routing, found: KForTarget | None = None
 ) -> str:
     if isinstance(prepared.model, Original):
         return describe_routing(None)

@@ -48,7 +48,7 @@ def sweep(
     folder: str | Path,
     routings: Sequence[Routing],
     scale: float | Sequence[float] = 4,
-    protocol: Protocol | str = Protocol.WHOLE,
+    protocol: Protocol | str = Protocol.FULL_IMAGE,
     patch_size: int | None = None,
     progress: bool = False,
     processes: ProcessGroup = ALONE,
@@ -67,7 +67,7 @@ def sweep(
         protocol: which pixels count, see :func:`make_pair`.
         patch_size: for protocol ``patches``.
         progress: shows a progress bar on stderr where that is a terminal.
-        processes: that share the pictures; each of them is told all that was found.
+        processes: that share the pictures; all of them get the whole result.
 
     Raises:
         ConfigError: no routing, or one that does not fit the model.

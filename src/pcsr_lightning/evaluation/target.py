@@ -35,8 +35,8 @@ MAX_STEPS = 40
 
 
 @dataclass(frozen=True)
-class Found:
-    """A target's ``k``.
+class KForTarget:
+    """The ``k`` whose mean PSNR is closest to a target.
 
     Attributes:
         k: the closest found, to six significant digits.
@@ -57,8 +57,9 @@ class Found:
         """Whether the PSNR is within 0.005 dB of the target."""
         return abs(self.psnr - self.target) <= REACHED
 
-    def words(self) -> str:
-        """What was found, in a sentence."""
+    @property
+    def description(self) -> str:
+        """A sentence."""
         if self.reached:
             return f"target_psnr={self.target:g} is met by k = {self.k:g}: {self.psnr:.3f} dB"
         return (
@@ -103,10 +104,10 @@ def find_k(
     target_psnr: float,
     scale: float | Sequence[float] = 4,
     routing: Routing | None = None,
-    protocol: Protocol | str = Protocol.WHOLE,
+    protocol: Protocol | str = Protocol.FULL_IMAGE,
     patch_size: int | None = None,
     progress: bool = False,
-) -> Found:
+) -> KForTarget:
     """Finds the ``k`` whose mean PSNR over a folder is closest to a target.
 
     The network sees every picture once: its logits, and what each class makes of the whole
@@ -151,13 +152,13 @@ def find_k(
     found = search(
         mean_psnr, low - 1e-3 * (1 + abs(low)), high + 1e-3 * (1 + abs(high)), target_psnr
     )
-    _log.log(logging.INFO if found.reached else logging.WARNING, "%s", found.words())
+    _log.log(logging.INFO if found.reached else logging.WARNING, "%s", found.description)
     return found
 
 
 def search(
     mean_psnr: Callable[[float], float], low: float, high: float, target_psnr: float
-) -> Found:
+) -> KForTarget:
     """Bisection between ``low`` (all-heavy) and ``high`` (all-light); see :func:`find_k`."""
     low, high = _short(low), _short(high)
     at_low, at_high = mean_psnr(low), mean_psnr(high)
@@ -175,7 +176,7 @@ def search(
                 a = k
             else:
                 b = k
-    return Found(best_k, best, all_light=at_high, all_heavy=at_low, target=target_psnr)
+    return KForTarget(best_k, best, all_light=at_high, all_heavy=at_low, target=target_psnr)
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def _trained_scales(scales: Sequence[float]) -> str:
 
 def _stage(run: StageRun) -> str:
     words = " ".join(word for word in run.stage.words)
-    return f"- `{words}`\n  - {validation_words(learning_curve(run.folder))}"
+    return f"- `{words}`\n  - {describe_validation(learning_curve(run.folder))}"
 
 
 def learning_curve(folder: Path) -> list[tuple[int, float]]:
@@ -144,8 +144,8 @@ def learning_curve(folder: Path) -> list[tuple[int, float]]:
     return sorted(curve.items())
 
 
-def validation_words(curve: Sequence[tuple[int, float]]) -> str:
-    """A learning curve in words, at no more than ``CURVE_POINTS`` places."""
+def describe_validation(curve: Sequence[tuple[int, float]]) -> str:
+    """A learning curve as text, at no more than ``CURVE_POINTS`` places."""
     if not curve:
         return "no validation was logged"
     last = len(curve) - 1

@@ -199,7 +199,7 @@ def write_release(
     atomic_write(files[-1], write_card(card).encode())
     files.append(folder / "measured.json")
     rows = {
-        "measured": [{**m.setup(), **m.numbers()} for m in measured],
+        "measured": [m.to_json() for m in measured],
         "robustness": [asdict(r) for r in robust],
         "validation": validation or {},
     }

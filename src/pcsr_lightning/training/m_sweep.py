@@ -149,8 +149,7 @@ def report(
     rows = [
         {
             "job": int(job.folder.name),
-            **job.measured.setup(),
-            **job.measured.numbers(),
+            **job.measured.to_json(),
             "folder": str(job.folder),
         }
         for job in trained
