@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pcsr_lightning.batch import claims
-from pcsr_lightning.batch.claims import Claim, Taken, claim_file
+from pcsr_lightning.batch.claims import Claim, Unclaimed, claim_file
 from pcsr_lightning.batch.outputs import Job
 from pcsr_lightning.batch.run import tidy
 from pcsr_lightning.errors import Terminated, hold_interrupts, interruptible
@@ -53,8 +53,8 @@ def take(target: Path, run: str = "run") -> Claim:
 def test_one_owner(tmp_path: Path) -> None:
     target = tmp_path / "a.png"
     with take(target):
-        assert Claim.take(target, "run") is Taken.BUSY
-        assert Claim.take(target, "other") is Taken.BUSY
+        assert Claim.take(target, "run") is Unclaimed.BUSY
+        assert Claim.take(target, "other") is Unclaimed.BUSY
         tidy(Job(tmp_path / "in.png", target))
         assert claim_file(target).exists()
         with take(tmp_path / "b.png"):
@@ -74,7 +74,7 @@ def test_a_killed_owner_blocks_nobody(tmp_path: Path) -> None:
     owner = subprocess.Popen([sys.executable, "-c", OWNER, target], stdout=subprocess.PIPE)
     assert owner.stdout is not None
     assert owner.stdout.readline() == b"Claim\n"
-    assert Claim.take(target, "run") is Taken.BUSY
+    assert Claim.take(target, "run") is Unclaimed.BUSY
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     assert claim_file(target).exists()
@@ -118,7 +118,7 @@ def test_failures_are_known_to_their_own_run_only(tmp_path: Path) -> None:
     target = tmp_path / "a.png"
     with take(target) as claim:
         claim.leave_failed()
-    assert Claim.take(target, "run") is Taken.FAILED
+    assert Claim.take(target, "run") is Unclaimed.FAILED
     with take(target, "next"):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -128,23 +128,16 @@ def test_long_names(tmp_path: Path) -> None:
     target = tmp_path / ("ä" * 125 + ".png")
     target.touch()  # as long as a name can be
     with take(target):
-        assert Claim.take(target, "run") is Taken.BUSY
+        assert Claim.take(target, "run") is Unclaimed.BUSY
 
 
 def test_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(claims.fcntl, "flock", refuse)
-    assert Claim.take(tmp_path / "a.png", "run") is Taken.NO_LOCKS
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert Claim.take(tmp_path / "a.png", "run") is Unclaimed.NO_LOCKS
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(claims, "fcntl", None)
-    assert Claim.take(tmp_path / "a.png", "run") is Taken.NO_LOCKS
-
-
-def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        Claim.take(tmp_path / "missing" / "a.png", "run")
 
 
 def test_a_signal_while_taking_waits_until_the_claim_is_held(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from pcsr_lightning.atomic_io import remove_stale_temporaries
-from pcsr_lightning.batch.claims import Claim, Taken, claim_file
+from pcsr_lightning.batch.claims import Claim, Unclaimed, claim_file, failure_mark
 from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.one_picture import Settings, enlarge_file
 from pcsr_lightning.batch.outputs import Job, version
@@ -101,13 +101,13 @@ class Batch:
             busy = []
             for job, own in waiting:
                 raise_if_interrupted()
-                if self._visit(job, own) is Taken.BUSY:
+                if self._visit(job, own) is Unclaimed.BUSY:
                     busy.append((job, own))
                 if self.reporter.tally.stopped is not None:
                     return
             waiting, first = busy, False
 
-    def _visit(self, job: Job, own: bool) -> Taken | None:
+    def _visit(self, job: Job, own: bool) -> Unclaimed | None:
         """Does a job, or sees that it needs nothing; ``BUSY`` where somebody is at it."""
         if job.target == STREAM:
             self._enlarge(job)
@@ -134,9 +134,9 @@ class Batch:
                 cannot.__cause__ = error
                 self._failed(job, cannot)
                 return None
-            if claim is Taken.BUSY:
-                return Taken.BUSY
-            if claim is Taken.FAILED or (claim is Taken.NO_LOCKS and not own):
+            if claim is Unclaimed.BUSY:
+                return Unclaimed.BUSY
+            if claim is Unclaimed.FAILED or (claim is Unclaimed.NO_LOCKS and not own):
                 self.reporter.passed_over()
             elif isinstance(claim, Claim):
                 self._claimed(job, claim)
@@ -216,7 +216,7 @@ def _settled(tally: Tally) -> int:
 def tidy(job: Job) -> None:
     """Removes what processes that were killed have left beside an output: claims and halves."""
     with suppress(OSError):  # where nothing can be removed, nothing is lost
-        if not claim_file(job.target).exists():
+        if not (claim_file(job.target).exists() or failure_mark(job.target).exists()):
             return
         claim = Claim.take(job.target, "")
         if isinstance(claim, Claim):
