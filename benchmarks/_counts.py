@@ -32,7 +32,7 @@ def table_5(models: Models, photograph: Photograph) -> str:
     """A row for each way of choosing classes."""
     model = load_pcsr(models.pcsr)
     lr_13hw, _ = photograph.pair(LR_SIZE)
-    modes = {**MODES, "k = 1": {"k": 1.0, "cost": "proportional"}, "all heavy": {"only": 0}}
+    modes = {**MODES, "k = 1": {"k": 1.0, "cost": "proportional"}, "all heavy": {"fixed_class": 0}}
     lines = [
         f"LR {LR_SIZE[0]} x {LR_SIZE[1]}, strips of {TILE_ROWS} rows.",
         "",

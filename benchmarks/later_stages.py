@@ -37,7 +37,9 @@ from pcsr_lightning.evaluation import psnr
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.networks import PCSR, enlarge
 from pcsr_lightning.networks.query_grid import QueryGrid
-from pcsr_lightning.routing import CostRule, class_costs, refine
+from pcsr_lightning.routing import CostRule
+from pcsr_lightning.routing.cost import class_costs
+from pcsr_lightning.routing.refine import refine
 from pcsr_lightning.training.initialization import init_from_previous_stage, stage_network
 from pcsr_lightning.training.losses import average_loss
 from pcsr_lightning.weights import load, save

@@ -25,8 +25,10 @@ from pcsr_lightning.inference import output_size
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.networks import PCSR, Original, PixelMLP, evaluating
 from pcsr_lightning.networks.backbones.carn import Merge
-from pcsr_lightning.routing import CostRule, assign_adaptive, class_costs, refines_at
-from pcsr_lightning.routing import refine as refine_seams
+from pcsr_lightning.routing import CostRule, RoutingConfig
+from pcsr_lightning.routing.adm import assign_adaptive
+from pcsr_lightning.routing.cost import class_costs
+from pcsr_lightning.routing.refine import refine as refine_seams
 
 BLOCK = 300_000
 """Query pixels that go through an MLP at once."""
@@ -102,7 +104,7 @@ def plain_upscale(
         out_Q3 += _look_up(lr_13hw, coord_Q2, "bilinear")
         sr_13HW = out_Q3.T.reshape(1, 3, H, W) + mean
         class_HW = class_Q.view(H, W)
-        if refines_at((H / lr_size[0], W / lr_size[1]), refine):
+        if RoutingConfig(refine=refine).refines((H / lr_size[0], W / lr_size[1])):
             sr_13HW = refine_seams(sr_13HW, class_HW[None], model.num_classes)
         sr_13HW = sr_13HW.clamp(0, 1)
     counts_M = torch.bincount(class_Q, minlength=model.num_classes).tolist()

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import pcsr_lightning
-from pcsr_lightning.inference import Analysis, Execution, Routing
+from pcsr_lightning.inference import Analysis, Execution, RoutingConfig
 from pcsr_lightning.inference.execution import has_bf16
 
 LR_SIZE = (276, 420)
@@ -38,7 +38,7 @@ def _parts(precisions: list[str], rounds: int) -> None:
     shared = shared_folder()
     model = load_pcsr(find_models(shared, None, None).pcsr)
     lr_13hw, _ = find_photograph(shared).pair(LR_SIZE)
-    routing = Routing(cost="proportional")
+    routing = RoutingConfig(cost="proportional")
     calls: dict[str, Callable[[], object]] = {}
     for precision in precisions:
         execution = Execution(precision)

@@ -29,7 +29,7 @@ from _measure import markdown, run_script, say
 from torch import Tensor
 
 from pcsr_lightning.images import read_rgb8
-from pcsr_lightning.inference import Routing, upscale_by
+from pcsr_lightning.inference import RoutingConfig, upscale_by
 from pcsr_lightning.inference.rerouting import Rerouter
 from pcsr_lightning.networks import PCSR
 
@@ -41,9 +41,9 @@ BUDGETS = (0.3, 0.5, 0.6, 0.69, 0.8, 0.9, 1.0)
 GOAL = 0.3
 
 
-def routing(budget: float) -> Routing:
+def routing(budget: float) -> RoutingConfig:
     """A budget as the page asks for it."""
-    return Routing("budget", budget=budget)
+    return RoutingConfig(budget=budget)
 
 
 def timed(call: Callable[[], object]) -> float:

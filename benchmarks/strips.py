@@ -19,7 +19,7 @@ from torch import Tensor
 
 import pcsr_lightning
 from pcsr_lightning.inference.execution import Execution, has_bf16
-from pcsr_lightning.inference.feature_rows import TiledRows, feature_rows
+from pcsr_lightning.inference.features import TiledRows, feature_rows
 from pcsr_lightning.networks import PCSR, Original
 
 LR_SIZE = (276, 420)

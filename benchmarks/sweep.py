@@ -27,7 +27,7 @@ from _measure import markdown, positive, say
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.evaluation import benchmark, sweep
-from pcsr_lightning.inference import Routing
+from pcsr_lightning.inference import RoutingConfig
 
 LOWEST, HIGHEST = -1.0, 1.0
 """Values of ``k`` lie between these, which send nearly all pixels to one class or the other."""
@@ -56,7 +56,7 @@ def values(count: int) -> list[float]:
 def row(name: str, pictures: Path, count: int, rounds: int) -> list[str]:
     """A model's row of the table."""
     model = load_pcsr(name)
-    routings = [Routing(k=k) for k in values(count)]
+    routings = [RoutingConfig(k=k) for k in values(count)]
     one: list[Spent] = []
     many: list[Spent] = []
     for n in range(rounds):

@@ -31,14 +31,16 @@ from pcsr_lightning.evaluation.plots import adaptive_thresholds, refinement_pair
 from pcsr_lightning.images import read_rgb8
 from pcsr_lightning.inference import (
     Analysis,
-    Routing,
+    RoutingConfig,
     UpscaleResult,
     all_heavy_flops,
     class_colours,
     class_map,
 )
 from pcsr_lightning.networks import PCSR, branch_macs
-from pcsr_lightning.routing import CostRule, class_costs, difficulty
+from pcsr_lightning.routing import CostRule
+from pcsr_lightning.routing.adm import difficulty
+from pcsr_lightning.routing.cost import class_costs
 
 SCALE = 4
 HERE = Path(__file__).parent
@@ -72,7 +74,7 @@ class Photo(NamedTuple):
         whole = all_heavy_flops(model, (H // SCALE, W // SCALE), (H, W)).gmacs
         return cls(name, pair.hr_13HW, analysis, whole)
 
-    def run(self, routing: Routing) -> tuple[UpscaleResult, dict[str, float]]:
+    def run(self, routing: RoutingConfig) -> tuple[UpscaleResult, dict[str, float]]:
         """The enlarged photograph, and what is said of it."""
         result = self.analysis.run(routing)
         return result, {
@@ -109,7 +111,7 @@ def classes_over_k(photo: Photo) -> tuple[Figure, Any]:
     axes = drawn.subplots(2, len(KS))
     M = photo.analysis.model.num_classes
     for column, k in enumerate(KS):
-        result, numbers = photo.run(Routing(k=k))
+        result, numbers = photo.run(RoutingConfig(k=k))
         said[f"{k:g}"] = numbers
         below = (
             f"{numbers['psnr']:.2f} dB, {100 * numbers['of_all_heavy']:.0f} % of all heavy's cost, "
@@ -163,8 +165,8 @@ def clusters(photos: Sequence[Photo]) -> tuple[Figure, Any]:
     axes = drawn.subplots(len(photos), 2, width_ratios=[1, 1.6], squeeze=False)
     for row, photo in enumerate(photos):
         M = photo.analysis.model.num_classes
-        result, numbers = photo.run(Routing(mode="adaptive"))
-        _, at_0 = photo.run(Routing(k=0.0))
+        result, numbers = photo.run(RoutingConfig("adaptive"))
+        _, at_0 = photo.run(RoutingConfig(k=0.0))
         borders = adaptive_thresholds(photo.analysis.logits)
         said[photo.name] = {
             "borders": [round(border, 4) for border in borders],
@@ -202,8 +204,8 @@ def bins(low: float, high: float) -> list[float]:
 
 def seams(photo: Photo) -> tuple[Figure, Any]:
     """What refinement changes."""
-    rough, off = photo.run(Routing(k=0.5, refine=False))
-    fine, on = photo.run(Routing(k=0.5))
+    rough, off = photo.run(RoutingConfig(k=0.5, refine=False))
+    fine, on = photo.run(RoutingConfig(k=0.5))
     M = photo.analysis.model.num_classes
     captions = (f"without, {off['psnr']:.3f} dB", f"with refinement, {on['psnr']:.3f} dB")
     drawn = refinement_pair(rough.image[0], fine.image[0], fine.assignment[0], M, captions)
@@ -216,12 +218,12 @@ def curves(photos: Sequence[Photo]) -> tuple[Figure, Any]:
     axes = drawn.subplots()
     for photo in photos:
         colour = COLOURS[photo.name]
-        _, light = photo.run(Routing(mode="1"))
+        _, light = photo.run(RoutingConfig(fixed_class=1))
         points: dict[str, dict[str, float]] = {"all light": light}
-        points |= {f"k={k:g}": photo.run(Routing(k=k))[1] for k in CURVE}
-        points["adaptive"] = photo.run(Routing(mode="adaptive"))[1]
-        points |= {f"budget={b:g}": photo.run(Routing(mode="budget", budget=b))[1] for b in BUDGETS}
-        points["all heavy"] = photo.run(Routing(mode="0"))[1]
+        points |= {f"k={k:g}": photo.run(RoutingConfig(k=k))[1] for k in CURVE}
+        points["adaptive"] = photo.run(RoutingConfig("adaptive"))[1]
+        points |= {f"budget={b:g}": photo.run(RoutingConfig(budget=b))[1] for b in BUDGETS}
+        points["all heavy"] = photo.run(RoutingConfig(fixed_class=0))[1]
         said[photo.name] = points
         line = [points[f"k={k:g}"] for k in reversed(CURVE)]
         axes.plot(*gains(line, light), color=colour, linewidth=1.4, label=photo.name)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 import pcsr_lightning
 from pcsr_lightning.errors import ConfigError, PCSRError
-from pcsr_lightning.inference import Execution, Routing
-from pcsr_lightning.inference import upscaler as fresh
-from pcsr_lightning.inference.branches import Strip, WholeScale
+from pcsr_lightning.inference import Execution, RoutingConfig
+from pcsr_lightning.inference import upscaling as fresh
+from pcsr_lightning.inference.kernels import IntegerScale, Strip
 from pcsr_lightning.inference.rerouting import NOBODY, Rerouter
 from pcsr_lightning.networks import PCSR, build_network, default_config
 
@@ -20,19 +20,19 @@ from pcsr_lightning.networks import PCSR, build_network, default_config
 ROUNDING = 1e-6
 
 ROUTINGS = [
-    Routing("budget", budget=0.2),
-    Routing("budget", budget=0.6),
-    Routing("budget", budget=0.9),
-    Routing("budget", budget=1.0),
-    Routing("budget", budget=1e-6),
-    Routing(k=0.0),
-    Routing(k=-2.0),
-    Routing(k=1.5),
-    Routing("adaptive"),
-    Routing("0"),
-    Routing("1"),
-    Routing("budget", budget=0.5, refine=False),
-    Routing("budget", budget=0.5, cost="proportional"),
+    RoutingConfig(budget=0.2),
+    RoutingConfig(budget=0.6),
+    RoutingConfig(budget=0.9),
+    RoutingConfig(budget=1.0),
+    RoutingConfig(budget=1e-6),
+    RoutingConfig(k=0.0),
+    RoutingConfig(k=-2.0),
+    RoutingConfig(k=1.5),
+    RoutingConfig("adaptive"),
+    RoutingConfig(fixed_class=0),
+    RoutingConfig(fixed_class=1),
+    RoutingConfig(budget=0.5, refine=False),
+    RoutingConfig(budget=0.5, cost="proportional"),
 ]
 
 
@@ -59,7 +59,7 @@ def picture(h: int, w: int, seed: int = 0) -> Tensor:
     return (0.5 * (1 - ramp) + noise * ramp).clamp(0, 1)
 
 
-def check(model: PCSR, image: Tensor, rerouter: Rerouter, routing: Routing) -> None:
+def check(model: PCSR, image: Tensor, rerouter: Rerouter, routing: RoutingConfig) -> None:
     ours = rerouter.run(routing)
     expected = fresh.upscale_by(model, image, routing, Execution(), size=rerouter.size)
     assert torch.equal(ours.assignment, expected.assignment), routing
@@ -100,54 +100,54 @@ def test_any_order_of_budgets(
     image = picture(h, w, seed)
     rerouter = Rerouter(three, image, (round(h * scale), round(w * scale)))
     for budget in budgets:
-        check(three, image, rerouter, Routing("budget", budget=budget))
-        check(three, image, rerouter, Routing("budget", budget=budget, cost="proportional"))
+        check(three, image, rerouter, RoutingConfig(budget=budget))
+        check(three, image, rerouter, RoutingConfig(budget=budget, cost="proportional"))
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pixels upsamplers were asked for, call by call."""
     asked: list[int] = []
-    residual = WholeScale.residual
+    residual = IntegerScale.residual
 
-    def counting(self: WholeScale, feat: Tensor, strip: Strip, class_BQ: Tensor) -> Tensor:
+    def counting(self: IntegerScale, feat: Tensor, strip: Strip, class_BQ: Tensor) -> Tensor:
         asked.append(int((class_BQ != NOBODY).sum()))
         return residual(self, feat, strip, class_BQ)
 
-    monkeypatch.setattr(WholeScale, "residual", counting)
+    monkeypatch.setattr(IntegerScale, "residual", counting)
     return asked
 
 
 def test_only_new_pixels_are_computed(model: PCSR, asked: list[int]) -> None:
     rerouter = Rerouter(model, picture(24, 32), (96, 128))
-    first = rerouter.run(Routing("budget", budget=0.5))
+    first = rerouter.run(RoutingConfig(budget=0.5))
     assert sum(asked) == 96 * 128
     asked.clear()
-    second = rerouter.run(Routing("budget", budget=0.7))
+    second = rerouter.run(RoutingConfig(budget=0.7))
     changed = int((first.assignment != second.assignment).sum())
     assert 0 < sum(asked) == changed < 96 * 128
     asked.clear()
-    rerouter.run(Routing("budget", budget=0.5))
+    rerouter.run(RoutingConfig(budget=0.5))
     assert asked == []
 
 
 def test_all_heavy_fills_the_heaviest_class(model: PCSR) -> None:
     image = picture(24, 32)
     rerouter = Rerouter(model, image, (96, 128))
-    before = rerouter.run(Routing("budget", budget=0.5))
+    before = rerouter.run(RoutingConfig(budget=0.5))
     heavy = rerouter.all_heavy()
-    expected = fresh.upscale_by(model, image, Routing("0"), size=(96, 128))
+    expected = fresh.upscale_by(model, image, RoutingConfig(fixed_class=0), size=(96, 128))
     assert float((heavy.image_3HW - expected.image[0]).abs().max()) <= ROUNDING
     assert heavy.seconds > 0
     assert bool(rerouter._done_MHW[0].all())
-    after = rerouter.run(Routing("budget", budget=0.5))
+    after = rerouter.run(RoutingConfig(budget=0.5))
     assert float((after.image - before.image).abs().max()) <= ROUNDING
 
 
 def test_all_heavy_begins_with_what_larger_budgets_need(model: PCSR, asked: list[int]) -> None:
     """Each pixel once, the new ones first; what was done before a stop is not done again."""
     rerouter = Rerouter(model, picture(400, 60), (800, 120))
-    run = rerouter.run(Routing("budget", budget=0.7))
+    run = rerouter.run(RoutingConfig(budget=0.7))
     new = int((run.assignment != 0).sum())
     asked.clear()
     told: list[float] = []
@@ -161,7 +161,7 @@ def test_all_heavy_begins_with_what_larger_budgets_need(model: PCSR, asked: list
         rerouter.all_heavy(stop_half_way)
     assert (len(asked), sum(asked)) == (len(told), new)
     assert len(told) > 1
-    rerouter.run(Routing("budget", budget=1.0))
+    rerouter.run(RoutingConfig(budget=1.0))
     assert sum(asked) == new
     rerouter.all_heavy(told.append)
     assert sum(asked) == 800 * 120
@@ -203,7 +203,7 @@ def test_mistakes(model: PCSR) -> None:
     with pytest.raises(ConfigError, match="each side must grow"):
         Rerouter(model, picture(8, 8), (4, 4))
     with pytest.raises(ConfigError, match="no class 2"):
-        Rerouter(model, picture(8, 8), (16, 16)).run(Routing("2"))
+        Rerouter(model, picture(8, 8), (16, 16)).run(RoutingConfig(fixed_class=2))
     broken = build_network(default_config("fsrcnn", 2)).eval()
     assert isinstance(broken, PCSR)
     with torch.no_grad():

@@ -11,7 +11,7 @@ import pytest
 from pcsr_lightning.app.loading import load_sample
 from pcsr_lightning.app.session import ADAPTIVE, BY_K, Choices, Session, Sessions
 from pcsr_lightning.app.work import enlarge
-from pcsr_lightning.inference import Routing
+from pcsr_lightning.inference import RoutingConfig
 
 MODEL = "fsrcnn-pcsr-x4"
 
@@ -24,13 +24,14 @@ def work_on(session: Session, stem: str = "rocket", scale: float = 1.0) -> None:
 
 
 def test_choices_say_what_the_library_understands() -> None:
-    assert Choices(MODEL, 4, 30).routing == Routing("budget", budget=0.3)
-    assert Choices(MODEL, 4, 100).routing == Routing("budget", budget=1.0)
-    assert Choices(MODEL, 4, 30, BY_K, -0.5).routing == Routing(k=-0.5)
-    assert Choices(MODEL, 4, 30, ADAPTIVE, -0.5).routing == Routing("adaptive")
+    assert Choices(MODEL, 4, 30).routing == RoutingConfig(budget=0.3)
+    assert Choices(MODEL, 4, 100).routing == RoutingConfig(budget=1.0)
+    assert Choices(MODEL, 4, 30, BY_K, -0.5).routing == RoutingConfig(k=-0.5)
+    assert Choices(MODEL, 4, 30, ADAPTIVE, -0.5).routing == RoutingConfig("adaptive")
     nothing = Choices(MODEL, 4, 0).routing
-    assert nothing.budget is not None
-    assert 0 < nothing.budget < 1e-3
+    assert nothing.mode == "budget"
+    assert nothing.value is not None
+    assert 0 < nothing.value < 1e-3
 
 
 def test_each_visitor_has_one_session(tmp_path: Path) -> None:

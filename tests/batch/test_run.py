@@ -173,7 +173,7 @@ def test_json_of_a_run_that_could_not_begin(door: Door, lines: Any, tmp_path: Pa
 
 def test_wrong_settings_are_told_once(door: Door, fill: Fill, tmp_path: Path) -> None:
     fill(tmp_path / "in", 3)
-    for options in (["--only-class", "2"], ["--k", "nan"], ["--scale", "17"], ["--budget", "2"]):
+    for options in (["--fixed-class", "2"], ["--k", "nan"], ["--scale", "17"], ["--budget", "2"]):
         code, out, err = door(tmp_path / "in", tmp_path / "out", *options)
         assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert not (tmp_path / "out").exists()

@@ -19,27 +19,27 @@ from pcsr_lightning import images, inference
 from pcsr_lightning.batch.one_picture import Settings, enlarge_file
 from pcsr_lightning.batch.outputs import Job
 from pcsr_lightning.images import Picture
-from pcsr_lightning.inference import settling
 from pcsr_lightning.networks import PCSR
+from pcsr_lightning.routing import RoutingConfig, scores
 
 WIDTH, HEIGHTS = 60, (150, 400)
 LIMIT = 11_000
 """KiB. As wide and 250 rows higher is 11,000 KiB more of 8-bit colour under a scale of 16, and
 15,000 of probabilities. What grows is a little for each row, however wide: 2,500 KiB here."""
 CASES = {
-    "plain": ["--only-class", "1"],
-    "alpha": ["--only-class", "1"],
-    "class map": ["--only-class", "1", "--class-map"],
+    "plain": ["--fixed-class", "1"],
+    "alpha": ["--fixed-class", "1"],
+    "class map": ["--fixed-class", "1", "--class-map"],
     "adaptive": ["--adaptive"],
     "budget": ["--budget", "40%"],
 }
 SCRIPT = """
 import json, os, resource, sys
-from pcsr_lightning.inference import settling
+from pcsr_lightning.routing import scores
 from pcsr_lightning.cli.upscale import main
 import pcsr_lightning, torch
 folder, cases = sys.argv[1], json.loads(sys.argv[2])
-settling.EVIDENCE_BYTES = 0  # as for larger pictures
+scores.SCORE_BYTES = 0  # as for larger pictures
 torch.set_num_threads(1)
 model = pcsr_lightning.load("fsrcnn-pcsr-x4")
 pcsr_lightning.upscale(model, torch.rand(1, 3, 8, 8), 8, adaptive=True)
@@ -89,7 +89,11 @@ def test_memory_does_not_follow_the_result(tmp_path: Path) -> None:
     assert max(growth.values()) < LIMIT, growth
 
 
-SETTINGS = [Settings(4), Settings(2.5, adaptive=True), Settings(3, budget=0.6, refine=True)]
+SETTINGS = [
+    Settings(4),
+    Settings(2.5, routing=RoutingConfig("adaptive")),
+    Settings(3, routing=RoutingConfig(budget=0.6, refine=True)),
+]
 SUFFIXES = [".png", ".tif", ".jpg", ".bmp", ".webp", ".avif"]
 ALPHAS = ["none", "opaque", "half", "holes"]
 
@@ -116,9 +120,7 @@ def written_at_once(
         model,
         rgb[None],
         size=size,
-        adaptive=settings.adaptive,
-        budget=settings.budget,
-        refine=settings.refine,
+        routing=settings.routing,
         bits=picture.bits,
     )
     images.write(picture.enlarged(result.image[0], alpha), target)
@@ -177,13 +179,15 @@ def test_large_pictures_are_decided_by_counts(
     source, target = tmp_path / "in.png", tmp_path / "out.png"
     generator = torch.Generator().manual_seed(0)
     images.write(Picture(torch.rand(3, 40, 50, generator=generator)), source)
-    for settings in (Settings(4, adaptive=True), Settings(4, budget=0.6)):
+    for routing in (RoutingConfig("adaptive"), RoutingConfig(budget=0.6)):
+        settings = Settings(4, routing=routing)
         exact = enlarge_file(model, Job(source, target), settings)
         with monkeypatch.context() as patch:
-            patch.setattr(settling, "EVIDENCE_BYTES", 0)
+            patch.setattr(scores, "SCORE_BYTES", 0)
             counted = enlarge_file(model, Job(source, target), settings)
         assert counted.shares[0] == pytest.approx(exact.shares[0], abs=1e-3)
         assert 0.01 < counted.shares[0] < 0.99
-        if settings.budget is not None:
-            heavy = enlarge_file(model, Job(source, target), Settings(4, only=0))
+        if routing.mode == "budget":
+            all_heavy = Settings(4, routing=RoutingConfig(fixed_class=0))
+            heavy = enlarge_file(model, Job(source, target), all_heavy)
             assert 0.599 * heavy.gmacs < counted.gmacs <= 0.6 * heavy.gmacs

@@ -121,7 +121,7 @@ def test_classes_from_elsewhere(
     model, part = published("fsrcnn-pcsr-phase1"), lr_13hw[..., :64, :64]
     all_light = torch.ones(256, 256, dtype=torch.uint8)
     theirs = plain_way.plain_upscale(model, part, classes_HW=all_light)
-    ours = pcsr_lightning.upscale(model, part, only=1)
+    ours = pcsr_lightning.upscale(model, part, fixed_class=1)
     assert (ours.image - theirs.image).abs().max() < CLOSE
 
 

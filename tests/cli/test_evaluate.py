@@ -122,6 +122,7 @@ def test_word_for_word_from_another_folder(files: Path, tmp_path: Path) -> None:
         "cost": "softmax",
         "refine": True,
         "budget": None,
+        "fixed_class": None,
     }
     assert (content["scale"], content["protocol"], content["threads"]) == (4, "whole", 1)
     bicubic, ours = (line.strip() for line in done.stdout.splitlines()[2:4])
@@ -173,13 +174,16 @@ def test_pictures_are_written(run: Run, files: Path, tmp_path: Path) -> None:
 def test_every_mode_and_an_original(run: Run, files: Path, tmp_path: Path) -> None:
     data = f"data.root={files}/set"
     shares = {}
-    for mode in ("0", "1", "adaptive"):
-        out = run(f"model={files}/m2.safetensors", data, f"routing.mode={mode}", f"output={mode}")
-        assert ("adaptive" if mode == "adaptive" else f"class {mode} alone") in out
+    for mode, said in {
+        "0": "class 0 alone", "fixed_class": "class 1 alone", "adaptive": "adaptive"
+    }.items():  # fmt: skip
+        value = ["routing.fixed_class=1"] if mode == "fixed_class" else []
+        model = f"model={files}/m2.safetensors"
+        assert said in run(model, data, f"routing.mode={mode}", *value, f"output={mode}")
         metrics = only(tmp_path, f"{mode}/evaluate/m2/*/metrics.json")
         shares[mode] = json.loads(metrics.read_text())["share"]
     assert shares["0"] == [1.0, 0.0]
-    assert shares["1"] == [0.0, 1.0]
+    assert shares["fixed_class"] == [0.0, 1.0]
     assert 0 < shares["adaptive"][0] < 1
     out = run(f"model={files}/original.safetensors", data, "output=o", "protocol=whole")
     assert "original (original)" in out
@@ -206,7 +210,7 @@ def test_a_target(run: Run, files: Path, tmp_path: Path) -> None:
         out = run(*sound, f"output={output}", *settings)
         return out, json.loads(only(tmp_path, f"{output}/**/metrics.json").read_text())
 
-    heavy, light = (go(mode, f"routing.mode={mode}")[1]["psnr"] for mode in ("0", "1"))
+    heavy, light = (go(j, f"routing.fixed_class={j}")[1]["psnr"] for j in ("0", "1"))
     target = (heavy + light) / 2
     out, found = go("t", f"target_psnr={target}")
     assert found["target_psnr"] == target
@@ -265,7 +269,7 @@ def test_defaults_of_the_config(run: Run) -> None:
     out = run("--cfg", "job")
     assert f"model: {DEFAULT_MODEL}" in out
     assert "root: ???" in out
-    assert "mode: k" in out
+    assert "fixed_class: null" in out
 
 
 @pytest.mark.parametrize(
@@ -289,11 +293,13 @@ def test_defaults_of_the_config(run: Run) -> None:
         ("scale=[4,4,4]", "scale must be one .*number or two, not .4, 4, 4"),
         ("routing.k=much", "routing.k: .*'much'.*Float"),
         ("routing.k=nan", "k must be a finite number, not nan"),
-        ("routing.mode=budget", "routing: .*'budget' needs a budget: .*such as 0.5"),
-        ("routing.budget=.5", "routing: a budget is for the routing mode 'budget', not for 'k'"),
+        ("routing.mode=budget", "routing: .*'budget' needs budget: .*such as 0.5"),
+        ("routing.mode=k routing.budget=.5", "budget=0.5 is for .*'budget', not for 'k'"),
+        ("routing.k=1 routing.budget=.5", "budget=0.5 and k=1.0 exclude each other"),
+        ("routing.fixed_class=.5", "routing.fixed_class: .*'0.5'.*Integer"),
         ("routing.budget=much", "routing.budget: .*'much'.*Float"),
-        ("routing.mode=fast", "'k', 'adaptive', 'budget' or a class number.*'fast'"),
-        ("routing.mode=2", "routing.mode=2: .*classes 0 .* to 1"),
+        ("routing.mode=fast", "adaptive, budget, k or fixed_class, not 'fast'"),
+        ("routing.fixed_class=2", "routing.fixed_class=2: .*classes 0 .* to 1"),
         ("routing.cost=free", "softmax or proportional, not 'free'"),
         ("protocol=paper", "protocol=paper: must be whole, published, patches or overlapped"),
         ("patch_size=64", "patch_size=64: .*protocol=patches, not protocol=whole"),
@@ -316,7 +322,7 @@ def test_mistakes(run: Run, files: Path, tmp_path: Path, setting: str, says: str
     setting = setting.replace("MODEL", str(model)).replace("EMPTY", str(tmp_path / "empty"))
     sound = [f"model={model}", f"data.root={files}/set", "device=cpu"]
     sound = [s for s in sound if s.split("=")[0] != setting.split("=")[0]]
-    error = run(*sound, setting, code=1)
+    error = run(*sound, *(setting.split() if "routing" in setting else [setting]), code=1)
     lines = [line for line in error.splitlines() if not line.startswith("WARNING")]
     assert len(lines) == 1, error
     assert lines[0].startswith("error: ")

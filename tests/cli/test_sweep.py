@@ -76,7 +76,7 @@ def test_a_multirun_of_failures_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (("sweep=m",), "sweep=m: must be k"),
+        (("sweep=m",), "sweep=m: must be budget, k, "),
         (("sweep=k", "sweep_values=[]"), "sweep_values is empty"),
         (("sweep=k", "sweep_values=[high]"), "sweep_values"),
         (("sweep=k", "routing.mode=adaptive"), "routing.mode must be k"),
@@ -90,10 +90,11 @@ def test_mistakes_are_one_line(settings: tuple[str, ...], says: str, tmp_path: P
 
     from pcsr_lightning import conf_dir
     from pcsr_lightning.errors import PCSRError
-    from pcsr_lightning.evaluation.config import EvaluationConfig
+    from pcsr_lightning.evaluation.config import EvaluationConfig, register_routing
     from pcsr_lightning.training.settings import typed
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        register_routing()
         cfg = compose("evaluate", [f"data.root={PICTURES}", *settings])
     with pytest.raises(PCSRError, match=says):
         typed(cfg, EvaluationConfig).check()

@@ -106,7 +106,7 @@ def test_from_the_command_line(model_file: Path, picture: Path, tmp_path: Path) 
     [
         (["--scale", "2.5"], {"scale": 2.5}),
         (["--adaptive"], {"adaptive": True}),
-        (["--only-class", "1"], {"only": 1}),
+        (["--fixed-class", "1"], {"fixed_class": 1}),
         (["--k", "0.3", "--cost", "proportional"], {"k": 0.3, "cost": "proportional"}),
         (["--no-refine"], {"refine": False}),
         (["--refine", "--scale", "2"], {"refine": True, "scale": 2}),
@@ -124,6 +124,17 @@ def test_options_reach_the_network(
     lr = images.read(picture).rgb[None]
     expected = upscale(weights.load(model_file), lr, **keywords)  # type: ignore[arg-type]
     assert (images.read(target).rgb - expected.image[0]).abs().max() <= 0.5 / 255 + 1e-5
+
+
+def test_the_name_that_fixed_class_had(
+    model_file: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = [tmp_path / "old.png", tmp_path / "new.png"]
+    for target, flag in zip(outputs, ("--only-class", "--fixed-class"), strict=True):
+        assert call(picture, target, "--model", model_file, flag, 1) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["WARNING: --only-class is deprecated: use --fixed-class"]
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
 def test_original_model_takes_its_own_scale(
@@ -209,7 +220,7 @@ def test_refusals(
         (["--scale", "nan"], "finite"),
         (["--scale", "100"], "between 1 and 16"),
         (["--k", "inf"], "finite"),
-        (["--only-class", "2"], "no class 2"),
+        (["--fixed-class", "2"], "no class 2"),
         (["--budget", "150%"], "above 0 and up to 1, not 1.5"),
         (["--budget", "0"], "above 0 and up to 1, not 0.0"),
         (["--threads", "0"], "threads"),
@@ -244,7 +255,7 @@ def test_refusals(
         ["-", "--json"],
         ["in.png", "out.png", "--scale", "big"],
         ["in.png", "out.png", "--k", "1", "--adaptive"],
-        ["in.png", "out.png", "--adaptive", "--only-class", "0"],
+        ["in.png", "out.png", "--adaptive", "--fixed-class", "0"],
         ["in.png", "out.png", "--budget", ".5", "--adaptive"],
         ["in.png", "out.png", "--budget", "half"],
         ["in.png", "out.png", "--max-memory", "much"],

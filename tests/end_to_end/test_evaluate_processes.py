@@ -21,7 +21,7 @@ from pcsr_lightning import conf_dir
 from pcsr_lightning.cli import evaluate
 from pcsr_lightning.distributed import ProcessGroup
 from pcsr_lightning.errors import PCSRError
-from pcsr_lightning.evaluation.config import EvaluationConfig
+from pcsr_lightning.evaluation.config import EvaluationConfig, register_routing
 from pcsr_lightning.networks import build_network, default_config
 from pcsr_lightning.training.settings import typed
 from pcsr_lightning.weights import save
@@ -262,6 +262,7 @@ def test_what_is_refused(settings: list[str], group: ProcessGroup, says: str, fi
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        register_routing()
         cfg = compose("evaluate", [f"data.root={files}/set", *settings])
     with pytest.raises(PCSRError, match=says):
         typed(cfg, EvaluationConfig).check(group)

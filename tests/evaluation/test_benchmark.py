@@ -12,7 +12,7 @@ from PIL import Image
 from pcsr_lightning.errors import ConfigError, DataError, PictureError
 from pcsr_lightning.evaluation import benchmark
 from pcsr_lightning.images import bicubic
-from pcsr_lightning.inference import Routing, upscale
+from pcsr_lightning.inference import RoutingConfig, upscale
 from pcsr_lightning.networks import PCSR, Original
 
 
@@ -67,11 +67,11 @@ def test_routing_is_obeyed(pcsr: PCSR, folder: Path) -> None:
     shares = {
         mode: benchmark(pcsr, folder, 4, routing).mean.share
         for mode, routing in {
-            "heavy": Routing("0"),
-            "light": Routing("1"),
-            "k": Routing(k=0.0),
-            "heavier": Routing(k=-1.0),
-            "adaptive": Routing("adaptive"),
+            "heavy": RoutingConfig(fixed_class=0),
+            "light": RoutingConfig(fixed_class=1),
+            "k": RoutingConfig(k=0.0),
+            "heavier": RoutingConfig(k=-1.0),
+            "adaptive": RoutingConfig("adaptive"),
         }.items()
     }
     assert shares["heavy"] == (1.0, 0.0)
@@ -100,13 +100,13 @@ def test_an_original_model(original: Original, folder: Path) -> None:
         benchmark(original, folder, 2)
     with pytest.raises(ConfigError, match=r"protocol=patches needs an integer scale"):
         benchmark(original, folder, 2.5, protocol="patches")
-    with pytest.raises(ConfigError, match=r"routing.mode=1"):
-        benchmark(original, folder, routing=Routing("1"))
+    with pytest.raises(ConfigError, match=r"routing.fixed_class=1"):
+        benchmark(original, folder, routing=RoutingConfig(fixed_class=1))
 
 
 def test_a_class_there_is_not(pcsr: PCSR, folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"routing.mode=2: .*classes 0 .* to 1"):
-        benchmark(pcsr, folder, routing=Routing("2"))
+    with pytest.raises(ConfigError, match=r"routing.fixed_class=2: .*classes 0 .* to 1"):
+        benchmark(pcsr, folder, routing=RoutingConfig(fixed_class=2))
 
 
 def test_bad_pictures_are_named_counted_and_left_out(
@@ -143,6 +143,8 @@ def test_pictures_are_handed_over(pcsr: PCSR, folder: Path) -> None:
 
 
 def test_bicubic_on_set14_as_in_the_tables(shared: Path, pcsr: PCSR) -> None:
-    result = benchmark(pcsr, shared / "images" / "Set14", 4, Routing("1"), "published")
+    result = benchmark(
+        pcsr, shared / "images" / "Set14", 4, RoutingConfig(fixed_class=1), "published"
+    )
     assert len(result.images) == 14
     assert abs(result.mean.bicubic.psnr - 24.32) < 0.005

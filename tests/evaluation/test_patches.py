@@ -9,7 +9,7 @@ from PIL import Image
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation import Layout, Protocol, benchmark, upscale_patches
-from pcsr_lightning.inference import Routing, upscale
+from pcsr_lightning.inference import RoutingConfig, upscale
 from pcsr_lightning.networks import PCSR, Original
 
 SCALE = (4.0, 4.0)
@@ -20,7 +20,7 @@ def noise(h: int, w: int) -> torch.Tensor:
 
 
 def one_by_one(
-    model: PCSR | Original, lr: torch.Tensor, routing: Routing, side: int, step: int
+    model: PCSR | Original, lr: torch.Tensor, routing: RoutingConfig, side: int, step: int
 ) -> tuple[np.ndarray, np.ndarray, list[float], list[float]]:
     """Patches one at a time: the averaged picture, heavy pixels, and costs of each patch."""
     h, w = lr.shape[-2:]
@@ -33,8 +33,7 @@ def one_by_one(
             if isinstance(model, Original):
                 one = upscale(model, patch)
             else:
-                adaptive = routing.mode == "adaptive"
-                one = upscale(model, patch, 4, 0.0 if adaptive else routing.k, adaptive)
+                one = upscale(model, patch, 4, routing=routing)
             rows = slice(4 * top, 4 * (top + side))
             columns = slice(4 * left, 4 * (left + side))
             total[:, rows, columns] += one.image[0].double().numpy()
@@ -46,10 +45,10 @@ def one_by_one(
     return total / times, heavy, gmacs, published
 
 
-@pytest.mark.parametrize("routing", [Routing(k=0.1), Routing("adaptive")], ids=str)
+@pytest.mark.parametrize("routing", [RoutingConfig(k=0.1), RoutingConfig("adaptive")], ids=str)
 @pytest.mark.parametrize(("side", "step"), [(32, 28), (16, 16)])
 def test_against_one_patch_at_a_time(
-    pcsr: PCSR, routing: Routing, side: int, step: int, monkeypatch: pytest.MonkeyPatch
+    pcsr: PCSR, routing: RoutingConfig, side: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pcsr_lightning.evaluation.patches.BATCH_CPU", 2 * side**2)
     h, w = (32, 60) if step == 28 else (32, 48)
@@ -96,8 +95,8 @@ def test_cut_and_join_are_inverse() -> None:
 
 def test_an_original_in_patches(original: Original) -> None:
     lr = noise(32, 32)
-    result = upscale_patches(original, lr, SCALE, Routing(), Layout(16, 16))
-    image, _, _, published = one_by_one(original, lr, Routing(), 16, 16)
+    result = upscale_patches(original, lr, SCALE, RoutingConfig(), Layout(16, 16))
+    image, _, _, published = one_by_one(original, lr, RoutingConfig(), 16, 16)
     np.testing.assert_allclose(result.image[0].numpy(), image, atol=2e-5)
     # as many pixels as the whole picture, so the same cost
     assert result.flops.gflops_published == pytest.approx(sum(published))
@@ -112,19 +111,19 @@ def test_protocols_of_a_benchmark(pcsr: PCSR, tmp_path: Path) -> None:
     # 133 LR pixels a side at scale 2: cut to 128, or to 116 = 28 * 4 - 28 + 32
     coarse = Image.fromarray(draw.integers(0, 256, (33, 33, 3), dtype=np.uint8))
     coarse.resize((266, 266), Image.Resampling.BICUBIC).save(tmp_path / "set" / "x.png")
-    heavy = Routing("0")
+    heavy = RoutingConfig(fixed_class=0)
 
-    def score(protocol: str, patch_size: int | None = None, routing: Routing = heavy):
+    def score(protocol: str, patch_size: int | None = None, routing: RoutingConfig = heavy):
         [image] = benchmark(
             pcsr, tmp_path / "set", 2, routing, protocol, patch_size=patch_size
         ).images
         return image
 
     # a patch as large as the picture: the same as that picture whole
-    in_one = score("patches", 128, Routing())
+    in_one = score("patches", 128, RoutingConfig())
     with Image.open(tmp_path / "set" / "x.png") as file:
         file.crop((0, 0, 256, 256)).save(tmp_path / "cut" / "x.png")
-    [whole] = benchmark(pcsr, tmp_path / "cut", 2, Routing()).images
+    [whole] = benchmark(pcsr, tmp_path / "cut", 2, RoutingConfig()).images
     assert in_one.size == whole.size == (256, 256)
     assert in_one.gflops_published == pytest.approx(whole.gflops_published, rel=2e-3)
     # the LR pixels at the cut know what lay beyond it, so not to the last digit
@@ -143,7 +142,7 @@ def test_protocols_of_a_benchmark(pcsr: PCSR, tmp_path: Path) -> None:
 
 def test_a_patch_as_large_as_the_picture_is_the_picture(pcsr: PCSR) -> None:
     lr = noise(32, 32)
-    for routing in (Routing(), Routing("adaptive")):
+    for routing in (RoutingConfig(), RoutingConfig("adaptive")):
         a, b = (upscale_patches(pcsr, lr, SCALE, routing, x) for x in (None, Layout(32, 32)))
         assert torch.equal(a.image, b.image)
         assert torch.equal(a.assignment, b.assignment)

@@ -23,18 +23,18 @@ from pcsr_lightning.evaluation.plots import (
     refinement_pair,
 )
 from pcsr_lightning.evaluation.published import published_points
-from pcsr_lightning.inference import Routing
-from pcsr_lightning.routing import assign_adaptive, difficulty
+from pcsr_lightning.inference import RoutingConfig
+from pcsr_lightning.routing.adm import assign_adaptive, difficulty
 
 
-def point(gflops: float, psnr: float, routing: Routing) -> Measurement:
+def point(gflops: float, psnr: float, routing: RoutingConfig) -> Measurement:
     return Measurement(psnr=psnr, gflops_published=gflops, routing=routing)
 
 
 POINTS = [
-    point(110.0, 26.04, Routing("0")),
-    point(55.0, 25.9, Routing(k=1)),
-    point(70.0, 26.0, Routing(k=0)),
+    point(110.0, 26.04, RoutingConfig(fixed_class=0)),
+    point(55.0, 25.9, RoutingConfig(k=1)),
+    point(70.0, 26.0, RoutingConfig(k=0)),
 ]
 
 
@@ -96,7 +96,7 @@ def test_our_curve_and_the_published_points() -> None:
 
 def test_the_same_place_twice() -> None:
     """Labels are joined; markers of other tables and of other class counts are told apart."""
-    points = [*POINTS, point(110.0, 26.0401, Routing(k=-2))]
+    points = [*POINTS, point(110.0, 26.0401, RoutingConfig(k=-2))]
     [axes] = psnr_flops(points, published_points("Test2K", "carn")).axes
     assert [text.get_text() for text in axes.texts] == ["k = 1", "k = 0", "class 0 alone, k = -2"]
     looks = [

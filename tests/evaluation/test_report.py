@@ -15,7 +15,6 @@ from pcsr_lightning.evaluation import (
     Quality,
     Skipped,
     benchmark_table,
-    describe_routing,
     metrics,
     print_table,
     published_points,
@@ -23,7 +22,7 @@ from pcsr_lightning.evaluation import (
 )
 from pcsr_lightning.evaluation.measurement import mean, measured_fields
 from pcsr_lightning.evaluation.tables import csv_table, markdown_table, numbers
-from pcsr_lightning.inference import Routing
+from pcsr_lightning.inference import RoutingConfig
 
 
 def picture(name: str, psnr: float, heavy: float) -> Measurement:
@@ -151,13 +150,13 @@ def test_no_ssim_and_lpips_where_there_is_none() -> None:
 @pytest.mark.parametrize(
     ("routing", "words"),
     [
-        (Routing(k=0.5), "k = 0.5"),
-        (Routing("adaptive"), "adaptive"),
-        (Routing("1"), "class 1 alone"),
+        (RoutingConfig(k=0.5), "k = 0.5"),
+        (RoutingConfig("adaptive"), "adaptive"),
+        (RoutingConfig(fixed_class=1), "class 1 alone"),
     ],
 )
-def test_words(routing: Routing, words: str) -> None:
-    assert describe_routing(routing) == words
+def test_words(routing: RoutingConfig, words: str) -> None:
+    assert routing.description == words
 
 
 def test_the_papers_rows_are_marked_as_published() -> None:
@@ -181,7 +180,7 @@ def test_what_was_written_is_read_back() -> None:
         backbone="carn",
         classes=2,
         parameters=7,
-        routing=Routing(k=0.5),
+        routing=RoutingConfig(k=0.5),
         scale=(4.0, 3.7),
         protocol="whole",
         data_root="a/Set5",

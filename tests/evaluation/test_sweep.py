@@ -9,17 +9,17 @@ import pcsr_lightning
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError, DataError
 from pcsr_lightning.evaluation import benchmark, sweep
-from pcsr_lightning.inference import Analysis, Execution, Routing
+from pcsr_lightning.inference import Analysis, Execution, RoutingConfig
 from pcsr_lightning.networks import PCSR, build_network, default_config
 
 ROUTINGS = [
-    *(Routing(k=k) for k in (-3.0, 0.0, 0.4, 1.0)),
-    Routing(k=0.3, refine=False),
-    Routing(k=0.5, cost="proportional"),
-    Routing(mode="adaptive"),
-    Routing(mode="budget", budget=0.4),
-    Routing(mode="0"),
-    Routing(mode="1"),
+    *(RoutingConfig(k=k) for k in (-3.0, 0.0, 0.4, 1.0)),
+    RoutingConfig(k=0.3, refine=False),
+    RoutingConfig(k=0.5, cost="proportional"),
+    RoutingConfig("adaptive"),
+    RoutingConfig(budget=0.4),
+    RoutingConfig(fixed_class=0),
+    RoutingConfig(fixed_class=1),
 ]
 
 
@@ -53,7 +53,7 @@ def test_costs_follow_the_strips() -> None:
     analysis = Analysis.of(model, picture, 3, execution=Execution(tile_rows=5))
     assert analysis._engine.rows == 5
     for k in (-2.0, 0.0, 0.01, 0.02, 3.0):
-        routing = Routing(k=k)
+        routing = RoutingConfig(k=k)
         expected = analysis.run(routing)
         found = analysis.flops(routing, analysis.assign(routing))
         assert found == expected.flops
@@ -65,7 +65,7 @@ def test_what_a_sweep_refuses(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least one"):
         sweep(model, SAMPLE_FOLDER / "valid", [])
     with pytest.raises(ConfigError, match="class"):
-        sweep(model, SAMPLE_FOLDER / "valid", [Routing(mode="2")])
+        sweep(model, SAMPLE_FOLDER / "valid", [RoutingConfig(fixed_class=2)])
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"broken\.png"):
-        sweep(model, tmp_path, [Routing()])
+        sweep(model, tmp_path, [RoutingConfig()])

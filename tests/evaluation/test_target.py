@@ -11,7 +11,7 @@ import pcsr_lightning
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation import benchmark, check_target, find_k
 from pcsr_lightning.evaluation.target import search
-from pcsr_lightning.inference import Routing
+from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR, Original, build_network, default_config
 
 
@@ -73,19 +73,23 @@ def test_ordinary_evaluation_agrees(
     released = pcsr_lightning.load(name)
     assert isinstance(released, PCSR)
 
-    def mean(routing: Routing) -> float:
+    def mean(routing: RoutingConfig) -> float:
         return benchmark(released, folder, scale, routing, protocol).mean.psnr
 
-    heavy, light = mean(Routing("0")), mean(Routing("1"))
+    heavy, light = mean(RoutingConfig(fixed_class=0)), mean(RoutingConfig(fixed_class=1))
     target = 0.5 * heavy + 0.5 * light
-    routing = Routing(refine=refine, cost="proportional")
+    routing = RoutingConfig(refine=refine, cost="proportional")
     found = find_k(released, folder, target, scale, routing, protocol)
     assert found.all_heavy == pytest.approx(heavy, abs=1e-4)
     assert found.all_light == pytest.approx(light, abs=1e-4)
     assert abs(heavy - light) > 0.02
     assert found.reached
     again = benchmark(
-        released, folder, scale, Routing(k=found.k, refine=refine, cost="proportional"), protocol
+        released,
+        folder,
+        scale,
+        RoutingConfig(k=found.k, refine=refine, cost="proportional"),
+        protocol,
     ).mean
     assert 0 < again.share[0] < 1
     assert again.psnr == pytest.approx(found.psnr, abs=1e-4)
@@ -98,7 +102,7 @@ def test_every_pixel_is_at_an_end(released: PCSR, folder: Path) -> None:
     shares = set()
     for target in (99.0, 1.0):
         found = find_k(released, folder, target)
-        shares.add(benchmark(released, folder, 4, Routing(k=found.k)).mean.share)
+        shares.add(benchmark(released, folder, 4, RoutingConfig(k=found.k)).mean.share)
     assert shares == {(1.0, 0.0), (0.0, 1.0)}
 
 
@@ -107,23 +111,25 @@ def test_three_classes(folder: Path) -> None:
     model = build_network(default_config("fsrcnn", 3))
     assert isinstance(model, PCSR)
     ends = find_k(model, folder, 1.0)
-    heavy, light = (benchmark(model, folder, 4, Routing(m)).mean.psnr for m in ("0", "2"))
+    heavy, light = (
+        benchmark(model, folder, 4, RoutingConfig(fixed_class=m)).mean.psnr for m in (0, 2)
+    )
     assert (ends.all_heavy, ends.all_light) == pytest.approx((heavy, light), abs=1e-4)
     found = find_k(model, folder, (heavy + light) / 2)
-    mean = benchmark(model, folder, 4, Routing(k=found.k)).mean
+    mean = benchmark(model, folder, 4, RoutingConfig(k=found.k)).mean
     assert mean.psnr == pytest.approx(found.psnr, abs=1e-4)
     assert max(mean.share) < 1
 
 
 def test_what_cannot_be_found(released: PCSR, original: Original) -> None:
-    check_target(released, Routing(), 26.0)
-    check_target(original, Routing("0"), None)
+    check_target(released, RoutingConfig(), 26.0)
+    check_target(original, RoutingConfig(fixed_class=0), None)
     for model, routing, target, says in (
-        (released, Routing("adaptive"), 26.0, "routing.mode must be k, not adaptive"),
-        (released, Routing(k=1), 26.0, "target_psnr=26 and routing.k=1 exclude"),
-        (released, Routing(), math.nan, "positive"),
-        (released, Routing(), -3.0, "positive"),
-        (original, Routing(), 26.0, "one class only"),
+        (released, RoutingConfig("adaptive"), 26.0, "routing.mode must be k, not adaptive"),
+        (released, RoutingConfig(k=1), 26.0, "target_psnr=26 and routing.k=1 exclude"),
+        (released, RoutingConfig(), math.nan, "positive"),
+        (released, RoutingConfig(), -3.0, "positive"),
+        (original, RoutingConfig(), 26.0, "one class only"),
     ):
         with pytest.raises(ConfigError, match=says):
             check_target(model, routing, target)

@@ -138,7 +138,7 @@ def test_any_class_may_stay_empty(
         assert file.agrees(lr, k)[j] == 1
         enlarged, classes = file.run(lr, k)
         assert bool((classes == j).all())
-        alone = upscale(file.model, lr, 4, only=j).image
+        alone = upscale(file.model, lr, 4, fixed_class=j).image
         torch.testing.assert_close(enlarged, alone, atol=1e-5, rtol=0)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from pcsr_lightning.evaluation import Protocol, benchmark, make_pair, psnr, shaved_border
 from pcsr_lightning.images import list_pictures, read_rgb8
-from pcsr_lightning.inference import Analysis, Routing
+from pcsr_lightning.inference import Analysis, RoutingConfig
 from pcsr_lightning.networks import PCSR, Original
 
 X4 = (4.0, 4.0)
@@ -33,8 +33,8 @@ def theirs(reference: Path) -> dict[str, Any]:
 def routed(shared: Path, published_pcsr: Callable[[str], PCSR]) -> Callable[[str, str], Scores]:
     """PSNR, GFLOPs and heavy share of each picture, by routing. Each picture is analysed once."""
     known: dict[tuple[str, str], Scores] = {}
-    routings = {f"k={k}": Routing(k=float(k), cost="proportional") for k in KS}
-    routings["adm"] = Routing("adaptive")
+    routings = {f"k={k}": RoutingConfig(k=float(k), cost="proportional") for k in KS}
+    routings["adm"] = RoutingConfig("adaptive")
 
     def get(folder: str, backbone: str) -> Scores:
         if (folder, backbone) not in known:
@@ -110,7 +110,7 @@ def test_adaptive(
 def test_a_whole_benchmark_is_the_sum_of_its_pictures(
     shared: Path, published_pcsr: Callable[[str], PCSR], routed: Callable[[str, str], Scores]
 ) -> None:
-    routing = Routing(k=0.5, cost="proportional")
+    routing = RoutingConfig(k=0.5, cost="proportional")
     model, pictures = published_pcsr("fsrcnn"), shared / "images" / "Set5"
     mean = benchmark(model, pictures, 4, routing, Protocol.PUBLISHED).mean
     expected = means(routed("Set5", "fsrcnn")["k=0.5"])

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcsr_lightning.inference import Analysis, Routing, upscale
+from pcsr_lightning.inference import Analysis, RoutingConfig, upscale
 from pcsr_lightning.networks import PCSR, Original, branch_macs
-from pcsr_lightning.routing import assign_adaptive, class_costs, difficulty
+from pcsr_lightning.routing.adm import assign_adaptive, difficulty
+from pcsr_lightning.routing.cost import class_costs
 
 Golden = dict[str, Tensor]
 CASES = [(b, c) for b in ("fsrcnn", "carn") for c in ("a", "b")]
@@ -114,8 +115,8 @@ def test_rounding_is_no_larger_than_the_published_code_s(
 def test_single_classes(
     golden: Golden, analysed: Callable[..., Analysis], backbone: str, crop: str, scale: str
 ) -> None:
-    for mode, name in (("0", "all_heavy"), ("1", "all_light")):
-        image = analysed(backbone, crop, scale).run(Routing(mode)).image[0]
+    for j, name in ((0, "all_heavy"), (1, "all_light")):
+        image = analysed(backbone, crop, scale).run(RoutingConfig(fixed_class=j)).image[0]
         expected = golden[f"{backbone}/{crop}/x{scale}/{name}"].clamp(0, 1)
         assert (image - expected).abs().max() < 2e-5, name
 
@@ -133,7 +134,7 @@ def test_by_k(
             name = f"{backbone}/{crop}/x{scale}/k{k}{suffix}"
             if f"{name}/heavy" not in golden:
                 continue
-            result = found.run(Routing(k=float(k), cost="proportional", refine=not suffix))
+            result = found.run(RoutingConfig(k=float(k), cost="proportional", refine=not suffix))
             same = (result.assignment[0] == 0) == golden[f"{name}/heavy"].bool()
             assert (~same[sure]).float().mean() <= 0.0005, name
             if f"{name}/image" in golden and bool(sure.all()):
@@ -184,6 +185,6 @@ def test_adaptive(
     assert abs(float(routed.float().mean() - heavy.float().mean())) < 0.013
     # On ours. Where the published code takes either neighbour by rounding noise (a third of the
     # queries), the probabilities differ, and with them the groups of all pixels.
-    ours = found.run(Routing("adaptive")).assignment[0] == 0
+    ours = found.run(RoutingConfig("adaptive")).assignment[0] == 0
     bound = 0.013 if bool(unambiguous(found).all()) else 0.03
     assert abs(float(ours.float().mean() - heavy.float().mean())) < bound

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pcsr_lightning.errors import ConfigError, PCSRError
-from pcsr_lightning.inference import Analysis, Execution, Routing, branches, upscale
-from pcsr_lightning.inference.branches import FastMLP
+from pcsr_lightning.inference import Analysis, Execution, RoutingConfig, kernels, upscale
+from pcsr_lightning.inference.kernels import MLPKernel
 from pcsr_lightning.networks import (
     PCSR,
     branch_macs,
@@ -22,14 +22,17 @@ from pcsr_lightning.networks import (
     hoisted_macs,
     plain_inputs,
 )
-from pcsr_lightning.routing import assign_adaptive, assign_by_k, class_costs, refine, refines_at
+from pcsr_lightning.routing.adm import assign_adaptive
+from pcsr_lightning.routing.by_k import assign_by_k
+from pcsr_lightning.routing.cost import class_costs
+from pcsr_lightning.routing.refine import refine
 
 MakeNetwork = Callable[..., PCSR]
 SCALES = [1, 2.5, 4, (3.7, 2), (4, 2.3)]
 
 
 def plain(
-    model: PCSR, lr: Tensor, size: tuple[int, int], routing: Routing
+    model: PCSR, lr: Tensor, size: tuple[int, int], routing: RoutingConfig
 ) -> tuple[Tensor, Tensor]:
     """Every class at every pixel by concatenated inputs, as LIIF does; then one is picked."""
     M, (h, w), (H, W) = model.num_classes, lr.shape[-2:], size
@@ -42,24 +45,24 @@ def plain(
             if model.classifier is None
             else model.classifier(x).transpose(1, 2).reshape(len(lr), M, H, W)
         )
-        if routing.single is not None:
-            assignment = torch.full((len(lr), H, W), routing.single, dtype=torch.uint8)
+        if routing.fixed_class is not None:
+            assignment = torch.full((len(lr), H, W), routing.fixed_class, dtype=torch.uint8)
         elif routing.mode == "adaptive":
             assignment = assign_adaptive(logits) if M > 1 else torch.zeros(len(lr), H, W).byte()
         else:
             branches = branch_macs(model).branches((H / h, W / w))
-            assignment = assign_by_k(logits, class_costs(branches, routing.cost), routing.k)
+            assignment = assign_by_k(logits, class_costs(branches, routing.cost), routing.value)
         image = enlarge(lr, size)
         for j in range(M):
             residual = out[j].transpose(1, 2).reshape(len(lr), 3, H, W)
             image = torch.where(assignment[:, None] == j, enlarge(lr, size) + residual, image)
-        if refines_at((H / h, W / w), routing.refine):
+        if routing.refines((H / h, W / w)):
             image = refine(image, assignment, M)
     return image.clamp(0, 1), assignment
 
 
 def check(
-    model: PCSR, lr: Tensor, scale: Any, routing: Routing, tile_rows: int | None = None
+    model: PCSR, lr: Tensor, scale: Any, routing: RoutingConfig, tile_rows: int | None = None
 ) -> None:
     found = Analysis.of(model, lr, scale, execution=Execution(tile_rows=tile_rows))
     result = found.run(routing)
@@ -78,9 +81,17 @@ def check(
 def test_equals_the_plain_way(make_network: MakeNetwork, num_classes: int, scale: Any) -> None:
     model = make_network(num_classes=num_classes)
     lr = torch.rand(2, 3, 10, 9)
-    modes = [Routing(k=0.4, cost="proportional"), Routing("adaptive"), Routing("0", refine=False)]
+    modes = [
+        RoutingConfig(k=0.4, cost="proportional"),
+        RoutingConfig("adaptive"),
+        RoutingConfig(fixed_class=0, refine=False),
+    ]
     if num_classes > 1:
-        modes += [Routing(k=-3.0), Routing("k", refine=False), Routing(str(num_classes - 1))]
+        modes += [
+            RoutingConfig(k=-3.0),
+            RoutingConfig("k", refine=False),
+            RoutingConfig(fixed_class=num_classes - 1),
+        ]
     for tile_rows in (None, 3):
         for routing in modes:
             check(model, lr, scale, routing, tile_rows)
@@ -95,7 +106,7 @@ def test_all_classes_are_used(make_network: MakeNetwork) -> None:
 
 @pytest.mark.parametrize("backbone", ["carn", "srresnet", "bsrn"])
 def test_other_backbones(make_network: MakeNetwork, backbone: str) -> None:
-    check(make_network(backbone, 2), torch.rand(1, 3, 16, 17), (3.7, 4), Routing())
+    check(make_network(backbone, 2), torch.rand(1, 3, 16, 17), (3.7, 4), RoutingConfig())
 
 
 @settings(
@@ -107,7 +118,7 @@ def test_other_backbones(make_network: MakeNetwork, backbone: str) -> None:
     sy=st.floats(1, 8),
     sx=st.floats(1, 8),
     tile_rows=st.integers(1, 8),
-    mode=st.sampled_from(["k", "adaptive", "2"]),
+    routing=st.sampled_from([{}, {"adaptive": True}, {"fixed_class": 2}]),
 )
 def test_any_size_scale_and_tile(
     make_network: MakeNetwork,
@@ -116,17 +127,17 @@ def test_any_size_scale_and_tile(
     sy: float,
     sx: float,
     tile_rows: int,
-    mode: str,
+    routing: dict[str, Any],
 ) -> None:
     lr = torch.rand(1, 3, h, w)
-    check(make_network(num_classes=3), lr, (sy, sx), Routing(mode), tile_rows)
+    check(make_network(num_classes=3), lr, (sy, sx), RoutingConfig(**routing), tile_rows)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (3, 5), (2, 2)], ids=str)
 @pytest.mark.parametrize("scale", [1, 2.5, 4, 8])
 def test_tiny_pictures(make_network: MakeNetwork, size: tuple[int, int], scale: float) -> None:
-    for mode in ("k", "adaptive", "1"):
-        check(make_network(), torch.rand(1, 3, *size), scale, Routing(mode))
+    for routing in (RoutingConfig(), RoutingConfig("adaptive"), RoutingConfig(fixed_class=1)):
+        check(make_network(), torch.rand(1, 3, *size), scale, routing)
 
 
 class Counted:
@@ -137,14 +148,14 @@ class Counted:
         self.rest: dict[str, int] = {}
         self.most = 0
         names: dict[int, str] = {}
-        make, project, planar = FastMLP.__init__, FastMLP.project, FastMLP.project_planar
+        make, project, planar = MLPKernel.__init__, MLPKernel.project, MLPKernel.project_planar
 
-        def made(mlp: FastMLP, *args: Any) -> None:
+        def made(mlp: MLPKernel, *args: Any) -> None:
             make(mlp, *args)
             names[id(mlp)] = args[-1]
 
         def first(run: Any) -> Any:
-            def counted(mlp: FastMLP, feat_PD: Tensor) -> Tensor:
+            def counted(mlp: MLPKernel, feat_PD: Tensor) -> Tensor:
                 name = names[id(mlp)]
                 self.first[name] = self.first.get(name, 0) + len(feat_PD)
                 out: Tensor = run(mlp, feat_PD)
@@ -153,7 +164,7 @@ class Counted:
             return counted
 
         def rest(run: Any, axis: int) -> Any:
-            def counted(mlp: FastMLP, x: Tensor) -> Tensor:
+            def counted(mlp: MLPKernel, x: Tensor) -> Tensor:
                 name = names[id(mlp)]
                 self.rest[name] = self.rest.get(name, 0) + x.shape[axis]
                 self.most = max(self.most, x.shape[axis])
@@ -162,13 +173,13 @@ class Counted:
 
             return counted
 
-        monkeypatch.setattr(FastMLP, "__init__", made)
-        monkeypatch.setattr(FastMLP, "project", first(project))
-        monkeypatch.setattr(FastMLP, "project_planar", first(planar))
+        monkeypatch.setattr(MLPKernel, "__init__", made)
+        monkeypatch.setattr(MLPKernel, "project", first(project))
+        monkeypatch.setattr(MLPKernel, "project_planar", first(planar))
         # Before the last block is filled up.
-        finish, counted_planar = branches._finish, rest(FastMLP.finish_planar, 1)
-        monkeypatch.setattr(branches, "_finish", rest(finish, 0))
-        monkeypatch.setattr(FastMLP, "finish_planar", counted_planar)
+        finish, counted_planar = kernels._finish, rest(MLPKernel.finish_planar, 1)
+        monkeypatch.setattr(kernels, "_finish", rest(finish, 0))
+        monkeypatch.setattr(MLPKernel, "finish_planar", counted_planar)
 
 
 @pytest.mark.parametrize("scale", [4, 2.5, (1, 3.2)], ids=str)
@@ -177,7 +188,9 @@ def test_each_pixel_meets_its_own_upsampler_only(
 ) -> None:
     model, counted = make_network(num_classes=3), Counted(monkeypatch)
     lr = torch.rand(2, 3, 12, 10)
-    result = Analysis.of(model, lr, scale, execution=Execution(tile_rows=5)).run(Routing(k=0.2))
+    result = Analysis.of(model, lr, scale, execution=Execution(tile_rows=5)).run(
+        RoutingConfig(k=0.2)
+    )
     counts = torch.bincount(result.assignment.flatten(), minlength=3).tolist()
     assert [counted.rest[f"upsampler {j}"] for j in range(3)] == counts
     assert counted.rest["the classifier"] == result.assignment.numel()
@@ -196,7 +209,7 @@ def test_a_strip_without_a_class_does_not_prepare_it(
     monkeypatch.setattr(Analysis, "assign", lambda *_: by_hand)
     one_row = Execution(tile_rows=1)
     found = Analysis.of(model, torch.rand(1, 3, 12, 10), 4, execution=one_row)
-    result = found.run(Routing(refine=False))
+    result = found.run(RoutingConfig(refine=False))
     assert (counted.first["upsampler 0"], counted.first["upsampler 1"]) == (30, 100)
     tail = [hoisted_macs(model.upsampler(j), 0, 1) for j in range(2)]
     macs = 120 * branch_macs(model).backbone + 321 * tail[0] + 1599 * tail[1]
@@ -223,11 +236,11 @@ def test_one_analysis_serves_all_routings(
 ) -> None:
     model, counted = make_network(), Counted(monkeypatch)
     found = Analysis.of(model, torch.rand(1, 3, 8, 8), 3)
-    found.run(Routing("1"))
+    found.run(RoutingConfig(fixed_class=1))
     assert "the classifier" not in counted.rest, "a single class asks for no verdict"
-    shares = [found.run(Routing(k=k)).shares[0] for k in (-50.0, -1.0, 0.0, 1.0, 50.0)]
-    found.run(Routing("adaptive"))
-    found.run(Routing("budget", budget=0.6))
+    shares = [found.run(RoutingConfig(k=k)).shares[0] for k in (-50.0, -1.0, 0.0, 1.0, 50.0)]
+    found.run(RoutingConfig("adaptive"))
+    found.run(RoutingConfig(budget=0.6))
     assert counted.rest["the classifier"] == 24 * 24
     assert shares == sorted(shares, reverse=True)
     assert shares[0] == 1
@@ -237,27 +250,22 @@ def test_one_analysis_serves_all_routings(
 class Whole(nn.Module):
     """The fast path as a module, so that fvcore can trace it."""
 
-    def __init__(self, model: PCSR, routing: Routing) -> None:
+    def __init__(self, model: PCSR, routing: RoutingConfig) -> None:
         super().__init__()
         self.model, self.routing = model, routing
 
     def forward(self, lr: Tensor) -> Tensor:
-        return upscale(
-            self.model,
-            lr,
-            adaptive=self.routing.mode == "adaptive",
-            k=self.routing.k,
-            only=self.routing.single,
-            refine=False,
-        ).image
+        return upscale(self.model, lr, routing=self.routing.replace(refine=False)).image
 
 
-@pytest.mark.parametrize("routing", [Routing(), Routing(k=1.5), Routing("adaptive"), Routing("1")])
+@pytest.mark.parametrize(
+    "options", [{}, {"k": 1.5}, {"adaptive": True}, {"fixed_class": 1}], ids=str
+)
 @pytest.mark.parametrize("backbone", ["fsrcnn", "carn"])
 def test_flops_are_those_that_fvcore_counts(
-    make_network: MakeNetwork, backbone: str, routing: Routing
+    make_network: MakeNetwork, backbone: str, options: dict[str, Any]
 ) -> None:
-    model = make_network(backbone, 2)
+    model, routing = make_network(backbone, 2), RoutingConfig(**options)
     lr = torch.rand(1, 3, 16, 24)
     flops = Analysis.of(model, lr, 4).run(routing).flops
     # The line above has counted the parts already, so the trace below holds the picture alone.
@@ -268,7 +276,7 @@ def test_flops_are_those_that_fvcore_counts(
 def test_batch_equals_singles(make_network: MakeNetwork) -> None:
     model, lr = make_network(num_classes=3), torch.rand(3, 3, 9, 7)
     lr[1] = 0.5
-    for routing in (Routing(k=0.1), Routing("adaptive")):
+    for routing in (RoutingConfig(k=0.1), RoutingConfig("adaptive")):
         together = Analysis.of(model, lr, 2.5).run(routing)
         singles = [Analysis.of(model, one[None], 2.5).run(routing) for one in lr]
         torch.testing.assert_close(
@@ -300,10 +308,10 @@ def test_results_are_ordinary_tensors(make_network: MakeNetwork) -> None:
 
 def test_lower_precision_network(make_network: MakeNetwork) -> None:
     lr = torch.rand(1, 3, 8, 8)
-    exact = upscale(make_network(), lr, scale=2.5, only=0).image
+    exact = upscale(make_network(), lr, scale=2.5, fixed_class=0).image
     for dtype, tolerance in ((torch.bfloat16, 0.05), (torch.float64, 1e-5)):
         model = make_network().to(dtype)
-        result = upscale(model, lr, scale=2.5, only=0)
+        result = upscale(model, lr, scale=2.5, fixed_class=0)
         assert result.image.dtype == torch.float32
         assert (result.image - exact).abs().max() < tolerance
 
@@ -328,14 +336,14 @@ def test_nonsense_from_the_network_is_reported(
 
 def test_class_that_is_not_there(make_network: MakeNetwork) -> None:
     with pytest.raises(ConfigError, match=r"no class 2.* 0 \(heaviest\) to 1"):
-        upscale(make_network(), torch.rand(1, 3, 4, 4), only=2)
+        upscale(make_network(), torch.rand(1, 3, 4, 4), fixed_class=2)
     with pytest.raises(ConfigError, match="one upsampler"):
         _ = Analysis.of(make_network(num_classes=1), torch.rand(1, 3, 4, 4)).logits
 
 
 def test_single_class_network(make_network: MakeNetwork) -> None:
     model = make_network(num_classes=1)
-    for routing in (Routing(), Routing("adaptive"), Routing("0")):
+    for routing in (RoutingConfig(), RoutingConfig("adaptive"), RoutingConfig(fixed_class=0)):
         result = Analysis.of(model, torch.rand(1, 3, 5, 4), 3).run(routing)
         assert result.shares == (1.0,)
         assert int(result.assignment.max()) == 0
@@ -350,8 +358,8 @@ def test_seams_are_smoothed_from_scale_4_up(
     """Below that the mean over 3 x 3 pixels costs more than seams do."""
     model, lr = make_network(), torch.rand(1, 3, 20, 30)
     found = Analysis.of(model, lr, scale)
-    by_itself, asked = found.run(Routing()), found.run(Routing(refine=refined))
-    other = found.run(Routing(refine=not refined))
+    by_itself, asked = found.run(RoutingConfig()), found.run(RoutingConfig(refine=refined))
+    other = found.run(RoutingConfig(refine=not refined))
     assert 0 < by_itself.shares[0] < 1
     assert torch.equal(by_itself.image, asked.image)
     assert not torch.equal(by_itself.image, other.image)

@@ -15,9 +15,9 @@ from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.images import bicubic, read
 from pcsr_lightning.inference import (
     Analysis,
-    Routing,
+    RoutingConfig,
     all_heavy_flops,
-    budget_words,
+    routing_note,
     upscale,
 )
 from pcsr_lightning.networks import PCSR, build_network, default_config
@@ -44,7 +44,7 @@ def shares_of_budget(found: Analysis, budgets: tuple[float, ...]) -> list[float]
     """The cost of each, as a part of what it was allowed."""
     lr_size = (int(found.lr_B3hw.shape[-2]), int(found.lr_B3hw.shape[-1]))
     heavy = all_heavy_flops(found.model, lr_size, found.size, len(found.lr_B3hw)).gmacs
-    runs = (found.run(Routing("budget", budget=b, refine=False)) for b in budgets)
+    runs = (found.run(RoutingConfig(budget=b, refine=False)) for b in budgets)
     return [run.flops.gmacs / (b * heavy) for run, b in zip(runs, budgets, strict=True)]
 
 
@@ -60,7 +60,7 @@ def test_more_classes(photo: Tensor, make_network: MakeNetwork, num_classes: int
     found = Analysis.of(make_network(num_classes=num_classes), photo, 4)
     parts = shares_of_budget(found, BUDGETS)
     assert all(0.99 <= part <= 1 for part in parts), parts
-    assert len(found.run(Routing("budget", budget=0.5)).assignment.unique()) == num_classes
+    assert len(found.run(RoutingConfig(budget=0.5)).assignment.unique()) == num_classes
 
 
 def test_a_class_that_is_missing_from_half_the_picture(released: PCSR, photo: Tensor) -> None:
@@ -75,19 +75,21 @@ def test_floor_and_ceiling(released: PCSR, make_network: MakeNetwork) -> None:
     sizes = ((12, 10), (48, 40))
     low = upscale(released, lr, budget=0.05)
     assert low.shares == (0.0, 1.0)
-    said = budget_words(released, *sizes, 0.05)
+    said = routing_note(released, *sizes, RoutingConfig(budget=0.05))
     assert said is not None
     heavy = all_heavy_flops(released, *sizes)
     floor = upscale(released, lr, budget=1e-9).flops.gmacs / heavy.gmacs
     assert f"budget of 5% is below the floor of this model, {100 * floor:.3g}% of all-heavy" in said
-    assert budget_words(released, *sizes, 0.5) is None
-    assert "so close to the floor of this model" in str(budget_words(released, *sizes, 0.085))
+    assert routing_note(released, *sizes, RoutingConfig(budget=0.5)) is None
+    assert "so close to the floor of this model" in str(
+        routing_note(released, *sizes, RoutingConfig(budget=0.085))
+    )
     top = upscale(released, lr, budget=1)
     assert (top.shares, top.flops) == ((1.0, 0.0), heavy)
-    assert "ceiling" in str(budget_words(released, *sizes, 1.0))
+    assert "ceiling" in str(routing_note(released, *sizes, RoutingConfig(budget=1.0)))
     single = make_network(num_classes=1)
     assert upscale(single, lr, budget=0.5).shares == (1.0,)
-    assert "one class only" in str(budget_words(single, *sizes, 0.5))
+    assert "one class only" in str(routing_note(single, *sizes, RoutingConfig(budget=0.5)))
 
 
 def test_what_it_buys_does_not_depend_on_the_tiles(make_network: MakeNetwork) -> None:
@@ -112,7 +114,7 @@ def test_each_picture_of_a_batch_has_its_own_budget(make_network: MakeNetwork) -
 
 def test_hardest_first(released: PCSR, photo: Tensor) -> None:
     found = Analysis.of(released, photo, 4)
-    [heavy] = found.assign(Routing("budget", budget=0.4)) == 0
+    [heavy] = found.assign(RoutingConfig(budget=0.4)) == 0
     hardness = found.logits[0, 0] - found.logits[0, 1]
     assert hardness[heavy].min() >= hardness[~heavy].max()
 
@@ -127,7 +129,7 @@ def test_hardest_first(released: PCSR, photo: Tensor) -> None:
         ({"budget": "half"}, "not 'half'"),
         ({"budget": 0.5, "k": 1.0}, "k=1.0 and budget=0.5 exclude each other"),
         ({"budget": 0.5, "adaptive": True}, "adaptive and budget=0.5 exclude"),
-        ({"budget": 0.5, "only": 0}, "only=0 and budget=0.5 exclude"),
+        ({"budget": 0.5, "fixed_class": 0}, "fixed_class=0 and budget=0.5 exclude"),
     ],
 )
 def test_refused(make_network: MakeNetwork, options: dict[str, Any], said: str) -> None:
@@ -136,13 +138,13 @@ def test_refused(make_network: MakeNetwork, options: dict[str, Any], said: str) 
 
 
 def test_routing_with_a_budget() -> None:
-    assert Routing(" Budget ", budget=1).single == 0
-    assert Routing("budget", budget=0.5).single is None
-    with pytest.raises(ConfigError, match=r"needs a budget: .* such as 0\.5"):
-        Routing("budget")
-    for mode in ("k", "adaptive", "1"):
+    assert RoutingConfig(" Budget ", budget=1).fixed_class == 0
+    assert RoutingConfig(budget=0.5).fixed_class is None
+    with pytest.raises(ConfigError, match=r"needs budget: .* such as 0\.5"):
+        RoutingConfig("budget")
+    for mode in ("k", "adaptive", "fixed_class"):
         with pytest.raises(ConfigError, match=f"not for '{mode}'.*leave budget=0.5 out"):
-            Routing(mode, budget=0.5)
+            RoutingConfig(mode, budget=0.5)
 
 
 def test_an_original_model_has_one_cost() -> None:

@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.inference import Routing, output_size, upscale
+from pcsr_lightning.inference import output_size, upscale
 from pcsr_lightning.networks import PCSR, Original, build_network, default_config
-from pcsr_lightning.routing import CostRule
 
 MakeNetwork = Callable[..., PCSR]
 
@@ -97,9 +96,11 @@ def test_overshoot_of_a_resampled_picture_is_taken(make_network: MakeNetwork) ->
 
 def test_half_precision_pictures_are_taken(make_network: MakeNetwork) -> None:
     lr = torch.rand(1, 3, 5, 5)
-    exact = upscale(make_network(), lr, only=0).image
+    exact = upscale(make_network(), lr, fixed_class=0).image
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
-        assert (upscale(make_network(), lr.to(dtype), only=0).image - exact).abs().max() < 0.02
+        assert (
+            upscale(make_network(), lr.to(dtype), fixed_class=0).image - exact
+        ).abs().max() < 0.02
 
 
 @pytest.mark.parametrize(
@@ -110,12 +111,12 @@ def test_half_precision_pictures_are_taken(make_network: MakeNetwork) -> None:
         ({"k": "0"}, "finite number"),
         ({"k": True}, "finite number"),
         ({"cost": "cheap"}, "softmax or proportional"),
-        ({"only": -1}, "class number"),
-        ({"only": 1.5}, "class number"),
-        ({"refine": "no"}, "true or false"),
-        ({"adaptive": True, "only": 0}, "exclude each other"),
+        ({"fixed_class": -1}, "number of a class"),
+        ({"fixed_class": 1.5}, "number of a class"),
+        ({"refine": "no"}, "true, false, or None"),
+        ({"adaptive": True, "fixed_class": 0}, "exclude each other"),
         ({"adaptive": True, "k": 1.0}, "exclude each other"),
-        ({"only": 1, "k": 1.0}, "exclude each other"),
+        ({"fixed_class": 1, "k": 1.0}, "exclude each other"),
     ],
 )
 def test_refused_options(make_network: MakeNetwork, options: dict[str, Any], said: str) -> None:
@@ -126,18 +127,6 @@ def test_refused_options(make_network: MakeNetwork, options: dict[str, Any], sai
 def test_refused_model() -> None:
     with pytest.raises(ConfigError, match=r"not Linear.*pcsr_lightning\.load"):
         upscale(nn.Linear(1, 1), torch.rand(1, 3, 4, 4))  # type: ignore[arg-type]
-
-
-def test_routing_takes_what_configs_bring() -> None:
-    assert Routing(0).mode == "0"  # type: ignore[arg-type]
-    assert Routing("1").single == 1
-    assert Routing(" Adaptive ").mode == "adaptive"
-    assert Routing().single is None
-    assert Routing(cost="proportional").cost is CostRule.PROPORTIONAL
-    assert Routing(k=1).k == 1.0
-    for mode in ("heavy", "", "-1", "k0", "²"):
-        with pytest.raises(ConfigError, match="routing mode"):
-            Routing(mode)
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -160,7 +149,7 @@ def test_original_model(backbone: str, scale: int) -> None:
     with pytest.raises(ConfigError, match=rf"made for scale {scale} only"):
         upscale(model, lr, scale=3)
     with pytest.raises(ConfigError, match="class 0 only"):
-        upscale(model, lr, scale=scale, only=1)
+        upscale(model, lr, scale=scale, fixed_class=1)
 
 
 @pytest.mark.parametrize(
@@ -194,5 +183,5 @@ def test_cost_of_pcsr(make_network: MakeNetwork) -> None:
     # 56 inputs a query before; now 52 once per LR pixel.
     saved = 16 * 56 * (10 + share * 74 + rest * 20) - 52 * (10 + 74 + 20)
     assert result.flops.gmacs * 1e7 == pytest.approx(published - saved, rel=1e-3)
-    single = upscale(model, lr, only=1).flops
+    single = upscale(model, lr, fixed_class=1).flops
     assert single.gflops_published / 2 * 1e7 == pytest.approx(backbone + 16 * light, rel=1e-3)

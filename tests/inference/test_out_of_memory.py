@@ -17,9 +17,9 @@ from torch import Tensor
 
 from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.inference import UpscaleResult, upscale
-from pcsr_lightning.inference.analysis import Output
-from pcsr_lightning.inference.branches import AnyScale, WholeScale
 from pcsr_lightning.inference.engine import is_out_of_memory
+from pcsr_lightning.inference.kernels import FractionalScale, IntegerScale
+from pcsr_lightning.inference.result import Output
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.streaming import RowStream
 
@@ -42,7 +42,7 @@ ERRORS: list[Exception] = [
     RuntimeError("could not create a primitive"),
 ]
 ROUTINGS: list[dict[str, Any]] = [
-    {}, {"adaptive": True}, {"budget": 0.6}, {"only": 1}, {"refine": False}
+    {}, {"adaptive": True}, {"budget": 0.6}, {"fixed_class": 1}, {"refine": False}
 ]  # fmt: skip
 
 
@@ -82,7 +82,7 @@ class Scarce:
             return checked
 
         monkeypatch.setattr(RowStream, "push", scarce_push)
-        for kind in (WholeScale, AnyScale):
+        for kind in (IntegerScale, FractionalScale):
             monkeypatch.setattr(kind, "residual", scarce("residual", kind.residual))
             monkeypatch.setattr(kind, "logits", scarce("logits", kind.logits))
 

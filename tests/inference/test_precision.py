@@ -49,7 +49,7 @@ def test_bf16_on_a_photograph(picture: str, name: str, scale: float) -> None:
     model = pcsr_lightning.load(name)
     hr = read_rgb8(SAMPLE_FOLDER / "valid" / picture)[None, :, :200, :240] / 255
     lr = bicubic(hr, (round(200 / scale), round(240 / scale))).clamp(0, 1)
-    for options in ({}, {"adaptive": True}, {"budget": 0.6}, {"only": 0}):
+    for options in ({}, {"adaptive": True}, {"budget": 0.6}, {"fixed_class": 0}):
         exact = upscale(model, lr, scale, size=(200, 240), **options)
         fast = upscale(model, lr, scale, size=(200, 240), precision="bf16", **options)
         assert fast.image.dtype == torch.float32
@@ -63,9 +63,9 @@ def test_bf16_on_a_photograph(picture: str, name: str, scale: float) -> None:
 @pytest.mark.parametrize("backbone", ["carn", "bsrn"])
 def test_bf16_in_strips(make_network: MakeNetwork, backbone: str) -> None:
     model, lr = make_network(backbone), torch.rand(1, 3, 26, 11)
-    exact = upscale(model, lr, only=0)
+    exact = upscale(model, lr, fixed_class=0)
     for tile_rows in (3, 26):
-        fast = upscale(model, lr, only=0, precision="bf16", tile_rows=tile_rows)
+        fast = upscale(model, lr, fixed_class=0, precision="bf16", tile_rows=tile_rows)
         assert psnr(fast.image, exact.image) > 45
 
 
@@ -165,9 +165,11 @@ def test_a_model_keeps_its_own_arithmetic(
     single = make_network(backbone)
     model, lr = copy.deepcopy(single).to(dtype), torch.rand(batch, 3, 17, 8)
     for scale in (3, 2.5):
-        found = upscale(model, lr, scale, only=0, tile_rows=6)
+        found = upscale(model, lr, scale, fixed_class=0, tile_rows=6)
         assert found.image.dtype == torch.float32
-        difference = float((found.image - upscale(single, lr, scale, only=0).image).abs().max())
+        difference = float(
+            (found.image - upscale(single, lr, scale, fixed_class=0).image).abs().max()
+        )
         if dtype == torch.float64:
             assert difference < 1e-5
             with torch.no_grad():

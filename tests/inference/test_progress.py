@@ -19,7 +19,7 @@ MakeNetwork = Callable[..., PCSR]
     ("options", "strips"),
     [
         ({}, 5),
-        ({"only": 1}, 5),
+        ({"fixed_class": 1}, 5),
         ({"adaptive": True}, 10),
         ({"budget": 0.5}, 10),
         ({"adaptive": True, "max_memory": 1}, 36),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pcsr_lightning.inference import UpscaleResult, upscale
-from pcsr_lightning.inference.feature_rows import STRIP_PIXELS, TiledRows, feature_rows
+from pcsr_lightning.inference.features import STRIP_PIXELS, TiledRows, feature_rows
 from pcsr_lightning.networks import PCSR, Backbone, Original, PixelMLP, build_network
 
 MakeNetwork = Callable[..., PCSR]
@@ -20,7 +20,7 @@ BRIEF = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 ROUTINGS: list[dict[str, Any]] = [
     {}, {"k": 0.7}, {"k": -2.0}, {"adaptive": True}, {"budget": 0.6}, {"budget": 0.9},
-    {"only": 0}, {"only": 1}, {"k": 0.2, "cost": "proportional"},
+    {"fixed_class": 0}, {"fixed_class": 1}, {"k": 0.2, "cost": "proportional"},
 ]  # fmt: skip
 SCALES = st.one_of(
     st.sampled_from([1, 2, 3, 4, (2, 3), (1, 4), (3, 2.5), (1.5, 2)]),

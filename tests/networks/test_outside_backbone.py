@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import pcsr_lightning
 from pcsr_lightning.errors import ConfigError, ModelFileError
-from pcsr_lightning.inference.feature_rows import TiledRows, feature_rows
+from pcsr_lightning.inference.features import TiledRows, feature_rows
 from pcsr_lightning.networks import (
     BACKBONES,
     PCSR,

@@ -7,14 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.routing import (
-    assign_adaptive,
-    assign_by_k,
-    class_costs,
-    difficulty,
-    kmeans_thresholds,
-    refine,
-)
+from pcsr_lightning.routing.adm import assign_adaptive, difficulty, kmeans_thresholds
+from pcsr_lightning.routing.by_k import assign_by_k
+from pcsr_lightning.routing.cost import class_costs
+from pcsr_lightning.routing.refine import refine
 
 seeds = st.integers(0, 2**31)
 classes = st.integers(2, 6)

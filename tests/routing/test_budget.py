@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.routing import (
+from pcsr_lightning.routing import budget
+from pcsr_lightning.routing.budget import (
     assign_by_budget,
-    assign_by_k,
-    assign_by_keys,
-    budget,
-    class_costs,
-    upgrade_keys,
+    assign_by_thresholds,
+    class_thresholds,
 )
+from pcsr_lightning.routing.by_k import assign_by_k
+from pcsr_lightning.routing.cost import class_costs
 
 seeds = st.integers(0, 2**31)
 classes = st.integers(2, 5)
@@ -139,7 +139,7 @@ def test_a_constant_picture_is_paid_for_in_raster_order(num_classes: int) -> Non
 
 @given(seed=seeds, num_classes=classes, share=budgets, grain=grains, chunk=st.integers(1, 60))
 @settings(max_examples=60, deadline=None)
-def test_neither_chunks_nor_kept_keys_matter(
+def test_neither_chunks_nor_kept_thresholds_matter(
     seed: int, num_classes: int, share: float, grain: float, chunk: int
 ) -> None:
     logits, costs, macs = draw(seed, num_classes, grain)
@@ -148,19 +148,19 @@ def test_neither_chunks_nor_kept_keys_matter(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(budget, "CHUNK", chunk)
         assert torch.equal(assign_by_budget(logits, costs, macs, limit), expected)
-    keys = upgrade_keys(logits, costs)
-    assert keys.shape == (2, num_classes - 1, 9, 11)
-    assert torch.equal(assign_by_keys(keys, macs, limit), expected)
+    thresholds = class_thresholds(logits, costs)
+    assert thresholds.shape == (2, num_classes - 1, 9, 11)
+    assert torch.equal(assign_by_thresholds(thresholds, macs, limit), expected)
 
 
 @given(seed=seeds, num_classes=classes, k=st.floats(-3, 3))
 @settings(max_examples=60, deadline=None)
-def test_keys_say_the_class_at_any_k(seed: int, num_classes: int, k: float) -> None:
+def test_thresholds_say_the_class_at_any_k(seed: int, num_classes: int, k: float) -> None:
     logits, costs, _ = draw(seed, num_classes)
     span = float(costs[0].log() - costs[-1].log())
-    keys = upgrade_keys(logits, costs).double() / span
-    clear = ((keys - k).abs() > 1e-4 / span).all(dim=1)
-    classes_BHW = (keys < k).sum(dim=1)
+    thresholds = class_thresholds(logits, costs).double() / span
+    clear = ((thresholds - k).abs() > 1e-4 / span).all(dim=1)
+    classes_BHW = (thresholds < k).sum(dim=1)
     assert torch.equal(classes_BHW[clear], assign_by_k(logits.double(), costs, k)[clear].long())
 
 

@@ -5,7 +5,7 @@ import torch
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR, branch_macs, build_network, default_config
-from pcsr_lightning.routing import class_costs
+from pcsr_lightning.routing.cost import class_costs
 
 
 @pytest.mark.parametrize(("backbone", "light"), [("fsrcnn", 0.0900), ("carn", 0.3188)])

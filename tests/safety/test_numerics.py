@@ -100,7 +100,7 @@ def test_weights_that_give_no_numbers(
     (tmp_path / "m.json").write_bytes(file.with_suffix(".json").read_bytes())
     Image.new("RGB", (5, 4), (255, 99, 3)).save(tmp_path / "x.png")
     words = (tmp_path / "x.png", tmp_path / "y.png", "--model", tmp_path / "m.safetensors")
-    code, err = door(*words, "--only-class", 1 if "upsamplers.1" in name else 0)
+    code, err = door(*words, "--fixed-class", 1 if "upsamplers.1" in name else 0)
     assert code == 1
     assert len(err.splitlines()) == 1
     assert "NaN or infinite" in err
@@ -115,7 +115,9 @@ def test_a_result_that_is_no_number() -> None:
     for bits in (None, 8, 16):
         for tile_rows in (None, 1):
             with pytest.raises(PCSRError, match="NaN or infinite"):
-                upscale(model, torch.rand(1, 3, 6, 5), 2, only=0, bits=bits, tile_rows=tile_rows)
+                upscale(
+                    model, torch.rand(1, 3, 6, 5), 2, fixed_class=0, bits=bits, tile_rows=tile_rows
+                )
 
 
 # Tiny pictures, every scale

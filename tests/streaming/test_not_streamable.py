@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pcsr_lightning.inference.feature_rows import TiledRows, feature_rows
+from pcsr_lightning.inference.features import TiledRows, feature_rows
 from pcsr_lightning.networks import build_backbone
 from pcsr_lightning.streaming import NotStreamable, plan_rows
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pcsr_lightning import streaming
-from pcsr_lightning.inference.feature_rows import StreamedRows, feature_rows
+from pcsr_lightning.inference.features import StreamedRows, feature_rows
 from pcsr_lightning.networks import build_backbone
 from pcsr_lightning.streaming import RowStream, plan_rows
 from pcsr_lightning.streaming.steps import Pointwise

@@ -10,7 +10,7 @@ from torch import Tensor
 import pcsr_lightning
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.evaluation import benchmark
-from pcsr_lightning.inference import Routing, upscale
+from pcsr_lightning.inference import RoutingConfig, upscale
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.weights import DEFAULT_MODEL, find_model, list_models
 from pcsr_lightning.weights.registry import RELEASED
@@ -93,7 +93,7 @@ BY_DEFAULT = {DEFAULT_MODEL, "fsrcnn-pcsr-x4"}
 )
 def test_set14_by_the_tables_protocol(name: str, shared: Path) -> None:
     model, _ = released(name)
-    routing = Routing(k=0.0, cost="proportional")
+    routing = RoutingConfig(k=0.0, cost="proportional")
     mean = benchmark(model, shared / "images" / "Set14", 4, routing, "published").mean
     assert mean.bicubic.psnr == pytest.approx(24.32, abs=0.005)
     assert mean.psnr >= SET14[name]

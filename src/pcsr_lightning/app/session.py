@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pcsr_lightning.app.loading import Loaded
 from pcsr_lightning.app.measure import Meter
-from pcsr_lightning.inference import Routing, UpscaleResult
+from pcsr_lightning.inference import RoutingConfig, UpscaleResult
 from pcsr_lightning.inference.rerouting import Rerouter
 
 KEPT_SECONDS = 3600.0
@@ -48,13 +48,13 @@ class Choices:
     k: float = 0.0
 
     @property
-    def routing(self) -> Routing:
-        """The library's word for it. At 0 % every pixel goes to the lightest class."""
+    def routing(self) -> RoutingConfig:
+        """As the library takes it. At 0 % every pixel goes to the lightest class."""
         if self.way == BY_K:
-            return Routing(k=float(self.k))
+            return RoutingConfig(k=float(self.k))
         if self.way == ADAPTIVE:
-            return Routing("adaptive")
-        return Routing("budget", budget=min(1.0, max(LOWEST_BUDGET, self.compute / 100)))
+            return RoutingConfig("adaptive")
+        return RoutingConfig(budget=min(1.0, max(LOWEST_BUDGET, self.compute / 100)))
 
 
 Ticket = tuple[int, Choices]

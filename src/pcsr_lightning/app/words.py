@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from pcsr_lightning.app.session import ADAPTIVE, BY_BUDGET, BY_K, Choices, Session
+from pcsr_lightning.app.session import ADAPTIVE, BY_K, Choices, Session
 from pcsr_lightning.app.work import enlarged_bicubic, model_named, psnr
-from pcsr_lightning.inference import all_heavy_flops, budget_words, class_colours
+from pcsr_lightning.inference import all_heavy_flops, class_colours, routing_note
 
 MIB = 2**20
 EMPTY = '<p class="pcsr-note">Drop a picture, or take one of the samples.</p>'
@@ -66,14 +66,13 @@ def picture_line(session: Session) -> str:
 
 
 def budget_note(session: Session) -> str | None:
-    """What to tell of a budget near the floor or at the ceiling."""
+    """What the user should know of a budget near the floor or at the ceiling."""
     run, rerouter = session.run, session.rerouter
-    if run is None or rerouter is None or run.ticket[1].way != BY_BUDGET:
+    if run is None or rerouter is None:
         return None
     choices = run.ticket[1]
-    budget = choices.routing.budget
-    assert budget is not None
-    words = budget_words(model_named(choices.model), rerouter.lr_size, rerouter.size, budget)
+    model = model_named(choices.model)
+    words = routing_note(model, rerouter.lr_size, rerouter.size, choices.routing)
     return None if words is None else words[0].upper() + words[1:] + "."
 
 

@@ -22,7 +22,7 @@ from pcsr_lightning.app.session import FirstRun, Heavy, Run, Session, Ticket
 from pcsr_lightning.errors import ConfigError, PCSRError
 from pcsr_lightning.images import bicubic, write
 from pcsr_lightning.images.protocol import eight_bit, shave
-from pcsr_lightning.inference import Routing, class_colours
+from pcsr_lightning.inference import RoutingConfig, class_colours
 from pcsr_lightning.inference.rerouting import Rerouter
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.weights import load
@@ -48,7 +48,7 @@ def model_named(name: str) -> PCSR:
         raise ConfigError(f"{name}: the page needs a PCSR model with two classes or more")
     # What only the first run takes (operators counted, kernels made) is no visitor's time.
     warm = Rerouter(model, torch.zeros(1, 3, 16, 16), (32, 32))
-    warm.run(Routing("budget", budget=0.5))
+    warm.run(RoutingConfig(budget=0.5))
     return model
 
 

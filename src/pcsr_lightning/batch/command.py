@@ -23,6 +23,9 @@ from pcsr_lightning.batch.sizes import check_scale
 from pcsr_lightning.distributed import ALONE, ProcessGroup, connected_group, launched_group
 from pcsr_lightning.errors import DONE, FAILED, ConfigError, PCSRError
 from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.routing import RULES, RoutingConfig
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,7 @@ def _load(args: argparse.Namespace, group: ProcessGroup) -> tuple[PCSR | Origina
     settings = Settings(
         scale=scale,
         size=args.size,
-        k=args.k,
-        adaptive=args.adaptive,
-        only=args.only_class,
-        budget=args.budget,
-        cost=args.cost,
-        refine=args.refine,
+        routing=_routing(args),
         precision=args.precision,
         max_memory=args.max_memory,
         format=None if args.format is None else f".{args.format}",
@@ -123,6 +121,19 @@ def _load(args: argparse.Namespace, group: ProcessGroup) -> tuple[PCSR | Origina
     )
     rehearse(model, settings)
     return model, settings
+
+
+def _routing(args: argparse.Namespace) -> RoutingConfig:
+    """Who decides a pixel's class.
+
+    Raises:
+        ConfigError: the value that the rule was given is out of range.
+    """
+    if args.only_class is not None:
+        _log.warning("--only-class is deprecated: use --fixed-class")
+        args.fixed_class = args.only_class
+    options = {name: getattr(args, name) for name in RULES}
+    return RoutingConfig(cost=args.cost, refine=args.refine, **options)
 
 
 def _plan(args: argparse.Namespace, settings: Settings) -> _Plan:

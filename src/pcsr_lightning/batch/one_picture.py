@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from pcsr_lightning.images.formats import HEAD_BYTES, recognise
 from pcsr_lightning.inference import PictureRows, PictureSink, RowsDone
 from pcsr_lightning.inference.engine import Progress
 from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.routing import RoutingConfig
 
 _MOST_OF_A_PIXEL, _FEWEST_BYTES = 8, 2**26
 """Bytes read from a stream for each pixel that a picture may have (RGBA of 16 bits takes 8), and
@@ -41,6 +42,7 @@ class Settings:
     Attributes:
         scale: of every picture, where ``size`` is ``None``.
         size: of every result.
+        routing: which class each pixel takes.
         format: of results, a suffix such as ``.png``; ``None`` is what the output's name says.
         quality: 1 to 100, for formats that have one.
         max_pixels: that a picture to be read may have.
@@ -48,12 +50,7 @@ class Settings:
 
     scale: float
     size: WantedSize | None = None
-    k: float = 0.0
-    adaptive: bool = False
-    only: int | None = None
-    budget: float | None = None
-    cost: str = "softmax"
-    refine: bool | None = None
+    routing: RoutingConfig = field(default_factory=RoutingConfig)
     precision: str = "fp32"
     max_memory: int | None = None
     format: str | None = None
@@ -127,7 +124,7 @@ def enlarge_file(
 
         result = upscale(model, colour, size, settings, picture.bits, sink, progress)
     seconds = time.perf_counter() - start
-    words = _words(model, colour.size, size, result, seconds, settings.budget)
+    words = _words(model, colour.size, size, result, seconds, settings.routing)
     return Done(colour.size, size, seconds, result.shares, result.flops.gmacs, words)
 
 
@@ -172,18 +169,12 @@ def upscale(
     progress: Progress | None = None,
 ) -> RowsDone:
     """One picture under a run's settings, to exactly ``size``; ``sink`` takes its rows in order."""
-    routing = inference.choose_routing(
-        settings.k,
-        settings.adaptive,
-        settings.only,
-        settings.budget,
-        settings.cost,
-        settings.refine,
-    )
     execution = inference.Execution(settings.precision, settings.max_memory)
     if isinstance(picture, Tensor):
         picture = picture.to(model.mean.device)
-    return inference.upscale_rows(model, picture, size, sink, routing, execution, bits, progress)
+    return inference.upscale_rows(
+        model, picture, size, sink, settings.routing, execution, bits, progress
+    )
 
 
 def rehearse(model: PCSR | Original, settings: Settings) -> None:
@@ -237,7 +228,7 @@ def _words(
     size: tuple[int, int],
     result: RowsDone,
     seconds: float,
-    budget: float | None,
+    routing: RoutingConfig,
 ) -> str:
     line = f"{lr_size[1]}x{lr_size[0]} -> {size[1]}x{size[0]} in {seconds:.2f} s"
     cost = f"{result.flops.gmacs:.3g} GMACs"
@@ -246,6 +237,6 @@ def _words(
         heavy = inference.all_heavy_flops(model, lr_size, size)
         line += f", classes heavy to light {shares}"
         cost += f", {100 * result.flops.gmacs / heavy.gmacs:.0f}% of all-heavy"
-        words = None if budget is None else inference.budget_words(model, lr_size, size, budget)
-        cost += f"; {words}" if words else ""
+        note = inference.routing_note(model, lr_size, size, routing)
+        cost += f"; {note}" if note else ""
     return f"{line}, {cost}"

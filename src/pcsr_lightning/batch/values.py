@@ -6,8 +6,10 @@ No library is loaded here: wrong usage answers at once.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from pcsr_lightning.batch.sizes import WantedSize
+from pcsr_lightning.routing import Parameter
 
 FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif")
 
@@ -46,19 +48,16 @@ def count(text: str) -> int:
     return whole_number(text, 1, 2**60 - 1, "of at least 1")
 
 
-def class_number(text: str) -> int:
-    """``0`` up."""
-    if not text.isascii() or not text.isdecimal() or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a class's number; 0 is the heaviest")
-    return int(text)
+def of_rule(parameter: Parameter) -> Callable[[str], float]:
+    """Reads the value of a routing rule: ``.5``, and ``50%`` if the rule takes a share."""
 
+    def parse(text: str) -> float:
+        try:
+            return parameter.parse(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {parameter.expected}") from None
 
-def share(text: str) -> float:
-    """``.5`` or ``50%``."""
-    try:
-        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share, such as .5 or 50%") from None
+    return parse
 
 
 def byte_count(text: str) -> int:

@@ -15,7 +15,7 @@ from pcsr_lightning.cli.hydra_command import run_hydra_command
 from pcsr_lightning.cli.run_folder import as_one_run
 from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.errors import ConfigError, PCSRError, exit_on_error
-from pcsr_lightning.evaluation.config import EvaluationConfig
+from pcsr_lightning.evaluation.config import EvaluationConfig, register_routing
 from pcsr_lightning.evaluation.loggers import group_name
 from pcsr_lightning.evaluation.prepared import model_name
 from pcsr_lightning.evaluation.run import run_evaluation
@@ -63,6 +63,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 def main() -> None:
     """Entry point of ``python -m pcsr_lightning.evaluate``."""
     OmegaConf.register_new_resolver("model_name", model_name, replace=True)
+    register_routing()
     with exit_on_error():
         sys.argv[1:] = as_one_run(sys.argv[1:])
     run_hydra_command(run, "evaluate")

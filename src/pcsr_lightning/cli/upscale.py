@@ -12,6 +12,7 @@ from pcsr_lightning.batch.sizes import WantedSize
 from pcsr_lightning.cli.command import program, run_command
 from pcsr_lightning.cli.startup import quick_imports
 from pcsr_lightning.errors import exit_at_once_on_signal
+from pcsr_lightning.routing import RULES, CostRule
 
 _EXAMPLES = """\
 examples:
@@ -125,36 +126,7 @@ def _add_work(p: argparse.ArgumentParser) -> None:
         default=[],
         help="import a backbone of your own that the model was trained with (may be repeated)",
     )
-    choice = p.add_mutually_exclusive_group()
-    choice.add_argument(
-        "--k",
-        type=float,
-        default=0.0,
-        help="more (k < 0) or fewer (k > 0) pixels to the heavy upsamplers (default: 0)",
-    )
-    choice.add_argument(
-        "--adaptive", action="store_true", help="let the picture's own statistics decide"
-    )
-    choice.add_argument(
-        "--only-class",
-        metavar="J",
-        type=values.class_number,
-        help="send every pixel to one upsampler; 0 is the heaviest",
-    )
-    choice.add_argument(
-        "--budget",
-        metavar="SHARE",
-        type=values.share,
-        help="spend at most this share (such as .5 or 50%%) of what the heaviest upsampler would "
-        "take on every pixel, on the hardest pixels first",
-    )
-    p.add_argument(
-        "--cost",
-        choices=["softmax", "proportional"],
-        default="softmax",
-        help="how FLOPs weigh in the choice by k or budget; proportional is the published code's "
-        "way (default: softmax)",
-    )
+    _add_routing(p)
     p.add_argument(
         "--refine",
         action=argparse.BooleanOptionalAction,
@@ -183,6 +155,29 @@ def _add_work(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
     p.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
+
+
+def _add_routing(p: argparse.ArgumentParser) -> None:
+    """An option for every rule, and what they share."""
+    choice = p.add_mutually_exclusive_group()
+    for rule in RULES.values():
+        flag, text = f"--{rule.name.replace('_', '-')}", rule.help.replace("%", "%%")
+        if rule.parameter is None:
+            choice.add_argument(flag, action="store_true", help=text)
+        else:
+            kind, metavar = values.of_rule(rule.parameter), rule.parameter.metavar
+            choice.add_argument(flag, type=kind, metavar=metavar, help=text)
+    fixed = RULES["fixed_class"].parameter
+    assert fixed is not None
+    # The name that --fixed-class had.
+    choice.add_argument("--only-class", type=values.of_rule(fixed), help=argparse.SUPPRESS)
+    p.add_argument(
+        "--cost",
+        choices=[rule.value for rule in CostRule],
+        default=CostRule.SOFTMAX.value,
+        help="how FLOPs weigh in the choice by k or budget; proportional is the published code's "
+        "way (default: softmax)",
+    )
 
 
 def _add_telling(p: argparse.ArgumentParser) -> None:

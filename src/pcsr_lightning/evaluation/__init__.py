@@ -7,7 +7,7 @@ from pcsr_lightning.evaluation.benchmark import (
     check_fits,
     measure_pair,
 )
-from pcsr_lightning.evaluation.measurement import Measurement, Quality, describe_routing
+from pcsr_lightning.evaluation.measurement import Measurement, Quality
 from pcsr_lightning.evaluation.metrics import build_lpips, psnr, psnr_y, ssim
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, make_pair, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout, upscale_patches
@@ -37,7 +37,6 @@ __all__ = [
     "check_fits",
     "check_target",
     "connected_group",
-    "describe_routing",
     "find_k",
     "make_pair",
     "measure_pair",

@@ -23,7 +23,7 @@ from pcsr_lightning.evaluation.pairs import (
 from pcsr_lightning.evaluation.patches import Layout, upscale_patches
 from pcsr_lightning.evaluation.reader import Reader, Skipped
 from pcsr_lightning.images import bicubic
-from pcsr_lightning.inference import Routing, UpscaleResult
+from pcsr_lightning.inference import RoutingConfig, UpscaleResult
 from pcsr_lightning.networks import PCSR, Original
 
 WARM_UP = 32
@@ -50,7 +50,7 @@ def benchmark(
     model: PCSR | Original,
     folder: str | Path,
     scale: float | Sequence[float] = 4,
-    routing: Routing | None = None,
+    routing: RoutingConfig | None = None,
     protocol: Protocol | str = Protocol.FULL_IMAGE,
     on_picture: OnPicture | None = None,
     progress: bool = False,
@@ -82,7 +82,7 @@ def benchmark(
         PictureError: no such folder, or no picture in it.
         DataError: none of its pictures could be used.
     """
-    routing, protocol, scales = routing or Routing(), Protocol(protocol), scale_pair(scale)
+    routing, protocol, scales = routing or RoutingConfig(), Protocol(protocol), scale_pair(scale)
     check_fits(model, scales, routing, protocol)
     layout = Layout.of(protocol, patch_size)
     perceptual = processes.run_collectively(
@@ -113,7 +113,7 @@ def describe_setup(
     model: PCSR | Original,
     folder: str | Path,
     scale: tuple[float, float],
-    routing: Routing,
+    routing: RoutingConfig,
     protocol: Protocol = Protocol.FULL_IMAGE,
     layout: Layout | None = None,
 ) -> Measurement:
@@ -134,7 +134,7 @@ def measure_pair(
     model: PCSR | Original,
     pair: Pair,
     setup: Measurement,
-    routing: Routing,
+    routing: RoutingConfig,
     layout: Layout | None = None,
     lpips: Lpips | None = None,
 ) -> tuple[Measurement, UpscaleResult]:
@@ -174,7 +174,7 @@ def measure_pair(
 def check_fits(
     model: PCSR | Original,
     scale: tuple[float, float],
-    routing: Routing,
+    routing: RoutingConfig,
     protocol: Protocol = Protocol.FULL_IMAGE,
 ) -> None:
     """Refuses what the model cannot do, before any picture is read.
@@ -190,9 +190,10 @@ def check_fits(
             f"{model.scale} alone; use scale={model.scale}, or a PCSR model"
         )
     classes = 1 if isinstance(model, Original) else model.num_classes
-    if routing.single is not None and routing.single >= classes:
+    fixed = routing.fixed_class
+    if fixed is not None and fixed >= classes:
         known = f"classes 0 (the heaviest) to {classes - 1}" if classes > 1 else "class 0 only"
-        raise ConfigError(f"routing.mode={routing.single}: this model has {known}")
+        raise ConfigError(f"routing.fixed_class={fixed}: this model has {known}")
 
 
 def _now(device: torch.device) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from pcsr_lightning.distributed import ALONE, ProcessGroup
 from pcsr_lightning.errors import ConfigError
@@ -15,7 +18,9 @@ from pcsr_lightning.evaluation.metrics import check_lpips
 from pcsr_lightning.evaluation.pairs import Protocol, check_integer_scale, scale_pair
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.target import check_target
-from pcsr_lightning.inference import Routing
+from pcsr_lightning.routing import RULES, RoutingConfig
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -23,13 +28,51 @@ class DataSettings:
     root: str
 
 
-@dataclass
-class RoutingSettings:
-    mode: str
-    k: float
-    cost: str
-    refine: bool | None
-    budget: float | None
+ROUTING: dict[str, Any] = {
+    "mode": None,
+    **{name: None for name, rule in RULES.items() if rule.parameter is not None},
+    "cost": "softmax",
+    "refine": None,
+}
+"""The settings ``routing.*`` and their defaults."""
+
+
+def _routing_schema() -> type[Any]:
+    """``ROUTING`` with its types."""
+    kinds: dict[str, Any] = {"mode": str | None, "cost": str, "refine": bool | None}
+    rules = {name: rule.parameter for name, rule in RULES.items()}
+    kinds |= {
+        name: (int if parameter.integer else float) | None
+        for name, parameter in rules.items()
+        if parameter is not None
+    }
+    return make_dataclass(
+        "RoutingSettings",
+        [(name, kinds[name], field(default=value)) for name, value in ROUTING.items()],
+    )
+
+
+if TYPE_CHECKING:
+    RoutingSettings = Any
+else:
+    RoutingSettings = _routing_schema()
+
+
+def routing_help() -> str:
+    """A line for each setting ``routing.*``."""
+    lines = {
+        "mode": f"{', '.join(RULES)}; null for the one that has a value below, or else k",
+        **{name: rule.help for name, rule in RULES.items() if rule.parameter is not None},
+        "cost": "for k and budget: softmax (Eq. 9), or proportional as the published code has it",
+        "refine": "smooth light pixels beside heavy ones; null: for scales from 4 up",
+    }
+    return "\n".join(f"    routing.{name}: {text}" for name, text in lines.items())
+
+
+def register_routing() -> None:
+    """Makes the group ``routing`` and its help known to Hydra."""
+    ConfigStore.instance().store(group="routing", name="default", node=ROUTING)
+    OmegaConf.register_new_resolver("routing_help", routing_help, replace=True)
 
 
 @dataclass
@@ -126,12 +169,19 @@ class EvaluationConfig:
         """
         if self.sweep is None:
             return
-        if self.sweep != "k":
-            raise ConfigError(f"sweep={self.sweep}: must be k, or null for a single routing")
+        sweepable = [name for name, rule in RULES.items() if rule.parameter is not None]
+        if self.sweep not in sweepable:
+            raise ConfigError(
+                f"sweep={self.sweep}: must be {', '.join(sweepable)}, or null for a single routing"
+            )
         if not self.sweep_values:
-            raise ConfigError("sweep_values is empty: give values of k, such as [-1,0,0.5,1,2]")
-        if self.routing.mode != "k":
-            raise ConfigError(f"sweep=k: routing.mode must be k, not {self.routing.mode}")
+            raise ConfigError(
+                f"sweep_values is empty: give values of {self.sweep}, such as [-1,0,0.5,1,2] of k"
+            )
+        if self.routing.mode not in (None, self.sweep):
+            raise ConfigError(
+                f"sweep={self.sweep}: routing.mode must be {self.sweep}, not {self.routing.mode}"
+            )
         others = {
             "target_psnr": self.target_psnr is not None,
             "lpips": self.lpips,
@@ -141,16 +191,26 @@ class EvaluationConfig:
         for key, given in others.items():
             if given:
                 raise ConfigError(
-                    f"sweep=k measures PSNR and cost alone: leave {key} out, or evaluate one value"
+                    f"sweep={self.sweep} measures PSNR and cost alone: leave {key} out, or "
+                    "evaluate one value"
                 )
 
-    def chosen_routing(self) -> Routing:
+    def chosen_routing(self) -> RoutingConfig:
         """``routing.*`` as the library takes it."""
-        r = self.routing
+        given, mode = self.routing, str(self.routing.mode)
+        if mode.isdigit():
+            _log.warning("routing.mode=%s is deprecated: use routing.fixed_class=%s", mode, mode)
+            given.mode, given.fixed_class = "fixed_class", int(mode)
         try:
-            return Routing(r.mode, r.k, r.cost, r.refine, r.budget)
+            return RoutingConfig(**vars(given))
         except ConfigError as error:
             raise ConfigError(f"routing: {error}") from None
+
+    def sweep_routings(self, routing: RoutingConfig) -> tuple[RoutingConfig, ...]:
+        """``routing`` with each of the values that ``sweep`` names."""
+        cost, refine, rule = routing.cost, routing.refine, str(self.sweep)
+        values: list[dict[str, Any]] = [{rule: value} for value in self.sweep_values]
+        return tuple(RoutingConfig(rule, cost=cost, refine=refine, **value) for value in values)
 
     def chosen_devices(self, processes: ProcessGroup = ALONE) -> list[torch.device]:
         """A device for each process to start, or the one of this process if none is to be started.

@@ -27,7 +27,7 @@ from pcsr_lightning.evaluation.tables import (
     terminal_table,
 )
 from pcsr_lightning.images import Picture, bicubic, list_pictures, read_rgb8, write
-from pcsr_lightning.inference import Analysis, Routing, UpscaleResult, class_map
+from pcsr_lightning.inference import Analysis, RoutingConfig, UpscaleResult, class_map
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.weights import load
 
@@ -105,10 +105,10 @@ def demo(picture: Path, model: PCSR, out: Path, console: Console) -> None:
     base_psnr = psnr(base_13HW, pair.hr_13HW, SCALE)
     lightest = model.num_classes - 1
     ways = [
-        _try(model, pair, Routing(mode=str(lightest)), "all light", "all_light"),
-        _try(model, pair, Routing(k=0.0), "k = 0", "k0"),
-        _try(model, pair, Routing(mode="adaptive"), "adaptive", "adaptive"),
-        _try(model, pair, Routing(mode="0"), "all heavy", "all_heavy"),
+        _try(model, pair, RoutingConfig(fixed_class=lightest), "all light", "all_light"),
+        _try(model, pair, RoutingConfig(k=0.0), "k = 0", "k0"),
+        _try(model, pair, RoutingConfig("adaptive"), "adaptive", "adaptive"),
+        _try(model, pair, RoutingConfig(fixed_class=0), "all heavy", "all_heavy"),
     ]
     h, w = pair.lr_13hw.shape[-2:]
     title = f"{picture.name}, {w} x {h} -> {size[1]} x {size[0]} pixels; median of {RUNS} times"
@@ -151,7 +151,7 @@ def demo(picture: Path, model: PCSR, out: Path, console: Console) -> None:
         print_path(path, console)
 
 
-def _try(model: PCSR, pair: Pair, routing: Routing, name: str, file: str) -> Way:
+def _try(model: PCSR, pair: Pair, routing: RoutingConfig, name: str, file: str) -> Way:
     result, seconds = _timed(lambda: Analysis.of(model, pair.lr_13hw, SCALE).run(routing))
     return Way(name, file, result, psnr(result.image, pair.hr_13HW, SCALE), seconds)
 

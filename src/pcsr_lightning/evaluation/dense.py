@@ -13,9 +13,9 @@ from torch import Tensor
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout
-from pcsr_lightning.inference import Analysis, Flops, Routing
+from pcsr_lightning.inference import Analysis, Flops, RoutingConfig
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.routing import refine
+from pcsr_lightning.routing.refine import refine
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class DensePicture:
             self.parts = [Analysis.of(model, lr_B3hw, scale=scale) for lr_B3hw in parts]
             self.sr_MB3HW = [every_class(part) for part in self.parts]
 
-    def route(self, routing: Routing) -> Routed:
+    def route(self, routing: RoutingConfig) -> Routed:
         """A routing's PSNR and cost.
 
         Raises:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pcsr_lightning.inference import class_colours
-from pcsr_lightning.routing import heavy_classes
+from pcsr_lightning.routing.refine import heavy_classes
 
 FRAMES = ("#ffd400", "#00d0c0", "#ff5fd2", "#7fe03c")
 """Colours of the crops' frames: apart from each other and from the class map's red and blue."""

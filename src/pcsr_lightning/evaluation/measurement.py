@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pcsr_lightning.evaluation.metrics import psnr, psnr_y, ssim
 from pcsr_lightning.evaluation.pairs import scale_pair
-from pcsr_lightning.inference import Routing
+from pcsr_lightning.routing import RoutingConfig
 
 Lpips = Callable[[Tensor, Tensor, int], float]
 
@@ -120,7 +120,7 @@ class Measurement(Quality):
     backbone: str = ""
     classes: int = 1
     parameters: int | None = None
-    routing: Routing | None = None
+    routing: RoutingConfig | None = None
     scale: tuple[float, float] = (1.0, 1.0)
     protocol: str = ""
     patch_size: int | None = None
@@ -130,7 +130,7 @@ class Measurement(Quality):
     @property
     def k(self) -> float | None:
         """Of the routing, where it has one."""
-        return self.routing.k if self.routing is not None and self.routing.mode == "k" else None
+        return self.routing.value if self.routing is not None and self.routing.mode == "k" else None
 
     @property
     def dataset(self) -> str:
@@ -139,8 +139,8 @@ class Measurement(Quality):
 
     @property
     def routing_name(self) -> str:
-        """See :func:`describe_routing`."""
-        return describe_routing(self.routing)
+        """``k = 0.5``, ``adaptive``, ...; ``original`` for a model that has none."""
+        return "original" if self.routing is None else self.routing.description
 
     def bicubic_row(self, name: str = "bicubic") -> Measurement:
         """Bicubic upscaling as a row of a table."""
@@ -161,7 +161,7 @@ class Measurement(Quality):
             "backbone": self.backbone,
             "classes": self.classes,
             "parameters": self.parameters,
-            "routing": None if self.routing is None else asdict(self.routing),
+            "routing": None if self.routing is None else self.routing.to_dict(),
             "k": self.k,
             "scale": sy if sy == sx else [sy, sx],
             "protocol": self.protocol,
@@ -197,7 +197,7 @@ class Measurement(Quality):
         """
         values = _read(cls, content)
         if values.get("routing") is not None:
-            values["routing"] = Routing(**values["routing"])
+            values["routing"] = RoutingConfig(**values["routing"])
         if "bicubic" in values:
             values["bicubic"] = Quality(**_read(Quality, values["bicubic"]))
         if "scale" in values:
@@ -222,17 +222,6 @@ def mean(measured: Sequence[Measurement]) -> Measurement:
         size=None,
         pictures=len(measured),
     )
-
-
-def describe_routing(routing: Routing | None) -> str:
-    """``k = 0.5``, ``adaptive``, ``budget = 0.5``, ``class 1 alone``; ``original`` for ``None``."""
-    if routing is None:
-        return "original"
-    if routing.budget is not None:
-        return f"budget = {routing.budget:g}"
-    if routing.mode == "k":
-        return f"k = {routing.k:g}"
-    return "adaptive" if routing.single is None else f"class {routing.single} alone"
 
 
 def measured_fields(kind: type[Quality] = Measurement) -> dict[str, Field[Any]]:

@@ -1,7 +1,7 @@
 """Pictures enlarged patch by patch and put together again, as ClassSR and ARM do it (Table 3).
 
 Every patch is a picture of its own: its features, its statistics for ADM, its refinement and the
-enlarged input below it know nothing of its neighbours. Routing by ``k`` is per pixel anyway.
+enlarged input below it know nothing of its neighbours. RoutingConfig by ``k`` is per pixel anyway.
 
 Legend: h w LR size, H W HR size, p P side of a patch in LR and HR pixels, N patches.
 """
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.pairs import PATCH, PATCH_SIZES, STEP, Protocol
-from pcsr_lightning.inference import Flops, Routing, UpscaleResult, upscale_by
+from pcsr_lightning.inference import Flops, RoutingConfig, UpscaleResult, upscale_by
 from pcsr_lightning.networks import PCSR, Original
 
 BATCH_CPU, BATCH_GPU = 2**14, 2**18
@@ -83,7 +83,7 @@ def upscale_patches(
     model: PCSR | Original,
     lr_13hw: Tensor,
     scale: tuple[float, float],
-    routing: Routing,
+    routing: RoutingConfig,
     layout: Layout | None = None,
 ) -> UpscaleResult:
     """Enlarges a picture, whole or in patches.

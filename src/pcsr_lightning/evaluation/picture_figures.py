@@ -11,7 +11,7 @@ from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.plots import difficulty_density, psnr_flops, refinement_pair
 from pcsr_lightning.evaluation.published import published_points
 from pcsr_lightning.images import bicubic
-from pcsr_lightning.inference import Analysis, Routing, class_map
+from pcsr_lightning.inference import Analysis, RoutingConfig, class_map
 from pcsr_lightning.networks import PCSR
 
 SWEEP = (-1.0, -0.5, -0.25, 0.0, 0.5, 1.0, 2.0)
@@ -36,10 +36,10 @@ def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
     """
     pair = prepare(picture, model, out)
     analysis = Analysis.of(model, pair.lr_13hw, SCALE)
-    runs = {k: analysis.run(Routing(k=k)) for k in SWEEP}
+    runs = {k: analysis.run(RoutingConfig(k=k)) for k in SWEEP}
     decibel = {k: psnr(run.image, pair.hr_13HW, SCALE) for k, run in runs.items()}
     at_0, classes_HW = runs[0.0], runs[0.0].assignment[0]
-    rough = analysis.run(Routing(k=0.0, refine=False))
+    rough = analysis.run(RoutingConfig(k=0.0, refine=False))
     theirs = published_points(PUBLISHED_SET, model.backbone.name, SCALE)
     drawn = {
         "psnr_flops": psnr_flops(
@@ -47,7 +47,7 @@ def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
                 Measurement(
                     psnr=decibel[k],
                     gflops_published=run.flops.gflops_published,
-                    routing=Routing(k=k),
+                    routing=RoutingConfig(k=k),
                 )
                 for k, run in runs.items()
             ],

@@ -21,8 +21,7 @@ from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import class_map
-from pcsr_lightning.routing import difficulty, kmeans_thresholds
-from pcsr_lightning.routing.assign import BINS
+from pcsr_lightning.routing.adm import BINS, difficulty, kmeans_thresholds
 
 OURS = "#b2182b"
 MARKERS = {"original": "s", "ClassSR": "^", "ARM": "v", "MGA": "D", "PCSR": "o"}

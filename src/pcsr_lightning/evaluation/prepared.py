@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,7 @@ from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.spawned import run_in_processes
 from pcsr_lightning.evaluation.target import check_target
-from pcsr_lightning.inference import Routing
+from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR, Original, import_backbone
 from pcsr_lightning.weights import load
 
@@ -45,7 +45,7 @@ class PreparedEvaluation:
 
     config: EvaluationConfig
     model: PCSR | Original
-    routings: tuple[Routing, ...]
+    routings: tuple[RoutingConfig, ...]
     devices: list[torch.device]
     group: ProcessGroup
     published: list[PublishedPoint]
@@ -103,18 +103,20 @@ def prepare(config: EvaluationConfig, run_dir: Path, group: ProcessGroup) -> Pre
     elif group.size > 1:
         torch.set_num_threads(group.threads())
     scale, routing = config.scale_pair, config.chosen_routing()
-    routing = replace(routing, refine=routing.refines(scale))
+    routing = routing.replace(refine=routing.refines(scale))
     devices = config.chosen_devices(group)
     here = devices[0] if len(devices) == 1 else torch.device("cpu")
     model = load_model(config.model, config.backbones, here)
     check_fits(model, scale, routing, config.chosen_protocol)
     check_target(model, routing, config.target_psnr)
     published = published_for(config.folder, model, scale) if config.published else []
-    routings: tuple[Routing, ...] = (routing,)
+    routings: tuple[RoutingConfig, ...] = (routing,)
     if config.sweep is not None:
         if isinstance(model, Original) or model.num_classes == 1:
-            raise ConfigError("sweep=k: this model has one class only, no k changes anything")
-        routings = tuple(replace(routing, k=k) for k in config.sweep_values)
+            raise ConfigError(
+                f"sweep={config.sweep}: this model has one class only, no value changes anything"
+            )
+        routings = config.sweep_routings(routing)
     return PreparedEvaluation(config, model, routings, devices, group, published, run_dir)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from pcsr_lightning.evaluation.loggers import (
     log_points,
     overview_rows,
 )
-from pcsr_lightning.evaluation.measurement import Measurement, describe_routing
+from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.plots import psnr_flops
 from pcsr_lightning.evaluation.prepared import PreparedEvaluation, model_name, prepare
 from pcsr_lightning.evaluation.report import (
@@ -41,7 +41,7 @@ from pcsr_lightning.evaluation.saved_pictures import save_pictures
 from pcsr_lightning.evaluation.sweep import Sweep, sweep
 from pcsr_lightning.evaluation.tables import print_path, print_table
 from pcsr_lightning.evaluation.target import KForTarget, find_k
-from pcsr_lightning.inference import Routing, UpscaleResult
+from pcsr_lightning.inference import RoutingConfig, UpscaleResult
 from pcsr_lightning.networks import PCSR, Original
 
 
@@ -97,7 +97,7 @@ def _evaluate_routing(
                 model, config.folder, config.target_psnr, config.scale_pair, routing,
                 config.protocol, config.patch_size, progress=True,
             )  # fmt: skip
-            routing = replace(routing, k=found.k)
+            routing = routing.replace(k=found.k)
         result = prepared.measure(partial(run_benchmark, config, routing, prepared.pictures))
         content = metrics(result, _metadata(prepared))
         if prepared.first:
@@ -149,7 +149,7 @@ def _evaluate_sweep(
 
 def run_benchmark(
     config: EvaluationConfig,
-    routing: Routing,
+    routing: RoutingConfig,
     pictures: Path | None,
     model: PCSR | Original,
     group: ProcessGroup,
@@ -176,7 +176,7 @@ def run_benchmark(
 
 def run_sweep(
     config: EvaluationConfig,
-    routings: tuple[Routing, ...],
+    routings: tuple[RoutingConfig, ...],
     model: PCSR | Original,
     group: ProcessGroup,
 ) -> Sweep:
@@ -213,15 +213,15 @@ def _metadata(prepared: PreparedEvaluation) -> dict[str, Any]:
 
 
 def _routing_name(
-    prepared: PreparedEvaluation, routing: Routing, found: KForTarget | None = None
+    prepared: PreparedEvaluation, routing: RoutingConfig, found: KForTarget | None = None
 ) -> str:
     if isinstance(prepared.model, Original):
-        return describe_routing(None)
+        return "original"
     if found is not None:
         nearness = " for" if found.reached else ", nearest to"
-        return f"{describe_routing(routing)}{nearness} {found.target:g} dB"
+        return f"{routing.description}{nearness} {found.target:g} dB"
     target = prepared.config.target_psnr
-    return describe_routing(routing) if target is None else f"{target:g} dB"
+    return routing.description if target is None else f"{target:g} dB"
 
 
 def _title(prepared: PreparedEvaluation, result: Benchmark) -> str:

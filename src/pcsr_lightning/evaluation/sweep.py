@@ -16,7 +16,7 @@ from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_b
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.reader import Reader, Skipped
 from pcsr_lightning.images import bicubic
-from pcsr_lightning.inference import Routing
+from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR
 
 
@@ -46,7 +46,7 @@ class Sweep:
 def sweep(
     model: PCSR,
     folder: str | Path,
-    routings: Sequence[Routing],
+    routings: Sequence[RoutingConfig],
     scale: float | Sequence[float] = 4,
     protocol: Protocol | str = Protocol.FULL_IMAGE,
     patch_size: int | None = None,

@@ -22,9 +22,10 @@ from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.reader import Reader
-from pcsr_lightning.inference import Analysis, Routing
+from pcsr_lightning.inference import Analysis, RoutingConfig
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.routing import assign_by_k, class_costs
+from pcsr_lightning.routing.by_k import assign_by_k
+from pcsr_lightning.routing.cost import class_costs
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class KForTarget:
 
 
 def check_target(
-    model: PCSR | Original | None, routing: Routing, target_psnr: float | None
+    model: PCSR | Original | None, routing: RoutingConfig, target_psnr: float | None
 ) -> None:
     """Refuses a target that makes no sense; ``model`` may not be loaded yet.
 
@@ -87,9 +88,9 @@ def check_target(
             f"target_psnr={target_psnr:g}: this finds k, so routing.mode must be k, "
             f"not {routing.mode}"
         )
-    if routing.k != 0:
+    if routing.value != 0:
         raise ConfigError(
-            f"target_psnr={target_psnr:g} and routing.k={routing.k:g} exclude each other: "
+            f"target_psnr={target_psnr:g} and routing.k={routing.value:g} exclude each other: "
             "give one of them"
         )
     if isinstance(model, Original) or (model is not None and model.num_classes == 1):
@@ -103,7 +104,7 @@ def find_k(
     folder: str | Path,
     target_psnr: float,
     scale: float | Sequence[float] = 4,
-    routing: Routing | None = None,
+    routing: RoutingConfig | None = None,
     protocol: Protocol | str = Protocol.FULL_IMAGE,
     patch_size: int | None = None,
     progress: bool = False,
@@ -134,7 +135,7 @@ def find_k(
         PictureError: no such folder, or no picture in it.
         DataError: none of its pictures could be used.
     """
-    routing, protocol, scales = routing or Routing(), Protocol(protocol), scale_pair(scale)
+    routing, protocol, scales = routing or RoutingConfig(), Protocol(protocol), scale_pair(scale)
     check_fits(model, scales, routing, protocol)
     check_target(model, routing, target_psnr)
     layout = Layout.of(protocol, patch_size)
@@ -202,7 +203,7 @@ class _Kept:
         model: PCSR,
         pair: Pair,
         scale: tuple[float, float],
-        routing: Routing,
+        routing: RoutingConfig,
         layout: Layout | None,
     ) -> _Kept:
         device = model.mean.device

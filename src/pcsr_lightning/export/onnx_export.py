@@ -18,7 +18,7 @@ from pcsr_lightning import atomic_io
 from pcsr_lightning.errors import ModelFileError, PCSRError
 from pcsr_lightning.export.onnx_graph import Plain, Routed, onnx_graph
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.routing import CostRule, refines_at
+from pcsr_lightning.routing import CostRule, RoutingConfig
 
 if TYPE_CHECKING:
     import onnx
@@ -94,7 +94,9 @@ def onnx_bytes(
     }
     if graph.routed:
         facts["pcsr_lightning.cost"] = CostRule(cost).value
-        facts["pcsr_lightning.refine"] = json.dumps(refines_at((scale, scale), refine))
+        facts["pcsr_lightning.refine"] = json.dumps(
+            RoutingConfig(refine=refine).refines((scale, scale))
+        )
     for key, value in facts.items():
         proto.metadata_props.add(key=key, value=value)
     proto.producer_name = "pcsr_lightning"

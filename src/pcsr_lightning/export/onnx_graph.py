@@ -19,8 +19,9 @@ from pcsr_lightning.inference.checks import MAX_SCALE, is_number
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.networks import PCSR, Original, PixelMLP, QueryGrid, enlarge
 from pcsr_lightning.networks.backbones.bsrn import DistillationBlock, SpatialAttention
-from pcsr_lightning.routing import CostRule, class_costs, refines_at
-from pcsr_lightning.routing.assign import heavy_classes
+from pcsr_lightning.routing import CostRule, RoutingConfig
+from pcsr_lightning.routing.cost import class_costs
+from pcsr_lightning.routing.refine import heavy_classes
 
 
 def onnx_graph(
@@ -62,7 +63,7 @@ def onnx_graph(
     assert isinstance(model, PCSR)
     # Of the model as it is: the copy's attention is for export alone.
     costs_M = class_costs(model_macs(model).plain.branches(int(scale)), cost)
-    return Routed(copied, int(scale), costs_M, refines_at((scale, scale), refine))
+    return Routed(copied, int(scale), costs_M, RoutingConfig(refine=refine).refines((scale, scale)))
 
 
 class _Hoisted(nn.Module):

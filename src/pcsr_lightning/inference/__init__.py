@@ -1,15 +1,18 @@
 """Inference: a picture through a trained network, every pixel through its own upsampler."""
 
-from pcsr_lightning.inference.analysis import Analysis, UpscaleResult
-from pcsr_lightning.inference.budget import budget_words
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from pcsr_lightning.inference.analysis import Analysis
 from pcsr_lightning.inference.checks import MAX_SCALE, output_size
 from pcsr_lightning.inference.class_map import class_colours, class_map
 from pcsr_lightning.inference.execution import Execution, Precision
-from pcsr_lightning.inference.flops import Flops, all_heavy_flops, original_flops
+from pcsr_lightning.inference.flops import Flops, all_heavy_flops, original_flops, routing_note
 from pcsr_lightning.inference.input_rows import PictureRows
-from pcsr_lightning.inference.routing_choice import Routing
-from pcsr_lightning.inference.streamed import PictureSink, RowsDone, upscale_rows
-from pcsr_lightning.inference.upscaler import choose_routing, upscale, upscale_by
+from pcsr_lightning.inference.result import UpscaleResult
+from pcsr_lightning.inference.upscale_rows import PictureSink, RowsDone, upscale_rows
+from pcsr_lightning.inference.upscaling import upscale, upscale_by
+from pcsr_lightning.routing import RoutingConfig
 
 __all__ = [
     "MAX_SCALE",
@@ -19,17 +22,26 @@ __all__ = [
     "PictureRows",
     "PictureSink",
     "Precision",
-    "Routing",
+    "RoutingConfig",
     "RowsDone",
     "UpscaleResult",
     "all_heavy_flops",
-    "budget_words",
-    "choose_routing",
     "class_colours",
     "class_map",
     "original_flops",
     "output_size",
+    "routing_note",
     "upscale",
     "upscale_by",
     "upscale_rows",
 ]
+
+
+if not TYPE_CHECKING:  # a type checker shall see the names above only
+
+    def __getattr__(name: str) -> Any:
+        """Names of earlier versions."""
+        if name == "Routing":
+            warnings.warn("Routing is now RoutingConfig", DeprecationWarning, stacklevel=2)
+            return RoutingConfig
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,40 +6,22 @@ Legend: B batch, h w LR size, H W HR size, D feature channels, M classes, n HR r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.inference.branches import Branches
 from pcsr_lightning.inference.checks import check_finite, check_picture, check_size, output_size
-from pcsr_lightning.inference.decision import Decision
 from pcsr_lightning.inference.engine import Engine
 from pcsr_lightning.inference.execution import Execution
-from pcsr_lightning.inference.feature_rows import KeptRows, feature_rows, strip_rows
+from pcsr_lightning.inference.features import KeptRows, feature_rows, strip_rows
 from pcsr_lightning.inference.flops import Flops, ModelMacs, model_macs
 from pcsr_lightning.inference.input_rows import InputRows
-from pcsr_lightning.inference.routing_choice import Routing
+from pcsr_lightning.inference.kernels import QueryKernels
+from pcsr_lightning.inference.result import UpscaleResult, collect
 from pcsr_lightning.networks import PCSR, QueryGrid
-
-
-@dataclass(frozen=True)
-class UpscaleResult:
-    """An enlarged picture and what it took.
-
-    Attributes:
-        image: ``(B, 3, H, W)``, float32 in [0, 1]; or whole numbers, where those were asked for.
-        assignment: ``(B, H, W)``, uint8: the class of each pixel, 0 the heaviest.
-        flops: the cost of the whole batch.
-        shares: the part of the pixels in each class, heaviest first.
-    """
-
-    image: Tensor
-    assignment: Tensor
-    flops: Flops
-    shares: tuple[float, ...]
+from pcsr_lightning.routing import RoutingConfig, make_policy
 
 
 class Analysis:
@@ -60,7 +42,7 @@ class Analysis:
     Example:
         >>> analysis = Analysis.of(model, torch.rand(1, 3, 24, 32), scale=4)
         >>> for k in (-1.0, 0.0, 1.0):
-        ...     print(k, analysis.run(Routing(k=k)).flops.gmacs)
+        ...     print(k, analysis.run(RoutingConfig(k=k)).flops.gmacs)
     """
 
     def __init__(
@@ -75,8 +57,8 @@ class Analysis:
         self.model, self.lr_B3hw, self.grid = model, lr_B3hw, grid
         self.size, self.macs = grid.size, macs
         self.feat_BDhw = feat_BhwD.permute(0, 3, 1, 2)
-        branches = Branches.of(model, grid, feat_BhwD.dtype)
-        self._engine = Engine(InputRows(lr_B3hw), grid, KeptRows(feat_BhwD), branches, rows)
+        kernels = QueryKernels.of(model, grid, feat_BhwD.dtype)
+        self._engine = Engine(InputRows(lr_B3hw), grid, KeptRows(feat_BhwD), kernels, rows)
 
     @classmethod
     def of(
@@ -136,40 +118,42 @@ class Analysis:
             self._engine.logits(keep)
         return out_BMHW
 
-    def assign(self, routing: Routing) -> Tensor:
+    def assign(self, routing: RoutingConfig) -> Tensor:
         """The class of each pixel: ``(B, H, W)``, uint8, 0 the heaviest.
 
         Raises:
             ConfigError: the routing names a class that the network does not have.
         """
-        decision = Decision(routing, self.macs, self.grid.lr_size, self.size)
-        if decision.single is not None:
+        policy = make_policy(routing, self.macs.of_picture(self.grid.lr_size, self.size))
+        if policy.fixed_class is not None:
             shape = (len(self.lr_B3hw), *self.size)
-            return decision.constant(shape, self.lr_B3hw.device)
+            return policy.assign_constant(shape, self.lr_B3hw.device)
         with torch.inference_mode():
-            return decision.whole(self.logits)
+            if policy.needs_whole_picture:
+                return policy.assign(policy.score(self.logits))
+            return policy.assign_pixels(self.logits)
 
-    def run(self, routing: Routing) -> UpscaleResult:
+    def run(self, routing: RoutingConfig) -> UpscaleResult:
         """The enlarged picture under a routing. Each pixel meets the upsampler of its class only.
 
         Raises:
             ConfigError: as :meth:`assign`.
             PCSRError: the result would hold NaN or infinite values.
         """
-        decision = Decision(routing, self.macs, self.grid.lr_size, self.size)
+        policy = make_policy(routing, self.macs.of_picture(self.grid.lr_size, self.size))
         assignment_BHW = self.assign(routing)
-        return collect(self._engine, decision, assignment_BHW)
+        return collect(self._engine, self.macs, policy, assignment_BHW)
 
-    def flops(self, routing: Routing, assignment_BHW: Tensor) -> Flops:
+    def flops(self, routing: RoutingConfig, assignment_BHW: Tensor) -> Flops:
         """What :meth:`run` would cost: ``assignment_BHW`` is what :meth:`assign` gives.
 
         Raises:
             ConfigError: as :meth:`assign`.
         """
-        decision = Decision(routing, self.macs, self.grid.lr_size, self.size)
+        policy = make_policy(routing, self.macs.of_picture(self.grid.lr_size, self.size))
         lr_pixels = len(self.lr_B3hw) * self.grid.lr_size[0] * self.grid.lr_size[1]
-        done = self._engine.counted(decision, assignment_BHW)
-        return done.flops(self.macs, lr_pixels, classified=decision.single is None)
+        done = self._engine.counted(policy, assignment_BHW)
+        return done.flops(self.macs, lr_pixels, classified=policy.fixed_class is None)
 
     def dense(self, j: int) -> Tensor:
         """Class ``j``'s enlargement of all pixels, neither refined nor clamped: ``(B, 3, H, W)``.
@@ -177,82 +161,6 @@ class Analysis:
         Raises:
             ConfigError: there is no such class.
         """
-        routing = Routing(mode=str(j), refine=False)
-        decision = Decision(routing, self.macs, self.grid.lr_size, self.size)
-        return collect(self._engine, decision, clamp=False).image
-
-
-WHOLE = {8: torch.uint8, 16: torch.uint16}
-"""The types of whole numbers of so many bits."""
-
-
-class Output:
-    """A result that is filled row by row.
-
-    Args:
-        batch: ``B``.
-        size: ``(H, W)``.
-        device: where it is kept.
-        bits: 8 or 16 for whole numbers, as in a file; float32 if ``None``.
-        clamp: to [0, 1].
-    """
-
-    def __init__(
-        self,
-        batch: int,
-        size: tuple[int, int],
-        device: torch.device,
-        bits: int | None = None,
-        clamp: bool = True,
-    ) -> None:
-        self._bits = bits
-        self._clamp = clamp or bits is not None
-        dtype = torch.float32 if bits is None else WHOLE[bits]
-        # Outside of inference mode, so that callers get ordinary tensors.
-        with torch.inference_mode(False):
-            self.image_B3HW = torch.empty(batch, 3, *size, dtype=dtype, device=device)
-
-    def put(self, top: int, rows_B3nW: Tensor) -> None:
-        """Rows from ``top`` on, float32; overwrites them, to take no memory of its own."""
-        into = self.image_B3HW[:, :, top : top + rows_B3nW.shape[2]]
-        if self._clamp:
-            rows_B3nW = rows_B3nW.clamp_(0, 1)
-        if self._bits is not None:
-            rows_B3nW = whole_numbers(rows_B3nW, self._bits)
-        into.copy_(rows_B3nW)
-
-
-def whole_numbers(rows_B3nW: Tensor, bits: int) -> Tensor:
-    """Rows clamped and rounded to so many bits, still float32; overwrites its input."""
-    return rows_B3nW.clamp_(0, 1).mul_(2**bits - 1).round_()
-
-
-def collect(
-    engine: Engine,
-    decision: Decision,
-    assignment_BHW: Tensor | None = None,
-    clamp: bool = True,
-    bits: int | None = None,
-) -> UpscaleResult:
-    """Runs an engine and puts its rows together.
-
-    Args:
-        engine: ready to run.
-        decision: which class each pixel takes.
-        assignment_BHW: the classes, if they are known already.
-        clamp: to [0, 1].
-        bits: see :class:`Output`.
-    """
-    B, (h, w), (H, W) = len(engine.lr), engine.grid.lr_size, engine.grid.size
-    device = engine.lr.device
-    output = Output(B, (H, W), device, bits, clamp)
-    class_BHW = torch.empty(B, H, W, dtype=torch.uint8, device=device)
-
-    def keep_classes(top: int, rows_BnW: Tensor) -> None:
-        class_BHW[:, top : top + rows_BnW.shape[1]] = rows_BnW
-
-    with torch.inference_mode():
-        done = engine.run(decision, output.put, keep_classes, assignment_BHW)
-    flops = done.flops(decision.macs, B * h * w, classified=decision.single is None)
-    shares = tuple(count / sum(done.counts_M) for count in done.counts_M)
-    return UpscaleResult(output.image_B3HW, class_BHW, flops, shares)
+        routing = RoutingConfig(fixed_class=j, refine=False)
+        policy = make_policy(routing, self.macs.of_picture(self.grid.lr_size, self.size))
+        return collect(self._engine, self.macs, policy, clamp=False).image

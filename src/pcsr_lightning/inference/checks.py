@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError, PCSRError
+from pcsr_lightning.routing.policy import is_number as is_number
 
 MAX_SCALE = 16.0
 """Beyond this the request is taken for a mistake: PCSR is trained for x2 to x4."""
 RANGE_TOLERANCE = 0.3
 """How far a picture may leave [0, 1]. A bicubic result kept in float overshoots by up to 0.28 (the
 kernel's negative weights, in two directions); pictures in [-1, 1] or 0..255 leave it further."""
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a finite number, and not a truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _as_tuple(value: object) -> tuple[Any, ...]:

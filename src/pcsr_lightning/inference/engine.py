@@ -3,11 +3,11 @@
 Strips of LR rows come out of the backbone, the classifier looks at their queries, each query meets
 the upsampler of its class, and finished HR rows go to whoever wants them. Nothing but the picture,
 the result and one strip is in memory. Where classes depend on the whole picture (adaptive, budget),
-a first pass looks at all pixels; what it keeps is in `settling.py`, and the features are kept too
-as far as memory allows.
+a first pass scores all pixels (`routing.scores`), and the features are kept too as far as memory
+allows.
 
 Legend: B batch, h w LR size, H W HR size, D feature channels, M classes, r LR rows and n HR rows of
-a strip, Q its queries in native order, c values kept of a pixel.
+a strip, Q its queries in subpixel-major order, c scores of a pixel.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import PCSRError
-from pcsr_lightning.inference.branches import Branches, Strip
 from pcsr_lightning.inference.checks import check_finite
-from pcsr_lightning.inference.decision import Decision
-from pcsr_lightning.inference.feature_rows import FeatureRows, KeptRows
+from pcsr_lightning.inference.features import FeatureRows, KeptRows
 from pcsr_lightning.inference.flops import Flops, ModelMacs
 from pcsr_lightning.inference.input_rows import InputRows
+from pcsr_lightning.inference.kernels import QueryKernels, Strip
 from pcsr_lightning.inference.output_rows import EnlargedRows, RefinedRows
-from pcsr_lightning.inference.settling import Rules, first_pass
 from pcsr_lightning.networks import QueryGrid
+from pcsr_lightning.routing import RoutingPolicy
+from pcsr_lightning.routing.scores import ThresholdAssigner, first_pass
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Engine:
         lr: the pictures, ``(B, 3, h, w)``, float32.
         grid: which LR pixel each HR pixel asks.
         features: the backbone's features of them, strip by strip.
-        branches: upsamplers and classifier.
+        kernels: upsamplers and classifier.
         rows: LR rows of a strip.
         keep: whether the features are kept between two passes, or computed again.
         progress: told after every strip how far the run is. What it raises ends the run.
@@ -88,12 +88,12 @@ class Engine:
         lr: InputRows,
         grid: QueryGrid,
         features: FeatureRows,
-        branches: Branches,
+        kernels: QueryKernels,
         rows: int,
         keep: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        self.lr, self.grid, self.branches = lr, grid, branches
+        self.lr, self.grid, self.kernels = lr, grid, kernels
         self.rows = rows
         self._progress = progress
         self._features, self._keep = features, keep
@@ -106,14 +106,14 @@ class Engine:
         """The classifier's output at every query; ``sink`` takes rows ``(B, M, n, W)``."""
 
         def look(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
-            rows = self.branches.to_rows(self._logits(feat_BrwD, strip), strip)
+            rows = self.kernels.to_rows(self._logits(feat_BrwD, strip), strip)
             return lambda: sink(strip.hr_top, rows)
 
         self._each_strip(look)
 
     def run(
         self,
-        decision: Decision,
+        policy: RoutingPolicy,
         image: RowSink,
         classes: RowSink,
         class_BHW: Tensor | None = None,
@@ -121,7 +121,7 @@ class Engine:
         """Enlarges the pictures.
 
         Args:
-            decision: which class each pixel takes.
+            policy: which class each pixel takes.
             image: takes rows ``(B, 3, n, W)``, float32, not clamped.
             classes: takes rows ``(B, n, W)``, uint8; some time before their pixels.
             class_BHW: every pixel's class, where that is known already.
@@ -130,29 +130,29 @@ class Engine:
             PCSRError: NaN or infinite values, or not enough memory for a single row.
         """
         before = 0.0
-        settled: Tensor | Rules | None = class_BHW
-        if class_BHW is None and decision.needs_whole:
-            settled, before = self._settle(decision), 0.5
-        M, (H, W), (h, w) = decision.num_classes, self.grid.size, self.grid.lr_size
-        refined = RefinedRows(H, M, decision.routing.refines((H / h, W / w)))
+        known: Tensor | ThresholdAssigner | None = class_BHW
+        if class_BHW is None and policy.needs_whole_picture:
+            known, before = self._first_pass(policy), 0.5
+        M, (H, W), (h, w) = policy.num_classes, self.grid.size, self.grid.lr_size
+        refined = RefinedRows(H, M, policy.config.refines((H / h, W / w)))
         enlarged = EnlargedRows(self.lr, self.grid.size)
         done = Executed([0] * M, [0] * M)
-        every_class = settled is not None and decision.counts_every_class(_mixed(settled))
+        every_class = known is not None and policy.charges_every_class and _mixed(known)
 
         def enlarge(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
-            class_BQ = self._classes(decision, settled, strip, feat_BrwD)
+            class_BQ = self._classes(policy, known, strip, feat_BrwD)
             counts_M = torch.bincount(class_BQ.flatten(), minlength=M).tolist()
-            residual_B3Q = self.branches.residual(feat_BrwD, strip, class_BQ, every_class)
+            residual_B3Q = self.kernels.residual(feat_BrwD, strip, class_BQ, every_class)
             sr_B3nW = enlarged.rows(strip.hr_top, strip.hr_bottom)
-            sr_B3nW += self.branches.to_rows(residual_B3Q, strip)
+            sr_B3nW += self.kernels.to_rows(residual_B3Q, strip)
             check_finite(sr_B3nW, "the enlarged picture")
-            class_BnW = self.branches.to_rows(class_BQ[:, None], strip)[:, 0]
+            class_BnW = self.kernels.to_rows(class_BQ[:, None], strip)[:, 0]
             top, finished = refined.push(sr_B3nW, class_BnW)
 
             def deliver() -> None:
                 done.add(counts_M, feat_BrwD[..., 0].numel(), every_class)
-                if isinstance(settled, Rules):
-                    settled.commit()
+                if isinstance(known, ThresholdAssigner):
+                    known.commit()
                 classes(strip.hr_top, class_BnW)
                 image(top, finished)
 
@@ -161,11 +161,11 @@ class Engine:
         self._each_strip(enlarge, before)
         return done
 
-    def counted(self, decision: Decision, class_BHW: Tensor) -> Executed:
+    def counted(self, policy: RoutingPolicy, class_BHW: Tensor) -> Executed:
         """What :meth:`run` would do with these classes, without doing it."""
-        M, (h, w) = decision.num_classes, self.grid.lr_size
+        M, (h, w) = policy.num_classes, self.grid.lr_size
         done = Executed([0] * M, [0] * M)
-        every_class = decision.counts_every_class(_mixed(class_BHW))
+        every_class = policy.charges_every_class and _mixed(class_BHW)
         for top in range(0, h, self.rows):
             bottom = min(h, top + self.rows)
             class_BnW = class_BHW[:, self._hr_rows[top] : self._hr_rows[bottom]]
@@ -174,39 +174,43 @@ class Engine:
         return done
 
     def _classes(
-        self, decision: Decision, settled: Tensor | Rules | None, strip: Strip, feat_BrwD: Tensor
+        self,
+        policy: RoutingPolicy,
+        known: Tensor | ThresholdAssigner | None,
+        strip: Strip,
+        feat_BrwD: Tensor,
     ) -> Tensor:
         """The class of each query of a strip, ``(B, Q)``."""
-        if settled is not None:
-            if isinstance(settled, Rules):
-                class_BnW = settled.classes(self._evidence(decision, feat_BrwD, strip))
+        if known is not None:
+            if isinstance(known, ThresholdAssigner):
+                class_BnW = known.assign(self._score(policy, feat_BrwD, strip))
             else:
-                class_BnW = settled[:, strip.hr_top : strip.hr_bottom]
-            return self.branches.to_native(class_BnW[:, None], strip)[:, 0]
-        if decision.single is not None:
+                class_BnW = known[:, strip.hr_top : strip.hr_bottom]
+            return self.kernels.to_subpixel_major(class_BnW[:, None], strip)[:, 0]
+        if policy.fixed_class is not None:
             shape = (len(feat_BrwD), (strip.hr_bottom - strip.hr_top) * self.grid.size[1])
-            return decision.constant(shape, feat_BrwD.device)
-        return decision.at_once(self._logits(feat_BrwD, strip)[..., None])[..., 0]
+            return policy.assign_constant(shape, feat_BrwD.device)
+        return policy.assign_pixels(self._logits(feat_BrwD, strip)[..., None])[..., 0]
 
     def _logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
-        logits_BMQ = self.branches.logits(feat_BrwD, strip)
+        logits_BMQ = self.kernels.logits(feat_BrwD, strip)
         check_finite(logits_BMQ, "the classifier's output")
         return logits_BMQ
 
-    def _evidence(self, decision: Decision, feat_BrwD: Tensor, strip: Strip) -> Tensor:
-        evidence_BcQ = decision.evidence(self._logits(feat_BrwD, strip)[..., None])[..., 0]
-        return self.branches.to_rows(evidence_BcQ, strip)
+    def _score(self, policy: RoutingPolicy, feat_BrwD: Tensor, strip: Strip) -> Tensor:
+        score_BcQ = policy.score(self._logits(feat_BrwD, strip)[..., None])[..., 0]
+        return self.kernels.to_rows(score_BcQ, strip)
 
-    def _settle(self, decision: Decision) -> Tensor | Rules:
+    def _first_pass(self, policy: RoutingPolicy) -> Tensor | ThresholdAssigner:
         """A first pass; with every pixel's class, ``(B, H, W)``, or with rules for them."""
         B, (h, w) = len(self.lr), self.grid.lr_size
-        remembered = first_pass(decision, B, self.grid.size, self.lr.device)
+        scores = first_pass(policy, B, self.grid.size, self.lr.device)
         kept_BhwD: Tensor | None = None
         keep = self._keep and not isinstance(self._features, KeptRows)
 
         def look(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
             nonlocal kept_BhwD, keep
-            rows = self._evidence(decision, feat_BrwD, strip)
+            rows = self._score(policy, feat_BrwD, strip)
             if kept_BhwD is None and keep:
                 try:
                     kept_BhwD = feat_BrwD.new_empty(B, h, w, feat_BrwD.shape[3])
@@ -216,7 +220,7 @@ class Engine:
                     keep = False  # then they are computed again
 
             def keep_it() -> None:
-                remembered.put(strip.hr_top, rows)
+                scores.put(strip.hr_top, rows)
                 if kept_BhwD is not None:
                     kept_BhwD[:, strip.top : strip.bottom] = feat_BrwD
 
@@ -225,7 +229,7 @@ class Engine:
         self._each_strip(look, 0.0, 0.5)
         if kept_BhwD is not None:
             self._features = KeptRows(kept_BhwD)
-        return remembered.settle()
+        return scores.finish()
 
     def _each_strip(
         self,
@@ -271,11 +275,11 @@ class Engine:
             torch.cuda.empty_cache()
 
 
-def _mixed(settled: Tensor | Rules) -> bool:
+def _mixed(known: Tensor | ThresholdAssigner) -> bool:
     """Whether pixels take several classes."""
-    if isinstance(settled, Rules):
-        return settled.mixed
-    return bool((settled != settled.flatten()[0]).any())
+    if isinstance(known, ThresholdAssigner):
+        return known.mixed
+    return bool((known != known.flatten()[0]).any())
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -19,6 +19,8 @@ from pcsr_lightning.networks import (
     evaluating,
     hoisted_macs,
 )
+from pcsr_lightning.routing import RoutingConfig, make_policy
+from pcsr_lightning.routing.cost import PictureMacs
 
 PROBE = 16
 """Side of the small picture that a backbone's cost per LR pixel is counted on (Eq. 9's h0, w0)."""
@@ -83,6 +85,25 @@ class ModelMacs:
             plain = replace(plain, classifier=0.0)
         return Flops(real / 1e9, 2 * plain.picture((1, lr_pixels), counts_M) / 1e9)
 
+    def of_picture(self, lr_size: tuple[int, int], size: tuple[int, int]) -> PictureMacs:
+        """What a routing rule needs to know of a picture.
+
+        Args:
+            lr_size: ``(h, w)``.
+            size: ``(H, W)``.
+        """
+        M, lr_pixels, pixels = len(self.tail_M), lr_size[0] * lr_size[1], size[0] * size[1]
+        light_M, heavy_M = [0] * (M - 1) + [pixels], [pixels] + [0] * (M - 1)
+        fixed = lr_pixels * (self.plain.backbone + self.classifier[0] + sum(self.project_M))
+        return PictureMacs(
+            pixels=pixels,
+            pixel_M=self.tail_M,
+            fixed=fixed + pixels * self.classifier[1],
+            all_heavy=1e9 * self.flops(lr_pixels, heavy_M, classified=False).gmacs,
+            all_light=1e9 * self.flops(lr_pixels, light_M, classified=M > 1).gmacs,
+            branches_M=tuple(self.plain.branches((size[0] / lr_size[0], size[1] / lr_size[1]))),
+        )
+
 
 # Counted by fvcore once per architecture: tracing a network takes longer than running it.
 _KNOWN: dict[str, ModelMacs] = {}
@@ -115,6 +136,20 @@ def all_heavy_flops(
     counts_M = [batch * size[0] * size[1]] + [0] * (model.num_classes - 1)
     lr_pixels = batch * lr_size[0] * lr_size[1]
     return model_macs(model).flops(lr_pixels, counts_M, classified=False)
+
+
+def routing_note(
+    model: PCSR, lr_size: tuple[int, int], size: tuple[int, int], routing: RoutingConfig
+) -> str | None:
+    """What the user should know of a routing of this picture; ``None`` if there is nothing to say.
+
+    Args:
+        model: the network.
+        lr_size: ``(h, w)``.
+        size: ``(H, W)`` of the result.
+        routing: of it.
+    """
+    return make_policy(routing, model_macs(model).of_picture(lr_size, size)).note()
 
 
 def original_flops(model: Original, lr_pixels: int) -> Flops:

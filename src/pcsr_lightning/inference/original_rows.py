@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from pcsr_lightning.inference.execution import Execution
-from pcsr_lightning.inference.feature_rows import feature_rows, strip_rows
+from pcsr_lightning.inference.features import feature_rows, strip_rows
 from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.output_rows import EnlargedRows
 from pcsr_lightning.networks import Original

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.inference.input_rows import InputRows
-from pcsr_lightning.routing import refine
+from pcsr_lightning.routing.refine import refine
 
 
 class EnlargedRows:

@@ -1,7 +1,7 @@
 """One picture under one routing after another: no pixel meets the same upsampler twice.
 
 The backbone and the classifier run once. Each class keeps its own enlargement, filled in where a
-routing sends pixels to it, so that the next routing pays only for what changed: the decision, the
+routing sends pixels to it, so that the next routing pays only for what changed: the policy, the
 pixels that are new to their class, and the seams.
 
 Legend: h w LR size, H W HR size, D feature channels, M classes, r LR rows and n HR rows of a strip.
@@ -16,18 +16,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pcsr_lightning.inference.analysis import UpscaleResult
-from pcsr_lightning.inference.branches import Branches, Strip
 from pcsr_lightning.inference.checks import check_finite, check_picture, check_size
-from pcsr_lightning.inference.decision import Decision
 from pcsr_lightning.inference.engine import Engine, Progress
 from pcsr_lightning.inference.execution import Execution
-from pcsr_lightning.inference.feature_rows import KeptRows, feature_rows, strip_rows
+from pcsr_lightning.inference.features import KeptRows, feature_rows, strip_rows
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.inference.input_rows import InputRows
+from pcsr_lightning.inference.kernels import QueryKernels, Strip
 from pcsr_lightning.inference.output_rows import EnlargedRows, RefinedRows
-from pcsr_lightning.inference.routing_choice import Routing
+from pcsr_lightning.inference.result import UpscaleResult
 from pcsr_lightning.networks import PCSR
+from pcsr_lightning.routing import RoutingConfig, RoutingPolicy, make_policy
 
 NOBODY = 255
 """The class of a pixel that has nothing left to be done."""
@@ -71,7 +70,7 @@ class Rerouter:
     Example:
         >>> rerouter = Rerouter(model, torch.rand(1, 3, 24, 32), (96, 128))
         >>> for budget in (0.9, 0.8, 0.7):
-        ...     image = rerouter.run(Routing("budget", budget=budget)).image
+        ...     image = rerouter.run(RoutingConfig(budget=budget)).image
     """
 
     def __init__(
@@ -94,7 +93,7 @@ class Rerouter:
             feat_1hwD = self._features(progress)
             self.feature_seconds = time.perf_counter() - start
             self._grid = model.grid(self.lr_size, self.size)
-            self._branches = Branches.of(model, self._grid, feat_1hwD.dtype)
+            self._kernels = QueryKernels.of(model, self._grid, feat_1hwD.dtype)
             self._kept = KeptRows(feat_1hwD)
             first = torch.searchsorted(self._grid.rows_H.cpu(), torch.arange(self.lr_size[0] + 1))
             self._hr_rows: list[int] = first.tolist()
@@ -125,7 +124,7 @@ class Rerouter:
     def _feature_bytes(self) -> int:
         return self._kept.feat_BhwD.numel() * self._kept.feat_BhwD.itemsize
 
-    def run(self, routing: Routing, progress: Progress | None = None) -> UpscaleResult:
+    def run(self, routing: RoutingConfig, progress: Progress | None = None) -> UpscaleResult:
         """What :func:`pcsr_lightning.upscale` gives under a routing.
 
         Args:
@@ -136,14 +135,14 @@ class Rerouter:
             ConfigError: the routing names a class that the network does not have.
             PCSRError: the classifier or an upsampler gave NaN or infinite values.
         """
-        decision = Decision(routing, self._macs, self.lr_size, self.size)
+        policy = make_policy(routing, self._macs.of_picture(self.lr_size, self.size))
         with torch.inference_mode():
-            class_HW = self._classes(decision, _part(progress, 0.0, 0.3))
-            image_3HW = self._enlarge(decision, class_HW, _part(progress, 0.3, 1.0))
-            engine = Engine(self._lr, self._grid, self._kept, self._branches, self._rows)
-            done = engine.counted(decision, class_HW[None])
+            class_HW = self._classes(policy, _part(progress, 0.0, 0.3))
+            image_3HW = self._enlarge(policy, class_HW, _part(progress, 0.3, 1.0))
+            engine = Engine(self._lr, self._grid, self._kept, self._kernels, self._rows)
+            done = engine.counted(policy, class_HW[None])
         lr_pixels = self.lr_size[0] * self.lr_size[1]
-        flops = done.flops(self._macs, lr_pixels, classified=decision.single is None)
+        flops = done.flops(self._macs, lr_pixels, classified=policy.fixed_class is None)
         shares = tuple(count / class_HW.numel() for count in done.counts_M)
         return UpscaleResult(image_3HW[None], class_HW[None], flops, shares)
 
@@ -191,19 +190,19 @@ class Rerouter:
         check_finite(feat_1hwD, "the backbone's features")
         return feat_1hwD
 
-    def _classes(self, decision: Decision, progress: Progress | None) -> Tensor:
+    def _classes(self, policy: RoutingPolicy, progress: Progress | None) -> Tensor:
         """The class of each pixel, ``(H, W)``."""
-        if decision.single is not None:
-            return decision.constant(self.size, self._lr.device)
+        if policy.fixed_class is not None:
+            return policy.assign_constant(self.size, self._lr.device)
         if self._logits is None:
             self._logits = self._classify(progress)
-        if not decision.needs_whole:
-            return decision.at_once(self._logits)[0]
+        if not policy.needs_whole_picture:
+            return policy.assign_pixels(self._logits)[0]
         # A slider of budgets asks for the same evidence again and again.
-        key = (decision.routing.mode, str(decision.routing.cost))
+        key = (policy.config.mode, policy.config.cost)
         if key not in self._evidence:
-            self._evidence = {key: decision.evidence(self._logits)}
-        return decision.settle(self._evidence[key])[0]
+            self._evidence = {key: policy.score(self._logits)}
+        return policy.assign(self._evidence[key])[0]
 
     def _classify(self, progress: Progress | None) -> Tensor:
         out_1MHW = torch.empty(1, self.num_classes, *self.size, device=self._lr.device)
@@ -211,14 +210,16 @@ class Rerouter:
         def keep(top: int, rows_1MnW: Tensor) -> None:
             out_1MHW[:, :, top : top + rows_1MnW.shape[2]] = rows_1MnW
 
-        parts = (self._lr, self._grid, self._kept, self._branches, self._rows)
+        parts = (self._lr, self._grid, self._kept, self._kernels, self._rows)
         Engine(*parts, progress=progress).logits(keep)
         return out_1MHW
 
-    def _enlarge(self, decision: Decision, class_HW: Tensor, progress: Progress | None) -> Tensor:
+    def _enlarge(
+        self, policy: RoutingPolicy, class_HW: Tensor, progress: Progress | None
+    ) -> Tensor:
         """Every pixel from its own class, seams smoothed, in [0, 1]: ``(3, H, W)``."""
         (H, W), (h, w) = self.size, self.lr_size
-        refined = RefinedRows(H, self.num_classes, decision.routing.refines((H / h, W / w)))
+        refined = RefinedRows(H, self.num_classes, policy.config.refines((H / h, W / w)))
         enlarged = EnlargedRows(self._lr, self.size)
         with torch.inference_mode(False):
             out_3HW = torch.empty(3, H, W, device=self._lr.device)
@@ -242,10 +243,10 @@ class Rerouter:
     def _fill(self, strip: Strip, class_nW: Tensor, enlarged: EnlargedRows) -> None:
         """Computes the pixels of a strip that have a class, each by its own upsampler."""
         feat_1rwD = self._kept.feat_BhwD[:, strip.top : strip.bottom]
-        class_1Q = self._branches.to_native(class_nW[None, None], strip)[:, 0]
-        residual_13Q = self._branches.residual(feat_1rwD, strip, class_1Q)
+        class_1Q = self._kernels.to_subpixel_major(class_nW[None, None], strip)[:, 0]
+        residual_13Q = self._kernels.residual(feat_1rwD, strip, class_1Q)
         # Where nobody was asked, the residual holds whatever was in memory.
-        new_3nW = self._branches.to_rows(residual_13Q, strip)[0]
+        new_3nW = self._kernels.to_rows(residual_13Q, strip)[0]
         new_3nW = new_3nW.masked_fill(class_nW == NOBODY, 0)
         check_finite(new_3nW, "the enlarged picture")
         new_3nW += enlarged.rows(strip.hr_top, strip.hr_bottom)[0]

@@ -10,7 +10,7 @@ from pcsr_lightning.evaluation import Measurement, benchmark, sweep
 from pcsr_lightning.evaluation.figures import save_figure
 from pcsr_lightning.evaluation.plots import psnr_flops
 from pcsr_lightning.evaluation.tables import scale_text
-from pcsr_lightning.inference import Routing
+from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR, Original
 
 SWEEP = (2.0, 1.0, 0.5, 0.25, 0.0, -0.1, -0.25, -0.5)
@@ -49,11 +49,11 @@ def measure(
     return [replace(m, model=name, data_root=m.dataset) for m in found]
 
 
-def routings(model: PCSR) -> list[Routing]:
+def routings(model: PCSR) -> list[RoutingConfig]:
     """Those that a card tells of: the curve over ``k``, adaptive, and each class alone."""
-    modes = ["adaptive", *map(str, range(model.num_classes))]
-    over_k = [Routing(k=k, cost=COST) for k in SWEEP]
-    return over_k + [Routing(mode=mode, cost=COST) for mode in modes]
+    over_k = [RoutingConfig(k=k, cost=COST) for k in SWEEP]
+    alone = [RoutingConfig(fixed_class=j, cost=COST) for j in range(model.num_classes)]
+    return [*over_k, RoutingConfig("adaptive", cost=COST), *alone]
 
 
 def draw_curve(measured: Sequence[Measurement], path: Path) -> None:

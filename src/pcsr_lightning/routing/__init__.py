@@ -1,34 +1,25 @@
-"""What classes cost, which pixel goes to which, and refinement. Tensors in, tensors out."""
+"""Who decides a pixel's class: the rules, what they need to know, and their arithmetic.
 
-from pcsr_lightning.routing.assign import (
-    assign_adaptive,
-    assign_by_difficulty,
-    assign_by_k,
-    difficulty,
-    heavy_classes,
-    kmeans_thresholds,
-)
-from pcsr_lightning.routing.budget import assign_by_budget, assign_by_keys, upgrade_keys
-from pcsr_lightning.routing.cost import CostRule, class_costs
-from pcsr_lightning.routing.refine import refine, refines_at
-from pcsr_lightning.routing.surveys import DifficultySurvey, KeySurvey, Rule, Survey
+A :class:`RoutingConfig` says in plain values which rule is wanted; :func:`make_policy` makes the
+rule's :class:`RoutingPolicy` for one picture size. Every rule is a file in :mod:`.rules`. They use
+
+- :mod:`.by_k` (Eq. 10), :mod:`.adm` (Appendix A) and :mod:`.budget`: classes of whole tensors;
+- :mod:`.histogram` and :mod:`.scores`: pictures whose scores do not fit into memory;
+- :mod:`.cost` (Eq. 9) and :mod:`.refine` (Sec. 3.4).
+
+Everything here takes numbers and tensors, never a model. What this file exports is imported without
+torch, so that command lines can be made from it.
+"""
+
+from pcsr_lightning.routing.config import CostRule, RoutingConfig, make_policy
+from pcsr_lightning.routing.policy import RULES, Parameter, RoutingPolicy, register
 
 __all__ = [
+    "RULES",
     "CostRule",
-    "DifficultySurvey",
-    "KeySurvey",
-    "Rule",
-    "Survey",
-    "assign_adaptive",
-    "assign_by_budget",
-    "assign_by_difficulty",
-    "assign_by_k",
-    "assign_by_keys",
-    "class_costs",
-    "difficulty",
-    "heavy_classes",
-    "kmeans_thresholds",
-    "refine",
-    "refines_at",
-    "upgrade_keys",
+    "Parameter",
+    "RoutingConfig",
+    "RoutingPolicy",
+    "make_policy",
+    "register",
 ]

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.routing.assign import CHUNK
+from pcsr_lightning.routing.adm import CHUNK
 
 HALF = 16
-"""A threshold's 32 bits are found in two halves, each by one histogram."""
+"""The cutoff's 32 bits are found in two halves, each by one histogram."""
 SMALLEST = 1e-12
 """Two classes whose costs are closer than this part of the range count as this far apart."""
 
@@ -38,7 +38,7 @@ def assign_by_budget(
 
     Args:
         logits_BMHW: the classifier's output before the softmax; finite.
-        costs_M: from :func:`class_costs`.
+        costs_M: from :func:`~pcsr_lightning.routing.cost.class_costs`.
         macs_M: what one pixel of each class costs, in any unit, never rising.
         limit: what the pixels of one picture may cost together, in that unit. Below the cost of
             all pixels in the lightest class, that is what comes out.
@@ -50,17 +50,17 @@ def assign_by_budget(
         ConfigError: ``limit`` is NaN, or the costs do not fit the logits or rise.
     """
     check_macs(int(logits_BMHW.shape[1]), costs_M, macs_M, limit)
-    keys_of = partial(upgrade_keys, costs_M=costs_M)
-    return torch.stack([_assign(x_MHW, keys_of, macs_M, limit) for x_MHW in logits_BMHW])
+    thresholds_of = partial(class_thresholds, costs_M=costs_M)
+    return torch.stack([_assign(x_MHW, thresholds_of, macs_M, limit) for x_MHW in logits_BMHW])
 
 
-def assign_by_keys(keys_BTHW: Tensor, macs_M: Sequence[float], limit: float) -> Tensor:
-    """:func:`assign_by_budget` from what :func:`upgrade_keys` made, which takes less to keep."""
-    check_macs(int(keys_BTHW.shape[1]) + 1, None, macs_M, limit)
-    return torch.stack([_assign(x_THW, lambda x: x, macs_M, limit) for x_THW in keys_BTHW])
+def assign_by_thresholds(threshold_BTHW: Tensor, macs_M: Sequence[float], limit: float) -> Tensor:
+    """:func:`assign_by_budget` from what :func:`class_thresholds` gives: less to keep."""
+    check_macs(int(threshold_BTHW.shape[1]) + 1, None, macs_M, limit)
+    return torch.stack([_assign(x_THW, lambda x: x, macs_M, limit) for x_THW in threshold_BTHW])
 
 
-def upgrade_keys(logits_BMHW: Tensor, costs_M: Tensor) -> Tensor:
+def class_thresholds(logits_BMHW: Tensor, costs_M: Tensor) -> Tensor:
     """Up to which ``k`` a pixel takes class ``j`` or a heavier one, ``j = 0 .. M - 2``.
 
     By Eq. 10 it does where some class ``i <= j`` beats every ``m > j``, that is up to
@@ -92,13 +92,13 @@ def upgrade_keys(logits_BMHW: Tensor, costs_M: Tensor) -> Tensor:
     return torch.stack(out, dim=-3)
 
 
-Keys = Callable[[Tensor], Tensor]
+Thresholds = Callable[[Tensor], Tensor]
 
 
 def check_macs(
     num_classes: int, costs_M: Tensor | None, macs_M: Sequence[float], limit: float
 ) -> None:
-    """Refuses costs and limits that mean nothing.
+    """Checks costs and a limit.
 
     Raises:
         ConfigError: see :func:`assign_by_budget`.
@@ -115,41 +115,43 @@ def check_macs(
         raise ConfigError("the limit of a budget must be a number, not nan")
 
 
-def _assign(x_CHW: Tensor, keys_of: Keys, macs_M: Sequence[float], limit: float) -> Tensor:
-    """One picture: the threshold, the class map on its light side, then the ties."""
+def _assign(
+    x_CHW: Tensor, thresholds_of: Thresholds, macs_M: Sequence[float], limit: float
+) -> Tensor:
+    """One picture: the cutoff, the class map on its light side, then the ties."""
     H, W = x_CHW.shape[-2:]
     out_HW = torch.empty(H, W, dtype=torch.uint8, device=x_CHW.device)
     left = limit - H * W * macs_M[-1]
     if left < 0:
         return out_HW.fill_(len(macs_M) - 1)
-    found = _threshold(x_CHW, keys_of, macs_M, left)
+    found = _cutoff(x_CHW, thresholds_of, macs_M, left)
     if found is None:
         return out_HW.zero_()
-    threshold, left = found
+    cutoff, left = found
     prices_M = torch.tensor(list(macs_M), dtype=torch.float64, device=x_CHW.device)
     for rows in _chunks(H, W):
-        order_TnW = ordered(keys_of(x_CHW[:, rows]))
-        out_HW[rows], left = classes_at(order_TnW, threshold, prices_M, left)
+        ordered_TnW = ordered(thresholds_of(x_CHW[:, rows]))
+        out_HW[rows], left = classes_at(ordered_TnW, cutoff, prices_M, left)
     return out_HW
 
 
 def classes_at(
-    order_TnW: Tensor, threshold: int, prices_M: Tensor, left: float
+    ordered_TnW: Tensor, cutoff: int, prices_M: Tensor, left: float
 ) -> tuple[Tensor, float]:
     """The classes of the next rows in raster order, and what is left after them.
 
     Args:
-        order_TnW: keys as whole numbers that are ordered as they are.
-        threshold: the key at which not all pixels can be paid.
+        ordered_TnW: class thresholds as integers, see :func:`ordered`.
+        cutoff: the threshold at which not all pixels can be paid.
         prices_M: what a pixel of each class costs, float64.
-        left: what pixels at the threshold may still cost.
+        left: what pixels at the cutoff may still cost.
 
     Returns:
         Classes ``(n, W)``, uint8; and ``left`` less what was paid, below 0 once no more is.
     """
-    out_nW = (order_TnW <= threshold).sum(dim=0, dtype=torch.uint8)
+    out_nW = (ordered_TnW <= cutoff).sum(dim=0, dtype=torch.uint8)
     if left > 0:
-        heavy_nW = (order_TnW < threshold).sum(dim=0, dtype=torch.uint8)
+        heavy_nW = (ordered_TnW < cutoff).sum(dim=0, dtype=torch.uint8)
         left = _upgrade(out_nW.view(-1), heavy_nW.view(-1), prices_M, left)
     return out_nW, left
 
@@ -168,30 +170,30 @@ def _upgrade(out_N: Tensor, heavy_N: Tensor, prices_M: Tensor, left: float) -> f
     return left - float(paid_K[-1])
 
 
-def _threshold(
-    x_CHW: Tensor, keys_of: Keys, macs_M: Sequence[float], left: float
+def _cutoff(
+    x_CHW: Tensor, thresholds_of: Thresholds, macs_M: Sequence[float], left: float
 ) -> tuple[int, float] | None:
-    """The ordered key at and below which not all can be paid, and what is left once those above
-    are; ``None`` where everything can be paid."""
+    """The ordered threshold at and below which not all pixels can be paid, and what is left once
+    those above are; ``None`` if everything can be paid."""
     steps_T = torch.tensor([a - b for a, b in pairwise(macs_M)], dtype=torch.float64)
-    high = first_too_dear(_histogram(x_CHW, keys_of, None), steps_T, left)
+    high = first_too_dear(_histogram(x_CHW, thresholds_of, None), steps_T, left)
     if high is None:
         return None
-    low = first_too_dear(_histogram(x_CHW, keys_of, high[0]), steps_T, high[1])
+    low = first_too_dear(_histogram(x_CHW, thresholds_of, high[0]), steps_T, high[1])
     assert low is not None  # the same pixels, and their sum is exact
     return ((high[0] - 2 ** (HALF - 1)) << HALF) + low[0], low[1]
 
 
-def _histogram(x_CHW: Tensor, keys_of: Keys, high: int | None) -> Tensor:
-    """How many keys of each threshold have each upper half, or each lower half given an upper."""
+def _histogram(x_CHW: Tensor, thresholds_of: Thresholds, high: int | None) -> Tensor:
+    """How many pixels' thresholds have each upper half, or each lower half given an upper one."""
     H, W = x_CHW.shape[-2:]
     counts: Tensor | None = None
     for rows in _chunks(H, W):
         chunk = []
-        for order_nW in ordered(keys_of(x_CHW[:, rows])):
-            bins = (order_nW >> HALF) + 2 ** (HALF - 1)
+        for ordered_nW in ordered(thresholds_of(x_CHW[:, rows])):
+            bins = (ordered_nW >> HALF) + 2 ** (HALF - 1)
             if high is not None:
-                bins = order_nW[bins == high] & (2**HALF - 1)
+                bins = ordered_nW[bins == high] & (2**HALF - 1)
             chunk.append(torch.bincount(bins.flatten(), minlength=2**HALF))
         part = torch.stack(chunk)
         counts = part if counts is None else counts + part
@@ -209,9 +211,9 @@ def first_too_dear(counts_TN: Tensor, steps_T: Tensor, left: float) -> tuple[int
     return len(paid_N) - 1 - above, left - (float(paid_N[above - 1]) if above else 0.0)
 
 
-def ordered(keys: Tensor) -> Tensor:
-    """Whole numbers (int32) that are ordered as the floats are."""
-    bits = (keys + 0.0).view(torch.int32)  # -0.0 becomes 0.0
+def ordered(values: Tensor) -> Tensor:
+    """Float32 numbers as int32 numbers that compare alike."""
+    bits = (values + 0.0).view(torch.int32)  # -0.0 becomes 0.0
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 

@@ -1,21 +1,39 @@
-"""What each class costs, as the decision of Eq. 10 sees it."""
+"""What a picture costs, and what each class costs as Eq. 10 sees it.
+
+Legend: M classes, heaviest first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.routing.config import CostRule
 
 
-class CostRule(StrEnum):
-    """How FLOPs become costs."""
+@dataclass(frozen=True)
+class PictureMacs:
+    """What one picture costs, in multiply-adds; all that a routing rule learns of the model.
 
-    SOFTMAX = "softmax"
-    PROPORTIONAL = "proportional"
+    Attributes:
+        pixels: ``H * W``.
+        pixel_M: an upsampler at one HR pixel, behind its first layer; heaviest first.
+        fixed: the backbone, the classifier, and the first layer of every class on all LR pixels.
+        all_heavy: every pixel in the heaviest class, without the classifier.
+        all_light: every pixel in the lightest class, the classifier included.
+        branches_M: ``flops(B) + flops(U_j)`` of Eq. 9 by the paper's count, at this scale.
+    """
+
+    pixels: int
+    pixel_M: tuple[float, ...]
+    fixed: float
+    all_heavy: float
+    all_light: float
+    branches_M: tuple[float, ...]
 
 
 def class_costs(branches_M: Sequence[float], rule: CostRule | str = CostRule.SOFTMAX) -> Tensor:
@@ -40,9 +58,5 @@ def class_costs(branches_M: Sequence[float], rule: CostRule | str = CostRule.SOF
     if not len(flops_M) or not bool(((flops_M > 0) & flops_M.isfinite()).all()):
         raise ConfigError(f"branch FLOPs must be positive and finite, not {list(branches_M)}")
     share_M = flops_M / flops_M.sum()
-    try:
-        rule = CostRule(rule)
-    except ValueError:
-        names = " or ".join(r.value for r in CostRule)
-        raise ConfigError(f"the cost rule must be {names}, not {rule!r}") from None
-    return share_M.softmax(dim=0) if rule is CostRule.SOFTMAX else share_M
+    softmax = CostRule.parse(rule) is CostRule.SOFTMAX
+    return share_M.softmax(dim=0) if softmax else share_M

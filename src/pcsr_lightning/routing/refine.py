@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from pcsr_lightning.routing.assign import heavy_classes
 
-REFINED_FROM = 4.0
-"""The scale from which seams are smoothed unless asked otherwise.
-
-There a low-resolution pixel has become 16 or more, and the mean over 3 x 3 of them hides seams. At
-lower scales it blurs what is really there: 0.1 dB at x2, 0.5 dB at x1.5 with ``carn-pcsr-multi``.
-"""
-
-
-def refines_at(scale: Sequence[float], asked: bool | None = None) -> bool:
-    """Whether seams are smoothed at a (vertical, horizontal) scale.
-
-    Args:
-        scale: HR pixels per LR pixel.
-        asked: what the user wants; ``None`` leaves it to the scale (:data:`REFINED_FROM`).
-    """
-    return min(scale) >= REFINED_FROM if asked is None else asked
+def heavy_classes(num_classes: int) -> int:
+    """How many classes count as heavy: ``floor((M + 1) / 2)`` (Sec. 3.4)."""
+    return (num_classes + 1) // 2
 
 
 def refine(sr_B3HW: Tensor, assignment_BHW: Tensor, num_classes: int) -> Tensor:

@@ -15,7 +15,7 @@ from pcsr_lightning.errors import DataError
 from pcsr_lightning.evaluation import Benchmark, Pair, Skipped, scale_pair, shaved_border
 from pcsr_lightning.evaluation.benchmark import describe_setup, measure_pair
 from pcsr_lightning.evaluation.report import METRICS, metrics, write_json
-from pcsr_lightning.inference import Routing
+from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.training.instantiation import in_plain_values, instantiate
 from pcsr_lightning.training.modules.base import ValPicture
@@ -44,10 +44,10 @@ def measure_model(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     data = in_plain_values(cfg.data, "data")
     highest = data["scale"][-1] if isinstance(data["scale"], list) else data["scale"]
     scale = scale_pair(float(highest if data["val_scale"] is None else data["val_scale"]))
-    routing = Routing(mode="k", k=0.0)
+    routing = RoutingConfig(k=0.0)
     folder = data["val_root"] or data.get("root")
     setup = describe_setup(
-        model, folder or "", scale, replace(routing, refine=routing.refines(scale))
+        model, folder or "", scale, routing.replace(refine=routing.refines(scale))
     )
     measured, skipped = [], []
     for name, pair in validation_pairs(instantiate(cfg.data, "data"), device):

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR, enlarge
-from pcsr_lightning.routing import assign_by_k, refine, refines_at
+from pcsr_lightning.routing import RoutingConfig
+from pcsr_lightning.routing.by_k import assign_by_k
+from pcsr_lightning.routing.refine import refine
 from pcsr_lightning.training.losses import average_loss
 from pcsr_lightning.training.modules.base import Prediction, TrainBatch
 from pcsr_lightning.training.modules.pcsr_stage import PCSRStage, at_queries
@@ -74,7 +76,7 @@ class LaterStage(PCSRStage):
             self.log(f"val/share_{j}", share, batch_size=1, sync_dist=True)
         rough = enlarge(lr_B3hw, size) + residual
         (h, w), (H, W) = grid.lr_size, size
-        if refines_at((H / h, W / w)):
+        if RoutingConfig().refines((H / h, W / w)):
             rough = refine(rough, class_BHW, network.num_classes)
         return Prediction(rough, class_BHW)
 

@@ -8,15 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pcsr_lightning.routing import (
-    DifficultySurvey,
-    KeySurvey,
-    Survey,
-    assign_by_difficulty,
-    assign_by_keys,
-    class_costs,
-    difficulty,
-    upgrade_keys,
+from pcsr_lightning.routing.adm import assign_by_difficulty, difficulty
+from pcsr_lightning.routing.budget import assign_by_thresholds, class_thresholds
+from pcsr_lightning.routing.cost import class_costs
+from pcsr_lightning.routing.histogram import (
+    DifficultyHistogram,
+    ScoreHistogram,
+    ThresholdHistogram,
 )
 
 seeds = st.integers(0, 2**31)
@@ -24,16 +22,16 @@ classes = st.integers(2, 4)
 cuts = st.integers(3, 40)
 
 
-def decided(survey: Survey, evidence_cHW: Tensor, rows: int) -> Tensor:
+def decided(histogram: ScoreHistogram, score_cHW: Tensor, rows: int) -> Tensor:
     """Both looks, so many rows at a time; each strip is asked twice, as after a lack of memory."""
-    strips = evidence_cHW.split(rows, dim=1)
+    strips = score_cHW.split(rows, dim=1)
     for strip in strips:
-        survey.add(strip)
-    rule = survey.settle()
+        histogram.add(strip)
+    assigner = histogram.assigner()
     out = []
     for strip in strips:
-        rule.classes(strip)
-        found, rule.left = rule.classes(strip)
+        assigner.assign(strip)
+        found, assigner.left = assigner.assign(strip)
         out.append(found)
     return torch.cat(out)
 
@@ -50,7 +48,7 @@ def test_adaptive_differs_at_the_borders_only(
 ) -> None:
     d_1HW = difficulty(logits(seed, num_classes, spread))
     exact = assign_by_difficulty(d_1HW, num_classes)[0]
-    found = decided(DifficultySurvey(num_classes), d_1HW, rows)
+    found = decided(DifficultyHistogram(num_classes), d_1HW, rows)
     assert found.dtype == torch.uint8
     assert (found != exact).float().mean() <= 2e-3
     assert (found.int() - exact.int()).abs().max() <= 1
@@ -60,13 +58,13 @@ def test_adaptive_differs_at_the_borders_only(
 @settings(max_examples=8, deadline=None)
 def test_adaptive_does_not_depend_on_strips(seed: int, num_classes: int, rows: int) -> None:
     d_1HW = difficulty(logits(seed, num_classes))
-    whole, cut = (decided(DifficultySurvey(num_classes), d_1HW, n) for n in (40, rows))
+    whole, cut = (decided(DifficultyHistogram(num_classes), d_1HW, n) for n in (40, rows))
     assert torch.equal(whole, cut)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0, 1.0000001])
 def test_one_difficulty_goes_to_the_lightest_class(value: float) -> None:
-    found = decided(DifficultySurvey(3), torch.full((1, 4, 5), value), 2)
+    found = decided(DifficultyHistogram(3), torch.full((1, 4, 5), value), 2)
     assert found.unique().tolist() == [2]
 
 
@@ -84,11 +82,11 @@ def test_a_budget_is_kept_and_used_up(
     x = logits(seed, num_classes)
     x = (x / grain).round() * grain if grain else x
     macs = [1000.0 - 300 * j for j in range(num_classes)]
-    keys = upgrade_keys(x, class_costs([5000 + 16 * m for m in macs]))
+    thresholds = class_thresholds(x, class_costs([5000 + 16 * m for m in macs]))
     pixels = 40 * 50
     limit = share * pixels * macs[0]
-    found = decided(KeySurvey(macs, limit, pixels), keys[0], rows)
-    exact = assign_by_keys(keys, macs, limit)[0]
+    found = decided(ThresholdHistogram(macs, limit, pixels), thresholds[0], rows)
+    exact = assign_by_thresholds(thresholds, macs, limit)[0]
     cost, wanted = (float(torch.tensor(macs)[c.long()].double().sum()) for c in (found, exact))
     if limit >= pixels * macs[-1]:
         assert limit - (macs[0] - macs[-1]) < cost <= limit or cost == pixels * macs[0]
@@ -102,10 +100,10 @@ def test_a_budget_is_kept_and_used_up(
 
 
 def test_pixels_that_counts_do_not_tell_apart_are_paid_in_raster_order() -> None:
-    keys = torch.full((1, 4, 5), 1.0)
-    keys[0, 2] += 2.0**-20  # a little higher, and told apart by single precision only
+    thresholds = torch.full((1, 4, 5), 1.0)
+    thresholds[0, 2] += 2.0**-20  # a little higher, and told apart by single precision only
     macs, pixels = [3.0, 1.0], 20
-    found = decided(KeySurvey(macs, pixels * 1.0 + 2 * 5, pixels), keys, 3)
+    found = decided(ThresholdHistogram(macs, pixels * 1.0 + 2 * 5, pixels), thresholds, 3)
     assert found.flatten().tolist() == [0] * 5 + [1] * 15
-    exact = assign_by_keys(keys[None], macs, pixels * 1.0 + 2 * 5)[0]
+    exact = assign_by_thresholds(thresholds[None], macs, pixels * 1.0 + 2 * 5)[0]
     assert exact[2].tolist() == [0] * 5

@@ -11,20 +11,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pcsr_lightning.inference.analysis import WHOLE, whole_numbers
 from pcsr_lightning.inference.checks import check_finite, check_picture, check_size
-from pcsr_lightning.inference.decision import Decision
 from pcsr_lightning.inference.engine import Progress
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.flops import Flops, model_macs, original_flops
 from pcsr_lightning.inference.input_rows import InputRows, PictureRows
 from pcsr_lightning.inference.original_rows import original_rows
-from pcsr_lightning.inference.routing_choice import Routing
-from pcsr_lightning.inference.upscaler import check_original, make_engine
+from pcsr_lightning.inference.result import INTEGER_TYPES, as_integers
+from pcsr_lightning.inference.upscaling import check_original, make_engine
 from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.routing import RoutingConfig, make_policy
 
 PictureSink = Callable[[Tensor, Tensor], None]
-"""Takes the next rows, ``(3, n, W)`` whole numbers, and their classes, ``(n, W)`` uint8."""
+"""Takes the next rows, ``(3, n, W)`` integers, and their classes, ``(n, W)`` uint8."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def upscale_rows(
     picture: Tensor | PictureRows,
     size: tuple[int, int],
     sink: PictureSink,
-    routing: Routing,
+    routing: RoutingConfig,
     execution: Execution,
     bits: int = 8,
     progress: Progress | None = None,
@@ -53,9 +52,9 @@ def upscale_rows(
     """One picture, its rows handed over in order as they are finished; the same as ``upscale``'s.
 
     Memory does not grow with the height of the result. Adaptive and a budget weigh the whole
-    picture first: up to :data:`~pcsr_lightning.inference.settling.EVIDENCE_BYTES` they keep 4 bytes
+    picture first: up to :data:`~pcsr_lightning.routing.scores.SCORE_BYTES` they keep 4 bytes
     for each HR pixel (a budget as many for each class but the last), then one; of larger pictures
-    they keep counts (:mod:`pcsr_lightning.routing.surveys`), and the classifier runs twice.
+    they keep counts (:mod:`pcsr_lightning.routing.histogram`), and the classifier runs twice.
 
     Args:
         model: on the picture's device, if it is a tensor.
@@ -64,7 +63,7 @@ def upscale_rows(
         sink: takes the rows. What it raises ends the work and comes out here.
         routing: which class each pixel takes.
         execution: precision and strips.
-        bits: 8 or 16, of the whole numbers.
+        bits: 8 or 16, of the integers.
         progress: as for ``upscale``.
 
     Raises:
@@ -78,10 +77,11 @@ def upscale_rows(
     with torch.inference_mode():
         if isinstance(model, Original):
             return _original(model, image, size, pairs, routing, execution, progress)
-        decision = Decision(routing, model_macs(model), lr_size, size)
-        engine = make_engine(model, image, size, execution, decision.needs_whole, progress)
-        done = engine.run(decision, pairs.image, pairs.classes)
-    flops = done.flops(decision.macs, lr_size[0] * lr_size[1], decision.single is None)
+        macs = model_macs(model)
+        policy = make_policy(routing, macs.of_picture(lr_size, size))
+        engine = make_engine(model, image, size, execution, policy.needs_whole_picture, progress)
+        done = engine.run(policy, pairs.image, pairs.classes)
+    flops = done.flops(macs, lr_size[0] * lr_size[1], policy.fixed_class is None)
     return RowsDone(flops, tuple(count / sum(done.counts_M) for count in done.counts_M))
 
 
@@ -109,7 +109,7 @@ class _Pairs:
             return
         assert self._waiting is not None
         class_nW, self._waiting = self._waiting[:n], self._waiting[n:].clone()
-        self._sink(whole_numbers(rows_13nW[0], self._bits).to(WHOLE[self._bits]), class_nW)
+        self._sink(as_integers(rows_13nW[0], self._bits).to(INTEGER_TYPES[self._bits]), class_nW)
 
 
 def _original(
@@ -117,7 +117,7 @@ def _original(
     image: InputRows,
     size: tuple[int, int],
     pairs: _Pairs,
-    routing: Routing,
+    routing: RoutingConfig,
     execution: Execution,
     progress: Progress | None,
 ) -> RowsDone:

@@ -1,13 +1,13 @@
 """Gather - run - scatter: each pixel-level MLP on the queries that want it, a strip at a time.
 
-At whole scales the enlargement is taken apart into its ``S = sy * sx`` sub-positions: those HR
+At integer scales the enlargement is taken apart into its ``S = sy * sx`` sub-positions: those HR
 pixels that lie alike within their LR pixel. Each sub-position is a picture of the LR size in which
 every query asks its own pixel, so there are no coordinates, and the offset's part of the first
-layer is one constant vector. This *native* order is kept until the result is put together.
+layer is one constant vector. This *subpixel-major* order is kept until the result is put together.
 
 Legend: B batch, r w LR rows and columns of a strip, P = B * r * w its LR pixels, n W its HR rows
 and columns, D feature channels, M classes, S sub-positions, K queries of one class, C width of a
-layer, Q queries of a strip in native order, O outputs.
+layer, Q queries of a strip in subpixel-major order, O outputs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Strip:
     hr_bottom: int
 
 
-class FastMLP:
+class MLPKernel:
     """An upsampler's or the classifier's weights, made ready for many queries.
 
     Args:
@@ -99,7 +99,7 @@ class FastMLP:
         return x
 
 
-class Branches(ABC):
+class QueryKernels(ABC):
     """A model's upsamplers and classifier at work on one picture size.
 
     Args:
@@ -111,24 +111,24 @@ class Branches(ABC):
     def __init__(self, model: PCSR, grid: QueryGrid, dtype: torch.dtype) -> None:
         self.grid, self.dtype, self.num_classes = grid, dtype, model.num_classes
         self._upsamplers = [model.upsampler(j) for j in range(self.num_classes)]
-        self._ready: dict[int, FastMLP] = {}
+        self._ready: dict[int, MLPKernel] = {}
         self._classifier = model.classifier
-        self._fast_classifier: FastMLP | None = None
+        self._classifier_kernel: MLPKernel | None = None
 
     @staticmethod
-    def of(model: PCSR, grid: QueryGrid, dtype: torch.dtype) -> Branches:
+    def of(model: PCSR, grid: QueryGrid, dtype: torch.dtype) -> QueryKernels:
         """Those that fit the scale."""
-        kind = AnyScale if grid.whole_scale is None else WholeScale
+        kind = FractionalScale if grid.whole_scale is None else IntegerScale
         return kind(model, grid, dtype)
 
-    def upsampler(self, j: int) -> FastMLP:
+    def upsampler(self, j: int) -> MLPKernel:
         """``U_j``; made ready when first asked for."""
         if j not in self._ready:
-            self._ready[j] = FastMLP(self._upsamplers[j], self.grid, self.dtype, f"upsampler {j}")
+            self._ready[j] = MLPKernel(self._upsamplers[j], self.grid, self.dtype, f"upsampler {j}")
         return self._ready[j]
 
     @property
-    def classifier(self) -> FastMLP:
+    def classifier(self) -> MLPKernel:
         """``C``.
 
         Raises:
@@ -136,21 +136,21 @@ class Branches(ABC):
         """
         if self._classifier is None:
             raise ConfigError("this network has one upsampler and no classifier: nothing to route")
-        if self._fast_classifier is None:
-            self._fast_classifier = FastMLP(
+        if self._classifier_kernel is None:
+            self._classifier_kernel = MLPKernel(
                 self._classifier, self.grid, self.dtype, "the classifier"
             )
-        return self._fast_classifier
+        return self._classifier_kernel
 
     @abstractmethod
     def logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
-        """The classifier's output at every query of a strip, native order: ``(B, M, Q)``."""
+        """The classifier's output at a strip's queries, subpixel-major: ``(B, M, Q)``."""
 
     @abstractmethod
     def residual(
         self, feat_BrwD: Tensor, strip: Strip, class_BQ: Tensor, every_class: bool = False
     ) -> Tensor:
-        """Each query's residual from its own class's upsampler, native order: ``(B, 3, Q)``.
+        """Each query's residual by its class's upsampler, subpixel-major: ``(B, 3, Q)``.
 
         Args:
             feat_BrwD: the strip's features.
@@ -162,15 +162,15 @@ class Branches(ABC):
 
     @abstractmethod
     def to_rows(self, values_BcQ: Tensor, strip: Strip) -> Tensor:
-        """From native order to the picture's: ``(B, c, n, W)``."""
+        """From subpixel-major order to the picture's: ``(B, c, n, W)``."""
 
     @abstractmethod
-    def to_native(self, rows_BcnW: Tensor, strip: Strip) -> Tensor:
+    def to_subpixel_major(self, rows_BcnW: Tensor, strip: Strip) -> Tensor:
         """From the picture's order to native: ``(B, c, Q)``."""
 
 
-class WholeScale(Branches):
-    """At whole scales: sub-position by sub-position."""
+class IntegerScale(QueryKernels):
+    """At integer scales: sub-position by sub-position."""
 
     @property
     def _scale(self) -> tuple[int, int]:
@@ -217,15 +217,15 @@ class WholeScale(Branches):
         x = values_BcQ.view(B, c, sy, sx, r, w).permute(0, 1, 4, 2, 5, 3)
         return x.reshape(B, c, r * sy, w * sx)
 
-    def to_native(self, rows_BcnW: Tensor, strip: Strip) -> Tensor:
+    def to_subpixel_major(self, rows_BcnW: Tensor, strip: Strip) -> Tensor:
         (sy, sx), r = self._scale, strip.bottom - strip.top
         B, c = rows_BcnW.shape[:2]
         w = self.grid.lr_size[1]
         return rows_BcnW.reshape(B, c, r, sy, w, sx).permute(0, 1, 3, 5, 2, 4).reshape(B, c, -1)
 
 
-class AnyScale(Branches):
-    """At any scale: every query looks up its LR pixel. Native order is the picture's."""
+class FractionalScale(QueryKernels):
+    """At fractional scales: every query looks up its LR pixel; the picture's own order."""
 
     def logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
         B, r, w, D = feat_BrwD.shape
@@ -267,7 +267,7 @@ class AnyScale(Branches):
     def to_rows(self, values_BcQ: Tensor, strip: Strip) -> Tensor:
         return values_BcQ.view(*values_BcQ.shape[:2], -1, self.grid.size[1])
 
-    def to_native(self, rows_BcnW: Tensor, strip: Strip) -> Tensor:
+    def to_subpixel_major(self, rows_BcnW: Tensor, strip: Strip) -> Tensor:
         return rows_BcnW.flatten(2)
 
 
@@ -280,7 +280,7 @@ def _blocks(n: int, rows_NC: Tensor) -> Iterator[slice]:
         yield slice(start, min(n, start + step))
 
 
-def _finish(mlp: FastMLP, first_KC: Tensor) -> Tensor:
+def _finish(mlp: MLPKernel, first_KC: Tensor) -> Tensor:
     """The rest of the network at ``K`` queries: ``(3, K)``, float32."""
     K = len(first_KC)
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]

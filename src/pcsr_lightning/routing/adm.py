@@ -1,16 +1,14 @@
-"""Which class each pixel goes to: by ``k`` (Eq. 10) or by the picture's own statistics (ADM).
+"""Adaptive Decision Making (Appendix A): k-means of a picture's own difficulties.
 
-Legend: B batch, M classes, H W HR size. Class 0 is the heaviest.
+Legend: B batch, M classes, H W HR size, n HR rows of a chunk, N bins. Class 0 is the heaviest.
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.routing.refine import heavy_classes
 
 BINS = 4096
 """Histogram bins of ADM's clustering: a threshold is off by at most 1/8192 of the range."""
@@ -18,44 +16,7 @@ TOLERANCE = 0.01
 """Clustering ends with the step in which no centroid moves further than this."""
 MAX_ITERATIONS = 100
 CHUNK = 2**20
-"""Pixels looked at together: what is worked out on the way takes no more memory than they need."""
-
-
-def heavy_classes(num_classes: int) -> int:
-    """How many classes count as heavy: ``floor((M + 1) / 2)`` (Sec. 3.4)."""
-    return (num_classes + 1) // 2
-
-
-def assign_by_k(logits_BMHW: Tensor, costs_M: Tensor, k: float) -> Tensor:
-    """``argmax_j p_j / cost_j ** k`` (Eq. 10), as ``argmax_j logit_j - k log cost_j``.
-
-    The softmax divides every class of a pixel by the same number, so the logits decide alike, and
-    no power can overflow. Ties go to the heavier class.
-
-    Args:
-        logits_BMHW: the classifier's output before the softmax.
-        costs_M: from :func:`class_costs`.
-        k: lower sends more pixels to heavier classes; 0 takes the most probable class.
-
-    Returns:
-        Classes ``(B, H, W)``, uint8.
-
-    Raises:
-        ConfigError: ``k`` is not finite.
-    """
-    if not math.isfinite(k):
-        raise ConfigError(f"k must be a finite number, not {k}")
-    bias_M = (-k * costs_M.log()).tolist()
-    first, *others = logits_BMHW.unbind(dim=1)
-    best_BHW = first + bias_M[0]
-    class_BHW = torch.zeros_like(first, dtype=torch.uint8)
-    # Class by class: several times as fast as argmax over a dimension that is not the last.
-    for j, (logit_BHW, bias) in enumerate(zip(others, bias_M[1:], strict=True), start=1):
-        score_BHW = logit_BHW + bias
-        class_BHW.masked_fill_(score_BHW > best_BHW, j)
-        if j < len(others):
-            torch.maximum(best_BHW, score_BHW, out=best_BHW)
-    return class_BHW
+"""Pixels in work together, which bounds the memory of intermediate results."""
 
 
 def difficulty(logits_BMHW: Tensor) -> Tensor:
@@ -98,12 +59,12 @@ def _cluster(d_HW: Tensor, num_classes: int) -> Tensor:
         unit_nW = (d_nW - low) / (high - low)
         counts += torch.histc(unit_nW.float(), bins=BINS, min=0.0, max=1.0).double().cpu()
     thresholds = kmeans_thresholds(counts, num_classes)
-    found = [groups((d_nW - low) / (high - low), thresholds, num_classes) for d_nW in chunks]
+    found = [classes_of((d_nW - low) / (high - low), thresholds, num_classes) for d_nW in chunks]
     return torch.cat(found)
 
 
-def groups(unit_HW: Tensor, thresholds: Tensor, num_classes: int) -> Tensor:
-    """Difficulties in parts of their range to classes, by what :func:`kmeans_thresholds` gives."""
+def classes_of(unit_HW: Tensor, thresholds: Tensor, num_classes: int) -> Tensor:
+    """The classes of difficulties scaled to [0, 1], by the borders of :func:`kmeans_thresholds`."""
     # bucketize counts the thresholds below a value: 0 for the easiest group.
     group_HW = torch.bucketize(unit_HW, thresholds.to(unit_HW))
     return (num_classes - 1 - group_HW).to(torch.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -9,19 +10,17 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.inference.analysis import Output, UpscaleResult, collect
-from pcsr_lightning.inference.branches import Branches
 from pcsr_lightning.inference.checks import check_finite, check_picture, check_size, output_size
-from pcsr_lightning.inference.decision import Decision
 from pcsr_lightning.inference.engine import Engine, Progress
 from pcsr_lightning.inference.execution import Execution, Precision
-from pcsr_lightning.inference.feature_rows import STRIP_PIXELS, feature_rows, strip_rows
+from pcsr_lightning.inference.features import STRIP_PIXELS, feature_rows, strip_rows
 from pcsr_lightning.inference.flops import Flops, model_macs, original_flops
 from pcsr_lightning.inference.input_rows import InputRows
+from pcsr_lightning.inference.kernels import QueryKernels
 from pcsr_lightning.inference.original_rows import original_rows
-from pcsr_lightning.inference.routing_choice import Routing
+from pcsr_lightning.inference.result import Output, UpscaleResult, collect
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.routing import CostRule
+from pcsr_lightning.routing import CostRule, RoutingConfig, make_policy
 
 KEEP_BYTES = 2**29
 """Features up to this size are kept between the two passes of adaptive and budget; larger ones are
@@ -36,15 +35,17 @@ def upscale(
     adaptive: bool = False,
     *,
     size: tuple[int, int] | None = None,
-    only: int | None = None,
+    fixed_class: int | None = None,
     budget: float | None = None,
     cost: CostRule | str = CostRule.SOFTMAX,
     refine: bool | None = None,
+    routing: RoutingConfig | None = None,
     precision: Precision | str = Precision.FP32,
     max_memory: int | None = None,
     tile_rows: int | None = None,
     bits: int | None = None,
     progress: Progress | None = None,
+    only: int | None = None,
 ) -> UpscaleResult:
     """Enlarges pictures, paying for each pixel according to its difficulty.
 
@@ -56,19 +57,22 @@ def upscale(
         k: lower sends more pixels to heavier upsamplers; 0 takes the most probable class (Eq. 10).
         adaptive: decide by the picture's own statistics instead of ``k`` (ADM).
         size: ``(H, W)`` of the result, instead of ``scale``.
-        only: send every pixel to this class, 0 being the heaviest, instead of ``k``.
+        fixed_class: send every pixel to this class, 0 being the heaviest, instead of ``k``.
         budget: what each picture may cost, as a share of sending every pixel to the heaviest
             upsampler, above 0 and up to 1, instead of ``k``. The hardest pixels are paid for first;
             where it is less than all pixels in the lightest class cost, they go there.
         cost: ``softmax`` (Eq. 9), or ``proportional`` as the published code has it.
         refine: smooth light pixels beside heavy ones (Sec. 3.4); ``None``: from scale 4 up.
+        routing: all of these choices in one value, and those of rules that have no argument here,
+            instead of ``k``, ``adaptive``, ``fixed_class``, ``budget``, ``cost`` and ``refine``.
         precision: ``fp32``, or ``bf16`` where the machine multiplies bfloat16 numbers.
         max_memory: bytes that may be in work at a time, beside picture, result and model.
         tile_rows: LR rows in work at a time, instead of ``max_memory``.
-        bits: 8 or 16 gives the picture as whole numbers of so many bits, rounded as in a file, in
+        bits: 8 or 16 gives the picture as integers of so many bits, rounded as in a file, in
             a quarter or half of the memory.
         progress: called with the part of the work that is done, above 0 and rising to 1, after each
             strip of rows. What it raises ends the work and comes out here.
+        only: deprecated, use ``fixed_class``.
 
     Returns:
         The picture, the class of each pixel, and the cost.
@@ -83,7 +87,23 @@ def upscale(
         >>> result.image.shape
         torch.Size([1, 3, 240, 320])
     """
-    routing = choose_routing(k, adaptive, only, budget, cost, refine)
+    if only is not None:
+        warnings.warn("only is deprecated: use fixed_class", DeprecationWarning, stacklevel=2)
+        fixed_class = only
+    chosen = RoutingConfig(
+        cost=cost,
+        refine=refine,
+        k=k,
+        adaptive=adaptive,
+        fixed_class=fixed_class,
+        budget=budget,
+    )
+    if routing is None:
+        routing = chosen
+    elif chosen != RoutingConfig():
+        raise ConfigError(
+            f"routing and {chosen.description} exclude each other: put all choices into routing"
+        )
     return upscale_by(
         model,
         image,
@@ -99,7 +119,7 @@ def upscale(
 def upscale_by(
     model: PCSR | Original,
     image_B3hw: Tensor,
-    routing: Routing,
+    routing: RoutingConfig,
     execution: Execution | None = None,
     scale: float | Sequence[float] = 4,
     size: tuple[int, int] | None = None,
@@ -121,7 +141,8 @@ def upscale_by(
     wanted = output_size(lr_size, scale) if size is None else check_size(lr_size, size)
     if isinstance(model, Original):
         return _upscale_original(model, image_B3hw, wanted, routing, execution, bits, progress)
-    decision = Decision(routing, model_macs(model), lr_size, wanted)
+    macs = model_macs(model)
+    policy = make_policy(routing, macs.of_picture(lr_size, wanted))
     # Large pictures fill the machine one by one, in strips.
     at_once = len(image_B3hw) if lr_size[0] * lr_size[1] <= STRIP_PIXELS else 1
     parts = torch.split(image_B3hw, at_once)
@@ -129,8 +150,8 @@ def upscale_by(
     for i, part in enumerate(parts):
         tell = None if progress is None else _part_of(progress, i, len(parts))
         rows = InputRows(part.float())
-        engine = make_engine(model, rows, wanted, execution, decision.needs_whole, tell)
-        results.append(collect(engine, decision, bits=bits))
+        engine = make_engine(model, rows, wanted, execution, policy.needs_whole_picture, tell)
+        results.append(collect(engine, macs, policy, bits=bits))
     return results[0] if len(results) == 1 else _joined(results)
 
 
@@ -163,8 +184,8 @@ def make_engine(
         kept = kept if two_passes and kept <= limit else 0
         rows = strip_rows(execution, features, x, area, kept=kept)
         grid = model.grid(lr_size, size)
-        branches = Branches.of(model, grid, dtype)
-        return Engine(image, grid, features, branches, rows, kept > 0, progress)
+        kernels = QueryKernels.of(model, grid, dtype)
+        return Engine(image, grid, features, kernels, rows, kept > 0, progress)
 
 
 def _part_of(progress: Progress, done: int, parts: int) -> Progress:
@@ -183,45 +204,11 @@ def _joined(results: Sequence[UpscaleResult]) -> UpscaleResult:
     )
 
 
-def choose_routing(
-    k: float = 0.0,
-    adaptive: bool = False,
-    only: int | None = None,
-    budget: float | None = None,
-    cost: CostRule | str = CostRule.SOFTMAX,
-    refine: bool | None = None,
-) -> Routing:
-    """The routing that :func:`upscale`'s arguments ask for.
-
-    Raises:
-        ConfigError: out of range, or two that contradict each other.
-    """
-    chosen = [name for name, is_set in _choices(k, adaptive, only, budget) if is_set]
-    if len(chosen) > 1:
-        raise ConfigError(f"{' and '.join(chosen)} exclude each other: give one of them")
-    if budget is not None:
-        mode = "budget"
-    else:
-        mode = "adaptive" if adaptive else "k" if only is None else str(only)
-    return Routing(mode, k, cost, refine, budget)
-
-
-def _choices(
-    k: float, adaptive: bool, only: int | None, budget: float | None
-) -> list[tuple[str, bool]]:
-    return [
-        (f"k={k}", k != 0),
-        ("adaptive", adaptive),
-        (f"only={only}", only is not None),
-        (f"budget={budget}", budget is not None),
-    ]
-
-
 def _upscale_original(
     model: Original,
     image_B3hw: Tensor,
     size: tuple[int, int],
-    routing: Routing,
+    routing: RoutingConfig,
     execution: Execution,
     bits: int | None,
     progress: Progress | None,
@@ -240,7 +227,7 @@ def _upscale_original(
 
 
 def check_original(
-    model: Original, lr_size: tuple[int, int], size: tuple[int, int], routing: Routing
+    model: Original, lr_size: tuple[int, int], size: tuple[int, int], routing: RoutingConfig
 ) -> tuple[int, int]:
     """The size that an original model makes.
 
@@ -254,11 +241,14 @@ def check_original(
             f"it cannot make {size[0]} x {size[1]} pixels of {lr_size[0]} x {lr_size[1]} "
             "(height x width). Take a PCSR model for other scales"
         )
-    if routing.single:
-        raise ConfigError(f"there is no class {routing.single}: an original model has class 0 only")
-    if routing.mode == "budget" and routing.single is None:
+    if routing.fixed_class:
         raise ConfigError(
-            f"budget={routing.budget}: an original model has one class and one cost; take a PCSR "
-            "model for a budget"
+            f"there is no class {routing.fixed_class}: an original model has class 0 only"
+        )
+    parameter = routing.rule.parameter
+    if routing.fixed_class is None and parameter is not None and parameter.default is None:
+        raise ConfigError(
+            f"{routing.mode}={routing.value:g}: an original model has one class and one cost; take "
+            f"a PCSR model for this"
         )
     return made

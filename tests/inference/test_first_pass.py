@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from pcsr_lightning.inference import all_heavy_flops, settling, upscale
+from pcsr_lightning.inference import all_heavy_flops, upscale
 from pcsr_lightning.networks import PCSR
+from pcsr_lightning.routing import scores
 
 MakeNetwork = Callable[..., PCSR]
 
@@ -20,7 +21,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         with monkeypatch.context() as patch:
-            patch.setattr(settling, "EVIDENCE_BYTES", 0)
+            patch.setattr(scores, "SCORE_BYTES", 0)
             return upscale(*args, **kwargs)
 
     return call

@@ -1,0 +1,110 @@
+"""The result of an upscaling, put together from rows as they are finished.
+
+Legend: B batch, h w LR size, H W HR size, M classes, n HR rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pcsr_lightning.inference.engine import Engine
+from pcsr_lightning.inference.flops import Flops, ModelMacs
+from pcsr_lightning.routing import RoutingPolicy
+
+
+@dataclass(frozen=True)
+class UpscaleResult:
+    """An enlarged picture and what it took.
+
+    Attributes:
+        image: ``(B, 3, H, W)``, float32 in [0, 1]; or integers, where those were asked for.
+        assignment: ``(B, H, W)``, uint8: the class of each pixel, 0 the heaviest.
+        flops: the cost of the whole batch.
+        shares: the part of the pixels in each class, heaviest first.
+    """
+
+    image: Tensor
+    assignment: Tensor
+    flops: Flops
+    shares: tuple[float, ...]
+
+
+INTEGER_TYPES = {8: torch.uint8, 16: torch.uint16}
+"""The types of pictures as integers, by their bits."""
+
+
+class Output:
+    """A result that is filled row by row.
+
+    Args:
+        batch: ``B``.
+        size: ``(H, W)``.
+        device: where it is kept.
+        bits: 8 or 16 for integers, as in a file; float32 if ``None``.
+        clamp: to [0, 1].
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        size: tuple[int, int],
+        device: torch.device,
+        bits: int | None = None,
+        clamp: bool = True,
+    ) -> None:
+        self._bits = bits
+        self._clamp = clamp or bits is not None
+        dtype = torch.float32 if bits is None else INTEGER_TYPES[bits]
+        # Outside of inference mode, so that callers get ordinary tensors.
+        with torch.inference_mode(False):
+            self.image_B3HW = torch.empty(batch, 3, *size, dtype=dtype, device=device)
+
+    def put(self, top: int, rows_B3nW: Tensor) -> None:
+        """Rows from ``top`` on, float32; overwrites them, to take no memory of its own."""
+        into = self.image_B3HW[:, :, top : top + rows_B3nW.shape[2]]
+        if self._clamp:
+            rows_B3nW = rows_B3nW.clamp_(0, 1)
+        if self._bits is not None:
+            rows_B3nW = as_integers(rows_B3nW, self._bits)
+        into.copy_(rows_B3nW)
+
+
+def as_integers(rows_B3nW: Tensor, bits: int) -> Tensor:
+    """Rows clamped and rounded to so many bits, still float32; overwrites its input."""
+    return rows_B3nW.clamp_(0, 1).mul_(2**bits - 1).round_()
+
+
+def collect(
+    engine: Engine,
+    macs: ModelMacs,
+    policy: RoutingPolicy,
+    assignment_BHW: Tensor | None = None,
+    clamp: bool = True,
+    bits: int | None = None,
+) -> UpscaleResult:
+    """Runs an engine and puts its rows together.
+
+    Args:
+        engine: ready to run.
+        macs: what the network's parts cost.
+        policy: which class each pixel takes.
+        assignment_BHW: the classes, if they are known already.
+        clamp: to [0, 1].
+        bits: see :class:`Output`.
+    """
+    B, (h, w), (H, W) = len(engine.lr), engine.grid.lr_size, engine.grid.size
+    device = engine.lr.device
+    output = Output(B, (H, W), device, bits, clamp)
+    class_BHW = torch.empty(B, H, W, dtype=torch.uint8, device=device)
+
+    def keep_classes(top: int, rows_BnW: Tensor) -> None:
+        class_BHW[:, top : top + rows_BnW.shape[1]] = rows_BnW
+
+    with torch.inference_mode():
+        done = engine.run(policy, output.put, keep_classes, assignment_BHW)
+    flops = done.flops(macs, B * h * w, classified=policy.fixed_class is None)
+    shares = tuple(count / sum(done.counts_M) for count in done.counts_M)
+    return UpscaleResult(output.image_B3HW, class_BHW, flops, shares)
