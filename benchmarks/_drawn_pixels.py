@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.data.batches import RawCrops, StepBatches
-from pcsr_lightning.networks import PCSR, enlarge
+from pcsr_lightning.networks import PCSR, bilinear_upsample
 from pcsr_lightning.networks.pixel_mlp import PixelMLP
 
 LR = 32
@@ -56,7 +56,7 @@ def draw(
     i = _pick(grid.rows_H, (B, LR, LR, n), 1, draws)
     j = _pick(grid.cols_W, (B, LR, LR, n), 2, draws)
     flat = (i * W + j).reshape(B, 1, -1).expand(B, 3, -1)
-    aim = (batch.hr_B3HW - enlarge(batch.lr_B3hw, (H, W))).flatten(2).gather(2, flat)
+    aim = (batch.hr_B3HW - bilinear_upsample(batch.lr_B3hw, (H, W))).flatten(2).gather(2, flat)
     aim_BPn3 = aim.reshape(B, 3, LR * LR, n).permute(0, 2, 3, 1)
     offsets = torch.stack([grid.dy_H[i], grid.dx_W[j]], -1).reshape(B, LR * LR, n, 2)
     cell = torch.tensor(grid.cell).expand(B, LR * LR, n, 2)

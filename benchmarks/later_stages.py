@@ -35,7 +35,7 @@ from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.data.degradation import validation_pair
 from pcsr_lightning.evaluation import psnr
 from pcsr_lightning.inference.flops import model_macs
-from pcsr_lightning.networks import PCSR, enlarge
+from pcsr_lightning.networks import PCSR, bilinear_upsample
 from pcsr_lightning.networks.query_grid import QueryGrid
 from pcsr_lightning.routing import CostRule
 from pcsr_lightning.routing.cost import class_costs
@@ -144,7 +144,7 @@ def pictures_of(network: PCSR, data: SRDataModule) -> list[Picture]:
         pair = validation_pair(raw, data.val_scale)
         feat, size = network.features(pair.lr), (pair.hr.shape[-2], pair.hr.shape[-1])
         heavy = network.residual(feat, grid_of(network, feat, pair.hr), 0)
-        found.append(Picture(feat, [heavy], enlarge(pair.lr, size), pair.hr))
+        found.append(Picture(feat, [heavy], bilinear_upsample(pair.lr, size), pair.hr))
     return found
 
 

@@ -16,9 +16,9 @@ from pcsr_lightning.inference import Analysis, Execution, RoutingConfig, kernels
 from pcsr_lightning.inference.kernels import MLPKernel
 from pcsr_lightning.networks import (
     PCSR,
+    bilinear_upsample,
     branch_macs,
     count_macs,
-    enlarge,
     hoisted_macs,
     plain_inputs,
 )
@@ -52,10 +52,12 @@ def plain(
         else:
             branches = branch_macs(model).branches((H / h, W / w))
             assignment = assign_by_k(logits, class_costs(branches, routing.cost), routing.value)
-        image = enlarge(lr, size)
+        image = bilinear_upsample(lr, size)
         for j in range(M):
             residual = out[j].transpose(1, 2).reshape(len(lr), 3, H, W)
-            image = torch.where(assignment[:, None] == j, enlarge(lr, size) + residual, image)
+            image = torch.where(
+                assignment[:, None] == j, bilinear_upsample(lr, size) + residual, image
+            )
         if routing.refines((H / h, W / w)):
             image = refine(image, assignment, M)
     return image.clamp(0, 1), assignment

@@ -13,10 +13,10 @@ from pcsr_lightning.networks import (
     PCSR,
     PixelMLP,
     QueryGrid,
+    bilinear_upsample,
     build_backbone,
     build_network,
     default_config,
-    enlarge,
     plain_inputs,
 )
 
@@ -104,7 +104,7 @@ def test_one_model_serves_every_scale(backbone: str) -> None:
             assert out.logits_BMQ.shape == (1, 3, size[0] * size[1])
             feat, grid = model.features(lr), model.grid((20, 20), size)
             prob = model.logits(feat, grid).softmax(1)
-            mixed = enlarge(lr, size) + sum(
+            mixed = bilinear_upsample(lr, size) + sum(
                 prob[:, j, None] * model.residual(feat, grid, j) for j in range(3)
             )
             assert (out.mixed().unflatten(2, size) - mixed).abs().max() < 1e-5

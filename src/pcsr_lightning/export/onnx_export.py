@@ -1,4 +1,4 @@
-"""A network as one ONNX file, its routing inside: other runtimes pay pixel by pixel too."""
+"""Exports a network to an ONNX file with its routing, for other runtimes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 import pcsr_lightning
 from pcsr_lightning import atomic_io
 from pcsr_lightning.errors import ModelFileError, PCSRError
-from pcsr_lightning.export.onnx_graph import Plain, Routed, onnx_graph
+from pcsr_lightning.export.onnx_graph import RoutedGraph, UnroutedGraph, onnx_graph
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.routing import CostRule, RoutingConfig
 
@@ -133,7 +133,7 @@ def write_onnx(data: bytes, path: str | Path) -> Path:
     return path
 
 
-def _translate(graph: Routed | Plain) -> onnx.ModelProto:
+def _translate(graph: RoutedGraph | UnroutedGraph) -> onnx.ModelProto:
     """The module as an ONNX model, without traces of the machine it was made on."""
     from onnxscript import optimizer
 

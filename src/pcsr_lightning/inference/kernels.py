@@ -61,8 +61,8 @@ class MLPKernel:
         self.project_CD = mlp.project.weight.detach().to(dtype)
         layers = [layer for layer in mlp.tail if isinstance(layer, torch.nn.Linear)]
         self.layers = [(x.weight.detach().to(dtype), x.bias.detach().to(dtype)) for x in layers]
-        if grid.whole_scale is not None:
-            sy, sx = grid.whole_scale
+        if grid.integer_scale is not None:
+            sy, sx = grid.integer_scale
             table_SC = (rows_HC[:sy, None] + cols_WC[:sx]).flatten(0, 1) + bias_C
             self.table_SC = table_SC.detach().to(dtype)
         else:
@@ -118,7 +118,7 @@ class QueryKernels(ABC):
     @staticmethod
     def of(model: PCSR, grid: QueryGrid, dtype: torch.dtype) -> QueryKernels:
         """Those that fit the scale."""
-        kind = FractionalScale if grid.whole_scale is None else IntegerScale
+        kind = FractionalScale if grid.integer_scale is None else IntegerScale
         return kind(model, grid, dtype)
 
     def upsampler(self, j: int) -> MLPKernel:
@@ -174,8 +174,8 @@ class IntegerScale(QueryKernels):
 
     @property
     def _scale(self) -> tuple[int, int]:
-        assert self.grid.whole_scale is not None
-        return self.grid.whole_scale
+        assert self.grid.integer_scale is not None
+        return self.grid.integer_scale
 
     def logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
         B, r, w, D = feat_BrwD.shape

@@ -39,7 +39,7 @@ def original_rows(
     x = image.less(model.mean)
     halo = None if model.backbone.halo is None else model.backbone.halo + TAIL_REACH
     s, (h, w) = model.scale, x.shape[-2:]
-    enlarged = EnlargedRows(x, (h * s, w * s)) if model.backbone.adds_enlarged_input else None
+    enlarged = EnlargedRows(x, (h * s, w * s)) if model.backbone.adds_upsampled_input else None
     features = feature_rows(body, halo, x, dtype)
     rows = strip_rows(execution, features, x, s**2)
     for top, sr_BnW3 in features.strips(rows):

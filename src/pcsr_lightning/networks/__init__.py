@@ -14,7 +14,7 @@ from pcsr_lightning.networks.branch_flops import BranchMacs, branch_macs, count_
 from pcsr_lightning.networks.build import build_network, default_config, upsampler_widths
 from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.networks.original import Original
-from pcsr_lightning.networks.pcsr import PCSR, PCSROutput, enlarge
+from pcsr_lightning.networks.pcsr import PCSR, PCSROutput, bilinear_upsample
 from pcsr_lightning.networks.pixel_mlp import PixelMLP, plain_inputs
 from pcsr_lightning.networks.query_grid import QueryGrid
 
@@ -30,12 +30,12 @@ __all__ = [
     "QueryGrid",
     "UnknownBackboneError",
     "backbone_class",
+    "bilinear_upsample",
     "branch_macs",
     "build_backbone",
     "build_network",
     "count_macs",
     "default_config",
-    "enlarge",
     "evaluating",
     "hoisted_macs",
     "import_backbone",

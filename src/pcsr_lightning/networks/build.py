@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks.backbones import backbone_class, build_backbone, in_plain_values
+from pcsr_lightning.networks.backbones import backbone_class, build_backbone, class_config
 from pcsr_lightning.networks.original import Original
 from pcsr_lightning.networks.pcsr import PCSR
 from pcsr_lightning.networks.pixel_mlp import PixelMLP
@@ -27,13 +27,13 @@ def default_config(backbone: str, num_classes: int = 2, original: bool = False) 
     cls = backbone_class(backbone)
     sizes, mean = cls.sizes, list(cls.sizes.mean)
     if original:
-        network = in_plain_values(cls, sizes.original or {})
+        network = class_config(cls, sizes.original or {})
         return {"kind": "original", "backbone": network, "scale": 4, "mean": mean}
     channels = build_backbone(backbone).out_channels
     widths = upsampler_widths(channels, sizes.heavy, sizes.light, num_classes)
     return {
         "kind": "pcsr",
-        "backbone": in_plain_values(cls, {}),
+        "backbone": class_config(cls, {}),
         "upsamplers": [list(w) for w in widths],
         "classifier": None if num_classes == 1 else list(sizes.classifier),
         "mean": mean,

@@ -1,16 +1,21 @@
-"""The original model: a backbone with its own upsampling tail, for one whole scale."""
+"""The original model: a backbone with its own upsampling tail, for one integer scale."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from pcsr_lightning.networks.backbones import Backbone, described, is_ours, settle
+from pcsr_lightning.networks.backbones import (
+    Backbone,
+    backbone_config,
+    is_builtin,
+    validate_backbone,
+)
 from pcsr_lightning.networks.backbones.probe import measure
-from pcsr_lightning.networks.pcsr import enlarge
+from pcsr_lightning.networks.pcsr import bilinear_upsample
 
 TAIL_REACH = 8
 """LR rows that a tail's own convolutions look at, at most, in a model that is cut into tiles."""
@@ -21,21 +26,23 @@ class Original(nn.Module):
 
     Args:
         backbone: makes the LR features.
-        scale: a whole number; the tail is made for it.
+        scale: an integer; the tail is made for it.
         mean: the RGB mean taken off the input and put back on the output, in [0, 1].
     """
 
     mean: Tensor
+    num_classes: ClassVar[int] = 1
+    """There is nothing to route."""
 
     def __init__(
         self, backbone: Backbone, scale: int = 4, mean: Sequence[float] = (0.0, 0.0, 0.0)
     ) -> None:
         super().__init__()
-        settle(backbone)
+        validate_backbone(backbone)
         self.backbone = backbone
         self.scale = scale
         self.tail = backbone.make_tail(scale)
-        if not is_ours(type(backbone)):
+        if not is_builtin(type(backbone)):
             _check_tail(backbone, self.tail, scale)
         self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32))
 
@@ -43,7 +50,7 @@ class Original(nn.Module):
         """The architecture in plain values, as ``build_network`` takes it."""
         return {
             "kind": "original",
-            "backbone": described(self.backbone),
+            "backbone": backbone_config(self.backbone),
             "scale": self.scale,
             "mean": [round(v, 6) for v in self.mean.tolist()],
         }
@@ -53,8 +60,8 @@ class Original(nn.Module):
         mean = self.mean[:, None, None]
         x = lr_B3hw - mean
         sr_B3HW: Tensor = self.tail(self.backbone(x))
-        if self.backbone.adds_enlarged_input:
-            sr_B3HW = sr_B3HW + enlarge(x, (sr_B3HW.shape[-2], sr_B3HW.shape[-1]))
+        if self.backbone.adds_upsampled_input:
+            sr_B3HW = sr_B3HW + bilinear_upsample(x, (sr_B3HW.shape[-2], sr_B3HW.shape[-1]))
         return sr_B3HW + mean
 
 
@@ -65,6 +72,6 @@ def _check_tail(backbone: Backbone, tail: nn.Module, scale: int) -> None:
         ConfigError: it does not give a picture ``scale`` times as large.
     """
     what = f"the original {backbone.name} of x{scale}"
-    found = measure(nn.Sequential(backbone, tail), what, growth=scale)
+    found = measure(nn.Sequential(backbone, tail), what, scale=scale)
     if backbone.halo is None or found.halo is None or found.halo > backbone.halo + TAIL_REACH:
         backbone.halo = None

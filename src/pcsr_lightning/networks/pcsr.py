@@ -7,14 +7,14 @@ Class 0 is the heaviest upsampler, class M - 1 the lightest, everywhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks.backbones import Backbone, described, settle
+from pcsr_lightning.networks.backbones import Backbone, backbone_config, validate_backbone
 from pcsr_lightning.networks.pixel_mlp import PixelMLP
 from pcsr_lightning.networks.query_grid import QueryGrid
 
@@ -65,6 +65,8 @@ class PCSR(nn.Module):
     """
 
     mean: Tensor
+    scale: ClassVar[None] = None
+    """It upscales by any factor; an :class:`Original` by one only."""
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class PCSR(nn.Module):
         mean: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> None:
         super().__init__()
-        settle(backbone)
+        validate_backbone(backbone)
         mlps = [*upsamplers, *([classifier] if classifier is not None else [])]
         if not upsamplers:
             raise ConfigError("PCSR needs at least one upsampler")
@@ -97,7 +99,7 @@ class PCSR(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """``M``."""
+        """``M``; 1 where there is nothing to route."""
         return len(self.upsamplers)
 
     def upsampler(self, j: int) -> PixelMLP:
@@ -110,7 +112,7 @@ class PCSR(nn.Module):
         """The architecture in plain values, as :func:`build_network` takes it."""
         return {
             "kind": "pcsr",
-            "backbone": described(self.backbone),
+            "backbone": backbone_config(self.backbone),
             "upsamplers": [list(self.upsampler(j).hidden) for j in range(self.num_classes)],
             "classifier": None if self.classifier is None else list(self.classifier.hidden),
             "mean": [round(v, 6) for v in self.mean.tolist()],
@@ -161,12 +163,12 @@ class PCSR(nn.Module):
             if self.classifier is None
             else self.classifier.query(feat_BDhw, grid, queries_Q).flatten(2)
         )
-        base_B3Q = enlarge(lr_B3hw, size).flatten(2)
+        base_B3Q = bilinear_upsample(lr_B3hw, size).flatten(2)
         if queries_Q is not None:
             base_B3Q = base_B3Q.index_select(2, queries_Q)
         return PCSROutput(residuals, logits, base_B3Q)
 
 
-def enlarge(lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
+def bilinear_upsample(lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
     """The bilinearly enlarged input ``upX`` of Eq. 6, ``(B, 3, H, W)``."""
     return F.interpolate(lr_B3hw, size=size, mode="bilinear", align_corners=False)

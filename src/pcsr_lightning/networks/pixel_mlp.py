@@ -73,9 +73,9 @@ class PixelMLP(nn.Module):
             near = proj_BhwC.flatten(1, 2).index_select(1, grid.lr_index(i, j))
             return near + (rows_HC[i] + cols_WC[j])
         B, h, w, C = proj_BhwC.shape
-        if grid.whole_scale is not None:
+        if grid.integer_scale is not None:
             # Broadcasting instead of gathering: at whole scales the s*s terms repeat.
-            sy, sx = grid.whole_scale
+            sy, sx = grid.integer_scale
             terms = rows_HC[:sy, None, None, :] + cols_WC[:sx]  # (sy, 1, sx, C)
             first = proj_BhwC[:, :, None, :, None, :] + terms
             return first.reshape(B, h * sy, w * sx, C)

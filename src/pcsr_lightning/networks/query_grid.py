@@ -63,7 +63,7 @@ class QueryGrid:
         return cls(lr_size, size, rows_H, cols_W, dy_H, dx_W, cell)
 
     @property
-    def whole_scale(self) -> tuple[int, int] | None:
+    def integer_scale(self) -> tuple[int, int] | None:
         """``(H/h, W/w)`` if both are whole numbers, else ``None``."""
         (h, w), (H, W) = self.lr_size, self.size
         return None if H % h or W % w else (H // h, W // w)

@@ -2,11 +2,11 @@
 
 from pcsr_lightning.networks.backbones.base import Backbone, DefaultSizes
 from pcsr_lightning.networks.backbones.bsrn import BSRN
-from pcsr_lightning.networks.backbones.building import (
+from pcsr_lightning.networks.backbones.build import (
+    backbone_config,
     build_backbone,
-    described,
-    in_plain_values,
-    settle,
+    class_config,
+    validate_backbone,
 )
 from pcsr_lightning.networks.backbones.carn import CARN
 from pcsr_lightning.networks.backbones.fsrcnn import FSRCNN
@@ -15,7 +15,7 @@ from pcsr_lightning.networks.backbones.registry import (
     UnknownBackboneError,
     backbone_class,
     import_backbone,
-    is_ours,
+    is_builtin,
     register_backbone,
 )
 from pcsr_lightning.networks.backbones.srresnet import SRResNet
@@ -30,11 +30,11 @@ __all__ = [
     "SRResNet",
     "UnknownBackboneError",
     "backbone_class",
+    "backbone_config",
     "build_backbone",
-    "described",
+    "class_config",
     "import_backbone",
-    "in_plain_values",
-    "is_ours",
+    "is_builtin",
     "register_backbone",
-    "settle",
+    "validate_backbone",
 ]

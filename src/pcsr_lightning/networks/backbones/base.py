@@ -60,7 +60,7 @@ class Backbone(nn.Module, ABC):
     def forward(self, lr_B3hw: Tensor) -> Tensor:
         """Features ``(B, D, h, w)`` of a mean-free LR picture."""
 
-    adds_enlarged_input: ClassVar[bool] = False
+    adds_upsampled_input: ClassVar[bool] = False
     """Whether the original model adds the bilinearly enlarged input to what its tail gives."""
 
     def make_tail(self, scale: int) -> nn.Module:

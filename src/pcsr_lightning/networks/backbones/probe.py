@@ -39,57 +39,57 @@ class Measured(NamedTuple):
     halo: int | None
 
 
-def measure(module: nn.Module, what: str, growth: int = 1) -> Measured:
+def measure(module: nn.Module, what: str, scale: int = 1) -> Measured:
     """Looks at ``module``, which takes ``(1, 3, h, w)``, and leaves it as it was.
 
     Args:
         module: a backbone, or an original model without its mean.
         what: its name for messages.
-        growth: output rows (and columns) for each of the picture.
+        scale: output rows (and columns) for each of the picture.
 
     Raises:
         ConfigError: it fails on a picture, or gives something else than ``(1, D, h, w)``, grown.
     """
     with torch.no_grad(), evaluating(module), _random_weights(module):
-        y_1DHW = _run(module, _picture(module, HEIGHTS[0]), what, growth)
-        halo = _reach(module, what, growth)
-        if halo is not None and not _same_from_anywhere(module, halo, what, growth):
+        y_1DHW = _run(module, _picture(module, HEIGHTS[0]), what, scale)
+        halo = _reach(module, what, scale)
+        if halo is not None and not _same_from_anywhere(module, halo, what, scale):
             halo = None
     return Measured(y_1DHW.shape[1], halo)
 
 
-def _reach(module: nn.Module, what: str, growth: int) -> int | None:
+def _reach(module: nn.Module, what: str, scale: int) -> int | None:
     for h in HEIGHTS:
         x_13hw, middle = _picture(module, h), h // 2
         x_13hw[:, :, middle] = torch.nan
-        y_1DHW = _run(module, x_13hw, what, growth)
+        y_1DHW = _run(module, x_13hw, what, scale)
         [touched] = y_1DHW[0].isnan().any(dim=2).any(dim=0).nonzero(as_tuple=True)
         if not len(touched):
             return None  # it replaces NaN: nothing can be told
-        first, last = int(touched[0]) // growth, int(touched[-1]) // growth
+        first, last = int(touched[0]) // scale, int(touched[-1]) // scale
         if first > 0 and last < h - 1:
             return max(middle - first, last - middle)
     return None
 
 
-def _same_from_anywhere(module: nn.Module, halo: int, what: str, growth: int) -> bool:
+def _same_from_anywhere(module: nn.Module, halo: int, what: str, scale: int) -> bool:
     h = 2 * halo + 16
     x_13hw = _picture(module, h)
-    whole_1DHW = _run(module, x_13hw, what, growth)
+    whole_1DHW = _run(module, x_13hw, what, scale)
     largest = whole_1DHW.abs().max()
     for first, last in ((1, h), (6, h), (0, h - 1)):
-        tile_1DHW = _run(module, x_13hw[:, :, first:last], what, growth)
+        tile_1DHW = _run(module, x_13hw[:, :, first:last], what, scale)
         top = first + halo if first else 0
         bottom = last - halo if last < h else h
-        expected = whole_1DHW[:, :, top * growth : bottom * growth]
-        found = tile_1DHW[:, :, (top - first) * growth : (bottom - first) * growth]
+        expected = whole_1DHW[:, :, top * scale : bottom * scale]
+        found = tile_1DHW[:, :, (top - first) * scale : (bottom - first) * scale]
         # Written so that a NaN fails it.
         if not bool((found - expected).abs().max() <= TOLERANCE * largest):
             return False
     return True
 
 
-def _run(module: nn.Module, x_13hw: Tensor, what: str, growth: int) -> Tensor:
+def _run(module: nn.Module, x_13hw: Tensor, what: str, scale: int) -> Tensor:
     h, w = x_13hw.shape[-2:]
     try:
         y = module(x_13hw.clone())
@@ -99,10 +99,10 @@ def _run(module: nn.Module, x_13hw: Tensor, what: str, growth: int) -> Tensor:
             f"{what} fails on a picture of {h} x {w} pixels (height x width), and must take any "
             f"size: {type(error).__name__}: {first}"
         ) from error
-    wanted = f"(1, {'D' if growth == 1 else 3}, {h * growth}, {w * growth})"
+    wanted = f"(1, {'D' if scale == 1 else 3}, {h * scale}, {w * scale})"
     if not isinstance(y, Tensor) or y.ndim != 4:
         found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-    elif (len(y), *y.shape[2:]) == (1, h * growth, w * growth) and (growth == 1 or len(y[0]) == 3):
+    elif (len(y), *y.shape[2:]) == (1, h * scale, w * scale) and (scale == 1 or len(y[0]) == 3):
         return y
     else:
         found = tuple(y.shape)

@@ -14,8 +14,8 @@ from pcsr_lightning.networks.backbones.carn import CARN
 from pcsr_lightning.networks.backbones.fsrcnn import FSRCNN
 from pcsr_lightning.networks.backbones.srresnet import SRResNet
 
-_OURS = (FSRCNN, CARN, SRResNet, BSRN)
-BACKBONES: dict[str, type[Backbone]] = {cls.name: cls for cls in _OURS}
+_BUILTIN = (FSRCNN, CARN, SRResNet, BSRN)
+BACKBONES: dict[str, type[Backbone]] = {cls.name: cls for cls in _BUILTIN}
 """By name; :func:`register_backbone` adds to it."""
 ENTRY_POINTS = "pcsr_lightning.backbones"
 """The group in which an installed package announces its backbones, by name."""
@@ -148,9 +148,9 @@ def backbone_class(name: Any, noted: Any = None) -> type[Backbone]:
     )
 
 
-def is_ours(cls: type[Backbone]) -> bool:
+def is_builtin(cls: type[Backbone]) -> bool:
     """Whether a backbone comes with this package."""
-    return cls in _OURS
+    return cls in _BUILTIN
 
 
 def dotted_path(cls: Any) -> str:

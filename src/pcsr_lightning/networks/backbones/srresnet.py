@@ -48,7 +48,7 @@ class SRResNet(Backbone):
         classifier=(20, 20),
         original={"nf": 64, "blocks": 16},
     )
-    adds_enlarged_input: ClassVar[bool] = True
+    adds_upsampled_input: ClassVar[bool] = True
 
     def __init__(self, nf: int = 58, blocks: int = 16) -> None:
         super().__init__()

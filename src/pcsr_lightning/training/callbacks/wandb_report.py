@@ -18,7 +18,7 @@ from torch import Tensor
 from pcsr_lightning.evaluation.loggers import side_by_side
 from pcsr_lightning.images.protocol import eight_bit
 from pcsr_lightning.inference import class_map
-from pcsr_lightning.networks import enlarge
+from pcsr_lightning.networks import bilinear_upsample
 from pcsr_lightning.training.modules.base import ValPicture
 
 
@@ -68,7 +68,7 @@ def panel(
         ``(H, W, 3)``, the parts beside each other.
     """
     size = (picture.hr.shape[-2], picture.hr.shape[-1])
-    parts = [enlarge(picture.lr.float(), size)[0], sr_13HW[0].float()]
+    parts = [bilinear_upsample(picture.lr.float(), size)[0], sr_13HW[0].float()]
     if class_1HW is not None:
         parts.append(class_map(sr_13HW[0].float().clamp(0, 1), class_1HW[0], num_classes))
     parts.append(picture.hr[0])

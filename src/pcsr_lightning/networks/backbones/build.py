@@ -15,7 +15,7 @@ from pcsr_lightning.networks.backbones.registry import (
     backbone_class,
     check_class,
     dotted_path,
-    is_ours,
+    is_builtin,
 )
 
 # Of backbones from outside, by their arguments: what is measured depends on nothing else.
@@ -36,7 +36,7 @@ def build_backbone(name: str, **args: Any) -> Backbone:
     unknown = sorted(set(args) - set(takes))
     if unknown:
         raise ConfigError(f"backbone {name} takes {', '.join(takes)}, not {', '.join(unknown)}")
-    if is_ours(cls):
+    if is_builtin(cls):
         for key, value in args.items():
             least = 0 if key in ("m", "blocks") else 1  # how many layers, or how wide
             if type(value) is not int or value < least:
@@ -48,7 +48,7 @@ def build_backbone(name: str, **args: Any) -> Backbone:
     plain = arguments(cls, args)
     backbone = cls(**plain)
     backbone.args = plain
-    settle(backbone)
+    validate_backbone(backbone)
     return backbone
 
 
@@ -75,7 +75,7 @@ def arguments(cls: type[Backbone], given: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def in_plain_values(cls: type[Backbone], given: Mapping[str, Any]) -> dict[str, Any]:
+def class_config(cls: type[Backbone], given: Mapping[str, Any]) -> dict[str, Any]:
     """A backbone's part of a network's config: its name, its arguments, and its class if not ours.
 
     ``class`` is a word of Python's and so no argument's name.
@@ -86,8 +86,8 @@ def in_plain_values(cls: type[Backbone], given: Mapping[str, Any]) -> dict[str, 
     return {**_named(cls), **arguments(cls, given)}
 
 
-def described(backbone: Backbone) -> dict[str, Any]:
-    """:func:`in_plain_values` of a backbone that is there.
+def backbone_config(backbone: Backbone) -> dict[str, Any]:
+    """:func:`class_config` of a backbone that is there.
 
     Raises:
         ConfigError: its arguments are not known.
@@ -103,17 +103,17 @@ def described(backbone: Backbone) -> dict[str, Any]:
 
 
 def _named(cls: type[Backbone]) -> dict[str, str]:
-    return {"name": cls.name} | ({} if is_ours(cls) else {"class": dotted_path(cls)})
+    return {"name": cls.name} | ({} if is_builtin(cls) else {"class": dotted_path(cls)})
 
 
-def settle(backbone: Backbone) -> None:
+def validate_backbone(backbone: Backbone) -> None:
     """Measures what a backbone from outside does not say of itself, and checks what it says.
 
     Raises:
         ConfigError: it does not make features of any picture, or says something else than it does.
     """
     cls, said = type(backbone), vars(backbone)
-    if is_ours(cls):
+    if is_builtin(cls):
         return
     check_class(cls)
     what = f"backbone {cls.name} ({dotted_path(cls)})"
