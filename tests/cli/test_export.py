@@ -96,7 +96,7 @@ def test_errors_are_one_line(small: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "exists already" in refused(released, folder / "old.onnx")
     assert "no such file" in refused(released, folder / "x.onnx", "--check", folder / "no.png")
     assert "is a folder, not a" in refused(released, folder / "x.onnx", "--check", folder)
-    assert "one whole scale" in refused(released, folder / "x.onnx", "--scale", "17")
+    assert "one integer scale" in refused(released, folder / "x.onnx", "--scale", "17")
     assert sorted(p.name for p in folder.iterdir()) == ["old.onnx", "small.png"]
     assert (folder / "old.onnx").read_text() == "precious"
 

@@ -224,7 +224,7 @@ def test_refusals(make_network: MakeNetwork, tmp_path: Path) -> None:
     original = build_network(default_config("fsrcnn", original=True))
     bad: Any
     for bad in (2.5, 0, 17, -4, True, "4", None, float("nan")):
-        with pytest.raises(ConfigError, match="one whole scale from 1 to 16"):
+        with pytest.raises(ConfigError, match="one integer scale from 1 to 16"):
             export_onnx(model, path, bad)
     with pytest.raises(ConfigError, match="made for scale 4 only, not 3"):
         export_onnx(original, path, 3)

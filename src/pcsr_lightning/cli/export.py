@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog=program("export"),
-        description="Write a model for one whole scale as a single ONNX file, its routing inside.\n"
+        description="Write a model for one integer scale as one ONNX file, with its routing.\n"
         "Needs: pip install 'pcsr_lightning[onnx]'",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

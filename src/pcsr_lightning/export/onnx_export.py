@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 OPSET = 18
 """The oldest that PyTorch's exporter writes without converting, for the sake of older runtimes."""
 LARGEST_CONSTANT = 2**24
-"""Elements of the largest tensor that is worked out while exporting."""
+"""Elements of the largest constant that is computed while exporting."""
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
@@ -39,19 +39,19 @@ def export_onnx(
     *,
     name: str | None = None,
 ) -> Path:
-    """Writes a network for one whole scale as a single ONNX file, whole or not at all.
+    """Writes a network for one integer scale as a single ONNX file, atomically.
 
     The file's inputs are ``image``, float32 ``(1, 3, h, w)`` RGB in [0, 1] of any height and width,
     and ``k``, a float32 scalar: lower sends more pixels to heavier upsamplers (Eq. 10). Its outputs
     are ``enlarged``, float32 ``(1, 3, H, W)`` in [0, 1], and ``classes``, uint8 ``(1, H, W)``, 0
     the heaviest. Where there is nothing to route (one class, or an original model) there is no
-    ``k``, and all classes are 0. Adaptive decisions and budgets are not exported. Nothing in the
-    file checks what it is given.
+    ``k``, and all classes are 0. Adaptive decisions and budgets are not exported. The file does
+    not check its inputs.
 
     Args:
         model: on any device and in any precision; the file is in float32.
         path: what to write.
-        scale: a whole number from 1 to 16; an original model's own.
+        scale: an integer from 1 to 16; an original model's own.
         cost: ``softmax`` (Eq. 9), or ``proportional`` as the published code has it.
         refine: smooth light pixels beside heavy ones (Sec. 3.4); ``None``: from scale 4 up.
         name: kept in the file's metadata, beside the architecture, the options and the library's
@@ -82,22 +82,22 @@ def onnx_bytes(
     *,
     name: str | None = None,
 ) -> bytes:
-    """What :func:`export_onnx` writes. Arguments and errors are the same, but for the path's."""
+    """The content of the file that :func:`export_onnx` writes; same arguments and errors."""
     check_packages()
     graph = onnx_graph(model, scale, cost, refine)
     proto = _translate(graph)
-    facts = {
+    metadata = {
         "pcsr_lightning.version": pcsr_lightning.__version__,
         "pcsr_lightning.name": name or f"{model.backbone.name}-{model.config()['kind']}",
         "pcsr_lightning.network": json.dumps(model.config()),
         "pcsr_lightning.scale": str(scale),
     }
     if graph.routed:
-        facts["pcsr_lightning.cost"] = CostRule(cost).value
-        facts["pcsr_lightning.refine"] = json.dumps(
+        metadata["pcsr_lightning.cost"] = CostRule(cost).value
+        metadata["pcsr_lightning.refine"] = json.dumps(
             RoutingConfig(refine=refine).refines((scale, scale))
         )
-    for key, value in facts.items():
+    for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
     proto.producer_name = "pcsr_lightning"
     proto.producer_version = pcsr_lightning.__version__
@@ -106,7 +106,7 @@ def onnx_bytes(
 
 
 def check_packages() -> None:
-    """Whether the optional packages are there.
+    """Checks that the optional packages are installed.
 
     Raises:
         PCSRError: one is missing; the message says how to install it.
@@ -120,7 +120,7 @@ def check_packages() -> None:
 
 
 def write_onnx(data: bytes, path: str | Path) -> Path:
-    """Writes a model file, whole or not at all.
+    """Writes a model file atomically.
 
     Raises:
         ModelFileError: it cannot be written.
@@ -134,7 +134,7 @@ def write_onnx(data: bytes, path: str | Path) -> Path:
 
 
 def _translate(graph: RoutedGraph | UnroutedGraph) -> onnx.ModelProto:
-    """The module as an ONNX model, without traces of the machine it was made on."""
+    """The module as an ONNX model, without paths of this machine."""
     from onnxscript import optimizer
 
     inputs: dict[str, Any] = {"image": torch.rand(1, 3, 20, 24)}
@@ -165,7 +165,7 @@ def _translate(graph: RoutedGraph | UnroutedGraph) -> onnx.ModelProto:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps back what PyTorch says of its own parts while it exports."""
+    """Silences what PyTorch reports of its own parts while it exports."""
     log = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = log.level
     # It reports that torchvision is not installed.

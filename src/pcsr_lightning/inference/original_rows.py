@@ -15,7 +15,7 @@ from pcsr_lightning.inference.features import feature_rows, strip_rows
 from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.output_rows import EnlargedRows
 from pcsr_lightning.networks import Original
-from pcsr_lightning.networks.original import TAIL_REACH
+from pcsr_lightning.networks.original import TAIL_HALO
 
 # One object for each model, so that what is known of it is found again.
 _BODIES: weakref.WeakKeyDictionary[Original, nn.Module] = weakref.WeakKeyDictionary()
@@ -37,7 +37,7 @@ def original_rows(
         body = _BODIES[model] = nn.Sequential(model.backbone, model.tail)
     mean = model.mean.float()[:, None, None]
     x = image.less(model.mean)
-    halo = None if model.backbone.halo is None else model.backbone.halo + TAIL_REACH
+    halo = None if model.backbone.halo is None else model.backbone.halo + TAIL_HALO
     s, (h, w) = model.scale, x.shape[-2:]
     enlarged = EnlargedRows(x, (h * s, w * s)) if model.backbone.adds_upsampled_input else None
     features = feature_rows(body, halo, x, dtype)

@@ -1,4 +1,4 @@
-"""What each branch costs, counted by fvcore on the modules themselves.
+"""Multiply-adds of backbone, upsamplers and classifier, counted by fvcore on the modules.
 
 All numbers are multiply-adds (one multiplication with its addition is one). Besides convolutions
 and linear layers, PReLU is charged 0.5 and batch norm 1 multiply-add per element, so that twice
@@ -42,7 +42,7 @@ class BranchMacs:
         return [self.backbone + sy * sx * u for u in self.upsamplers]
 
     def picture(self, lr_size: tuple[int, int], counts_M: Sequence[int]) -> float:
-        """Multiply-adds of a picture with ``counts_M[j]`` pixels in class ``j``."""
+        """Multiply-adds of an image with ``counts_M[j]`` pixels in class ``j``."""
         pixels = sum(c * u for c, u in zip(counts_M, self.upsamplers, strict=True))
         return lr_size[0] * lr_size[1] * self.backbone + pixels + sum(counts_M) * self.classifier
 
@@ -73,10 +73,10 @@ def count_macs(module: nn.Module, *inputs: Tensor) -> float:
 
 
 def branch_macs(model: PCSR, h0: int = 16, w0: int = 16) -> BranchMacs:
-    """The cost of each part, measured at a small ``h0 x w0`` input as Eq. 9 does.
+    """The cost of each part, counted on a small ``h0 x w0`` input as Eq. 9 does.
 
     The result is per pixel and therefore does not depend on ``h0 x w0`` (footnote 3), except for a
-    backbone that looks at the whole picture.
+    backbone that looks at the whole image.
     """
     device, dtype = model.mean.device, model.upsampler(0).project.weight.dtype
     with evaluating(model), torch.no_grad():
@@ -92,7 +92,7 @@ def branch_macs(model: PCSR, h0: int = 16, w0: int = 16) -> BranchMacs:
 def hoisted_macs(mlp: PixelMLP, lr_pixels: int, queries: int) -> float:
     """Multiply-adds of a hoisted MLP: the projection per LR pixel, the rest per query.
 
-    The offset terms (a few per row and column) are left out: under 0.1% of any picture.
+    The offset terms (a few per row and column) are left out: under 0.1% of any image.
     """
     width = mlp.project.out_features
     device, dtype = mlp.project.weight.device, mlp.project.weight.dtype

@@ -1,4 +1,4 @@
-"""From an architecture in plain values to a network, and the sizes the paper uses."""
+"""Builds networks from configs in plain values, and gives the default configs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pcsr_lightning.networks.pixel_mlp import PixelMLP
 
 
 def default_config(backbone: str, num_classes: int = 2, original: bool = False) -> dict[str, Any]:
-    """The architecture for a backbone that its class says, in plain values: for ours the paper's.
+    """The default config of a network on a backbone; for the built-in ones the paper's.
 
     Args:
         backbone: ``fsrcnn``, ``carn``, ``srresnet``, ``bsrn``, or one registered since.
@@ -84,8 +84,8 @@ def build_network(config: Mapping[str, Any]) -> PCSR | Original:
         odd = sorted(set(config) ^ wanted[kind])
         raise ConfigError(f"keys missing or unknown in the network's config: {', '.join(odd)}")
     named = dict(config["backbone"])
-    # Found by its name alone. Where its class is noted, that is for an error's words: nothing is
-    # imported because a file says so.
+    # Found by its name alone. A class named by the config serves error messages; it is never
+    # imported because a file names it.
     backbone_class(named.get("name"), noted=named.pop("class", None))
     backbone = build_backbone(**named)
     if kind == "original":

@@ -1,4 +1,4 @@
-"""Evaluation mode for a while."""
+"""Temporary evaluation mode."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; afterwards every module has its own mode back.
+    """Evaluation mode inside the block; afterwards every module's own mode is restored.
 
-    ``model.train(was_training)`` would not do: it would also wake frozen parts.
+    ``model.train(was_training)`` would not do: it would set frozen parts to training mode too.
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()

@@ -17,8 +17,8 @@ from pcsr_lightning.networks.backbones import (
 from pcsr_lightning.networks.backbones.probe import measure
 from pcsr_lightning.networks.pcsr import bilinear_upsample
 
-TAIL_REACH = 8
-"""LR rows that a tail's own convolutions look at, at most, in a model that is cut into tiles."""
+TAIL_HALO = 8
+"""Largest halo in LR rows that a tail may add to its backbone's where images are tiled."""
 
 
 class Original(nn.Module):
@@ -56,7 +56,7 @@ class Original(nn.Module):
         }
 
     def forward(self, lr_B3hw: Tensor) -> Tensor:
-        """The enlarged picture ``(B, 3, h * scale, w * scale)`` of one in [0, 1]."""
+        """The upscaled image ``(B, 3, h * scale, w * scale)`` of one in [0, 1]."""
         mean = self.mean[:, None, None]
         x = lr_B3hw - mean
         sr_B3HW: Tensor = self.tail(self.backbone(x))
@@ -66,12 +66,12 @@ class Original(nn.Module):
 
 
 def _check_tail(backbone: Backbone, tail: nn.Module, scale: int) -> None:
-    """Measures a tail from outside; where it looks further than tiles allow, there are none.
+    """Measures a custom tail; if its receptive field is too large for tiles, disables them.
 
     Raises:
-        ConfigError: it does not give a picture ``scale`` times as large.
+        ConfigError: its output is not ``scale`` times as large as the image.
     """
     what = f"the original {backbone.name} of x{scale}"
     found = measure(nn.Sequential(backbone, tail), what, scale=scale)
-    if backbone.halo is None or found.halo is None or found.halo > backbone.halo + TAIL_REACH:
+    if backbone.halo is None or found.halo is None or found.halo > backbone.halo + TAIL_HALO:
         backbone.halo = None

@@ -20,12 +20,12 @@ from pcsr_lightning.networks.query_grid import QueryGrid
 
 
 class PCSROutput(NamedTuple):
-    """What training needs at every query pixel.
+    """The outputs of every class at the same query pixels, as training needs them.
 
     Attributes:
-        residual_MB3Q: what each upsampler adds to the enlarged input.
+        residual_MB3Q: each upsampler's output, which is added to ``base_B3Q``.
         logits_BMQ: the classifier's output before the softmax; ``None`` while there is one class.
-        base_B3Q: the bilinearly enlarged input.
+        base_B3Q: the bilinearly upsampled input.
     """
 
     residual_MB3Q: list[Tensor]
@@ -49,7 +49,7 @@ class PCSR(nn.Module):
     """A backbone with ``M`` pixel-level upsamplers, heaviest first, and a pixel-level classifier.
 
     Args:
-        backbone: makes the LR features.
+        backbone: computes the LR features.
         upsamplers: one MLP a class, heaviest first, all with 3 outputs.
         classifier: an MLP with ``M`` outputs; ``None`` only for ``M == 1`` (the first stage).
         mean: the RGB mean taken off the input, in [0, 1].
@@ -138,7 +138,7 @@ class PCSR(nn.Module):
         return self.classifier.query(feat_BDhw, grid)
 
     def residual(self, feat_BDhw: Tensor, grid: QueryGrid, j: int) -> Tensor:
-        """What ``U_j`` adds to the enlarged input at every query, ``(B, 3, H, W)`` (Eq. 4)."""
+        """``U_j``'s output at every query, ``(B, 3, H, W)``, a residual to the base (Eq. 4)."""
         return self.upsampler(j).query(feat_BDhw, grid)
 
     def forward(
@@ -170,5 +170,5 @@ class PCSR(nn.Module):
 
 
 def bilinear_upsample(lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
-    """The bilinearly enlarged input ``upX`` of Eq. 6, ``(B, 3, H, W)``."""
+    """The bilinearly upsampled input ``upX`` of Eq. 6, ``(B, 3, H, W)``."""
     return F.interpolate(lr_B3hw, size=size, mode="bilinear", align_corners=False)

@@ -74,7 +74,7 @@ class PixelMLP(nn.Module):
             return near + (rows_HC[i] + cols_WC[j])
         B, h, w, C = proj_BhwC.shape
         if grid.integer_scale is not None:
-            # Broadcasting instead of gathering: at whole scales the s*s terms repeat.
+            # Broadcasting instead of gathering: at integer scales the s*s terms repeat.
             sy, sx = grid.integer_scale
             terms = rows_HC[:sy, None, None, :] + cols_WC[:sx]  # (sy, 1, sx, C)
             first = proj_BhwC[:, :, None, :, None, :] + terms
@@ -98,7 +98,7 @@ class PixelMLP(nn.Module):
 
 
 def plain_inputs(feat_BDhw: Tensor, grid: QueryGrid) -> Tensor:
-    """What the plain form eats: ``[z, dy, dx, cell_y, cell_x]`` of every query, ``(B, H*W, D+4)``.
+    """The plain form's input: ``[z, dy, dx, cell_y, cell_x]`` of every query, ``(B, H*W, D+4)``.
 
     Slow and large on purpose: the reference that the hoisted form is tested and timed against.
     """

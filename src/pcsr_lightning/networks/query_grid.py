@@ -1,7 +1,7 @@
-"""Which LR pixel each HR pixel asks, and from where: Eq. 4 without coordinate tensors.
+"""The nearest LR pixel of each HR pixel and the offset to it: Eq. 4 without coordinate tensors.
 
-Rows and columns never mix: the nearest LR row depends on the HR row alone, and so does the vertical
-offset. Two short vectors a direction therefore say all that the published code keeps in tensors of
+Rows and columns are independent: the nearest LR row and the vertical offset depend on the HR row
+alone. Two short vectors per direction therefore replace the published code's tensors of
 ``H * W * 4`` values, at any scale.
 """
 
@@ -50,7 +50,7 @@ class QueryGrid:
         """The grid for these sizes.
 
         Raises:
-            ConfigError: a size is not positive, or the picture would shrink.
+            ConfigError: a size is not positive, or the image would shrink.
         """
         if min(*lr_size, *size) < 1 or size[0] < lr_size[0] or size[1] < lr_size[1]:
             raise ConfigError(

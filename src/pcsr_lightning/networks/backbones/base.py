@@ -1,4 +1,4 @@
-"""What every backbone promises, and helpers that several of them share."""
+"""The base class of all backbones, and helpers that several of them share."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 
 @dataclass(frozen=True)
 class DefaultSizes:
-    """What stands on a backbone where a config says nothing else; as it is, what CARN has.
+    """Default sizes of upsamplers and classifier for a backbone; those of CARN by default.
 
     Attributes:
         heavy: hidden widths of the heaviest upsampler.
         light: of the lightest.
         classifier: hidden widths of the classifier.
         mean: the RGB mean taken off the input, in [0, 1].
-        original: the constructor's arguments for the original model, where they are others.
+        original: the constructor's arguments for the original model, where they differ.
     """
 
     heavy: tuple[int, ...] = (74, 74, 74, 74)
@@ -38,16 +38,16 @@ class Backbone(nn.Module, ABC):
     """Turns an LR picture into LR features: ``(B, 3, h, w) -> (B, D, h, w)`` (Eq. 2, ``Z = B(X)``).
 
     A subclass needs ``name``, a constructor and ``forward``; ``docs/add-a-backbone.md`` shows one.
-    What else stands here is measured or has a default, but may be said.
+    Everything else is measured or has a default, and may be set.
 
     Attributes:
         name: the key of this backbone in configs and model files.
-        out_channels: ``D``. Measured where the constructor does not say it.
+        out_channels: ``D``. Measured unless the constructor sets it.
         halo: how many LR rows (and columns) around a feature can change it; ``None`` when the
-            whole picture can, in which case the picture must not be cut into tiles. Measured where
-            the constructor does not say it, and checked where it does.
+            whole image can, in which case it must not be cut into tiles. Measured unless the
+            constructor sets it, and checked if it does.
         args: the constructor's arguments in plain values, so that a model file can name its
-            architecture. ``build_backbone`` writes them down.
+            architecture. ``build_backbone`` sets them.
     """
 
     name: ClassVar[str]
@@ -61,12 +61,12 @@ class Backbone(nn.Module, ABC):
         """Features ``(B, D, h, w)`` of a mean-free LR picture."""
 
     adds_upsampled_input: ClassVar[bool] = False
-    """Whether the original model adds the bilinearly enlarged input to what its tail gives."""
+    """Whether the original model adds the bilinearly upsampled input to its tail's output."""
 
     def make_tail(self, scale: int) -> nn.Module:
         """The original model's own upsampling tail, ``(B, D, h, w) -> (B, 3, h*scale, w*scale)``.
 
-        Only ``stage=original`` asks for it.
+        Used by ``stage=original`` only.
 
         Raises:
             ConfigError: the original model is not defined, at this scale or at all.
@@ -89,7 +89,7 @@ def pixel_shuffle_steps(name: str, scale: int) -> int:
 
 @torch.no_grad()
 def scaled_kaiming_(module: nn.Module, gain: float = 0.1) -> None:
-    """He initialisation times ``gain``, biases zero: residual branches start close to nothing."""
+    """He initialisation times ``gain``, biases zero: residual branches start close to zero."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""From a name and plain values to a backbone, and back."""
+"""Builds a backbone from its name and plain values, and gives its config back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pcsr_lightning.networks.backbones.registry import (
     is_builtin,
 )
 
-# Of backbones from outside, by their arguments: what is measured depends on nothing else.
+# Of custom backbones, by their arguments: halo and channels depend on nothing else.
 _MEASURED: weakref.WeakKeyDictionary[type[Backbone], dict[str, Measured]] = (
     weakref.WeakKeyDictionary()
 )
@@ -28,8 +28,8 @@ def build_backbone(name: str, **args: Any) -> Backbone:
     """The feature extractor called ``name`` with its constructor's ``args``.
 
     Raises:
-        ConfigError: no such backbone, an argument it does not take, or one from outside that does
-            not do what a backbone must.
+        ConfigError: no such backbone, an argument it does not take, or a custom one that does not
+            do what a backbone must.
     """
     cls = backbone_class(name)
     takes = list(inspect.signature(cls).parameters)
@@ -76,9 +76,9 @@ def arguments(cls: type[Backbone], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def class_config(cls: type[Backbone], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A backbone's part of a network's config: its name, its arguments, and its class if not ours.
+    """A backbone's part of a network's config: its name, its arguments, and a custom one's class.
 
-    ``class`` is a word of Python's and so no argument's name.
+    The key ``class`` cannot collide with an argument: it is a keyword of Python.
 
     Raises:
         ConfigError: an argument is not plain, or missing.
@@ -87,7 +87,7 @@ def class_config(cls: type[Backbone], given: Mapping[str, Any]) -> dict[str, Any
 
 
 def backbone_config(backbone: Backbone) -> dict[str, Any]:
-    """:func:`class_config` of a backbone that is there.
+    """The config of an existing backbone, see :func:`class_config`.
 
     Raises:
         ConfigError: its arguments are not known.
@@ -107,10 +107,10 @@ def _named(cls: type[Backbone]) -> dict[str, str]:
 
 
 def validate_backbone(backbone: Backbone) -> None:
-    """Measures what a backbone from outside does not say of itself, and checks what it says.
+    """Measures ``out_channels`` and ``halo`` of a custom backbone, or checks them if it sets them.
 
     Raises:
-        ConfigError: it does not make features of any picture, or says something else than it does.
+        ConfigError: it fails on some image size, or its ``out_channels`` or ``halo`` are wrong.
     """
     cls, said = type(backbone), vars(backbone)
     if is_builtin(cls):

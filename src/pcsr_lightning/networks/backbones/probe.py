@@ -1,10 +1,10 @@
-"""What a backbone from outside really does, measured on a small picture, not taken on trust.
+"""Measures a custom backbone's output channels and halo on small images.
 
-A halo that is too small would put seams into pictures without a word, so it is measured: NaN in
-one row of the picture shows how far that row reaches, whatever the weights are. And since features
-must not depend on where a tile begins (with a strided layer they do), tiles are compared too.
+A halo that is too small would put seams into results silently, so it is measured: NaN in one row of
+the image shows how far that row reaches, whatever the weights are. And since features must not
+depend on where a tile begins (with a strided layer they do), tiles are compared too.
 
-Legend: B batch, h w picture size, D channels, H output rows.
+Legend: B batch, h w image size, D channels, H output rows.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks.modes import evaluating
 
 HEIGHTS = (17, 33, 65, 129, 257)
-"""Of the pictures that reach is looked for on; what reaches further counts as the whole picture."""
+"""Image heights on which the halo is measured; a larger halo counts as the whole image."""
 WIDTH = 12
 TOLERANCE = 1e-3
-"""How far a tile may differ from the whole, of the largest value: rounding is far below."""
+"""Allowed difference of a tile from the whole image, relative to the largest value."""
 
 
 class Measured(NamedTuple):
@@ -31,8 +31,8 @@ class Measured(NamedTuple):
 
     Attributes:
         channels: of the output.
-        halo: rows of the picture around an output row that can change it; ``None`` for all, or
-            where it depends on where a tile begins.
+        halo: rows of the image around an output row that can change it; ``None`` for all, or
+            where the output depends on where a tile begins.
     """
 
     channels: int
@@ -40,15 +40,15 @@ class Measured(NamedTuple):
 
 
 def measure(module: nn.Module, what: str, scale: int = 1) -> Measured:
-    """Looks at ``module``, which takes ``(1, 3, h, w)``, and leaves it as it was.
+    """Measures ``module``, which takes ``(1, 3, h, w)``; it is not changed.
 
     Args:
         module: a backbone, or an original model without its mean.
         what: its name for messages.
-        scale: output rows (and columns) for each of the picture.
+        scale: output rows (and columns) per row of the image.
 
     Raises:
-        ConfigError: it fails on a picture, or gives something else than ``(1, D, h, w)``, grown.
+        ConfigError: it fails on an image, or its output is not ``(1, D, h * scale, w * scale)``.
     """
     with torch.no_grad(), evaluating(module), _random_weights(module):
         y_1DHW = _run(module, _picture(module, HEIGHTS[0]), what, scale)
@@ -65,7 +65,7 @@ def _reach(module: nn.Module, what: str, scale: int) -> int | None:
         y_1DHW = _run(module, x_13hw, what, scale)
         [touched] = y_1DHW[0].isnan().any(dim=2).any(dim=0).nonzero(as_tuple=True)
         if not len(touched):
-            return None  # it replaces NaN: nothing can be told
+            return None  # it replaces NaN: nothing can be measured
         first, last = int(touched[0]) // scale, int(touched[-1]) // scale
         if first > 0 and last < h - 1:
             return max(middle - first, last - middle)
@@ -93,7 +93,7 @@ def _run(module: nn.Module, x_13hw: Tensor, what: str, scale: int) -> Tensor:
     h, w = x_13hw.shape[-2:]
     try:
         y = module(x_13hw.clone())
-    except Exception as error:  # whatever a stranger's module does
+    except Exception as error:  # arbitrary code of the module ran
         first = " ".join(str(error).split())
         raise ConfigError(
             f"{what} fails on a picture of {h} x {w} pixels (height x width), and must take any "
@@ -117,7 +117,7 @@ def _picture(module: nn.Module, h: int) -> Tensor:
 
 @contextmanager
 def _random_weights(module: nn.Module) -> Iterator[None]:
-    """Other weights inside the block: ones that start at zero would hide what they multiply."""
+    """Random weights inside the block: weights that start at zero would hide what they multiply."""
     kept = [(p, p.detach().clone()) for p in module.parameters() if p.is_floating_point()]
     draw = torch.Generator().manual_seed(0)
     try:

@@ -1,4 +1,4 @@
-"""Which backbones there are: ours, those registered, and those that installed packages announce."""
+"""The known backbones: built-in, registered, and from entry points of installed packages."""
 
 from __future__ import annotations
 
@@ -30,19 +30,20 @@ class UnknownBackboneError(ConfigError):
 
 
 def register_backbone(cls: Class) -> Class:
-    """Makes a backbone from outside known under its ``name``; also a decorator.
+    """Registers a custom backbone under its ``name``; also a decorator.
 
-    A class defined again, as in a notebook's cell that is run twice, takes its own place.
+    A class that is defined again, as in a notebook's cell that is run twice, replaces its former
+    version.
 
     Args:
-        cls: a subclass of :class:`Backbone` whose constructor takes plain values (numbers, words,
+        cls: a subclass of :class:`Backbone` whose constructor takes plain values (numbers, strings,
             lists of them), each with a default.
 
     Returns:
         ``cls``.
 
     Raises:
-        ConfigError: it is no such class, or another one has the name.
+        ConfigError: it is no such class, or another class has that name.
 
     Example:
         >>> @register_backbone
@@ -72,7 +73,7 @@ def register_backbone(cls: Class) -> Class:
 
 
 def check_class(cls: Any) -> None:
-    """Whether a class is a backbone, complete and with a usable name.
+    """Checks that a class is a complete backbone with a valid name.
 
     Raises:
         ConfigError: it is not; the message says what is missing.
@@ -95,9 +96,9 @@ def check_class(cls: Any) -> None:
 
 
 def import_backbone(dotted: str) -> type[Backbone]:
-    """Imports a backbone from outside and registers it.
+    """Imports a custom backbone and registers it.
 
-    Only for names that the user gives; never for one that a file does.
+    Call it only with names given by the user, never with one read from a file: it runs code.
 
     Args:
         dotted: module and class, such as ``my_package.TinyNet``.
@@ -113,7 +114,7 @@ def import_backbone(dotted: str) -> type[Backbone]:
     module_name, _, class_name = dotted.rpartition(".")
     try:
         module = import_module(module_name)
-    except Exception as error:  # whatever a stranger's module does
+    except Exception as error:  # arbitrary code of the module ran
         if isinstance(error, ModuleNotFoundError) and _is_above(error.name, module_name):
             raise ConfigError(
                 f"{dotted}: there is no module {error.name} in the current folder or where Python "
@@ -133,7 +134,7 @@ def backbone_class(name: Any, noted: Any = None) -> type[Backbone]:
 
     Args:
         name: from a config or a file.
-        noted: what a file says its class was. It serves the message and is not imported.
+        noted: the class that a model file names. Used in the error message, never imported.
 
     Raises:
         UnknownBackboneError: there is none; the message says how to make it known.
@@ -144,12 +145,12 @@ def backbone_class(name: Any, noted: Any = None) -> type[Backbone]:
         if name in BACKBONES:
             return BACKBONES[name]
     raise UnknownBackboneError(
-        f"no backbone is called {name!r}; there are {', '.join(BACKBONES)}{_way_out(noted)}"
+        f"no backbone is called {name!r}; there are {', '.join(BACKBONES)}{_how_to_import(noted)}"
     )
 
 
 def is_builtin(cls: type[Backbone]) -> bool:
-    """Whether a backbone comes with this package."""
+    """Whether a backbone is one of this package's."""
     return cls in _BUILTIN
 
 
@@ -181,7 +182,7 @@ def _same_place(a: type[Backbone], b: type[Backbone]) -> bool:
     return same and a.__qualname__ == b.__qualname__
 
 
-def _way_out(noted: Any) -> str:
+def _how_to_import(noted: Any) -> str:
     if not (isinstance(noted, str) and len(noted) < 200 and _DOTTED.fullmatch(noted)):
         return ""
     name = noted.rpartition(".")[2]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks import PCSR, enlarge
+from pcsr_lightning.networks import PCSR, bilinear_upsample
 from pcsr_lightning.routing import RoutingConfig
 from pcsr_lightning.routing.by_k import assign_by_k
 from pcsr_lightning.routing.refine import refine
@@ -74,7 +74,7 @@ class LaterStage(PCSRStage):
             residual = torch.where(chosen_B1HW, network.residual(feat_BDhw, grid, j), residual)
             share = chosen_B1HW.float().mean()
             self.log(f"val/share_{j}", share, batch_size=1, sync_dist=True)
-        rough = enlarge(lr_B3hw, size) + residual
+        rough = bilinear_upsample(lr_B3hw, size) + residual
         (h, w), (H, W) = grid.lr_size, size
         if RoutingConfig().refines((H / h, W / w)):
             rough = refine(rough, class_BHW, network.num_classes)
