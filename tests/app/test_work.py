@@ -17,7 +17,7 @@ from pcsr_lightning.app.measure import Meter
 from pcsr_lightning.app.session import BY_K, Choices, Session
 from pcsr_lightning.errors import ConfigError, PCSRError, PictureError
 from pcsr_lightning.evaluation.metrics import psnr
-from pcsr_lightning.images import Picture, bicubic, read
+from pcsr_lightning.images import Metadata, Picture, bicubic, read
 from pcsr_lightning.networks import PCSR, build_network, default_config
 from pcsr_lightning.weights import save
 
@@ -162,15 +162,17 @@ def test_result_keeps_depth_alpha_and_profile(session: Session, tmp_path: Path) 
     profile = pyvips.Image.black(1, 1, bands=3).copy(interpretation="srgb")
     icc = profile.icc_transform("srgb").get("icc-profile-data")
     alpha = torch.linspace(0, 1, 12).expand(1, 10, 12)
-    source = Picture(torch.rand(3, 10, 12), alpha, bits=16, icc=icc, resolution=(2.0, 2.0))
+    source = Picture(
+        torch.rand(3, 10, 12), alpha, bits=16, metadata=Metadata(icc=icc, resolution=(2.0, 2.0))
+    )
     session.show(Loaded("deep.png", source))
     run = ask(session)
     first = work.save_result(session)
     result = read(first)
-    assert (result.bits, result.icc, result.rgb.shape) == (16, icc, (3, 40, 48))
+    assert (result.bits, result.metadata.icc, result.rgb.shape) == (16, icc, (3, 40, 48))
     assert result.alpha is not None
-    assert result.resolution is not None
-    assert result.resolution[0] == pytest.approx(8, abs=0.01)
+    assert result.metadata.resolution is not None
+    assert result.metadata.resolution[0] == pytest.approx(8, abs=0.01)
     assert float((result.rgb - run.result.image[0]).abs().max()) <= 0.51 / 65535
     with Image.open(work.save_view(session, "after", run.result.image[0])) as view:
         assert (view.mode, view.info["icc_profile"]) == ("RGBA", icc)

@@ -18,7 +18,7 @@ import pcsr_lightning
 from pcsr_lightning import images, inference
 from pcsr_lightning.batch.one_picture import Settings, enlarge_file
 from pcsr_lightning.batch.outputs import Job
-from pcsr_lightning.images import Picture
+from pcsr_lightning.images import Metadata, Picture
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.routing import RoutingConfig, scores
 
@@ -142,7 +142,9 @@ def test_streamed_and_whole_results_are_the_same_files(
         rgb = torch.rand(1 if grey else 3, 31, 40, generator=generator).expand(3, 31, 40)
         alpha = alpha_of(kind, (31, 40), generator)
         source, target = tmp_path / "in.png", tmp_path / f"out{suffix}"
-        images.write(Picture(rgb, alpha, bits, grey, resolution=(10, 11)), source)
+        images.write(
+            Picture(rgb, alpha, bits, grey, metadata=Metadata(resolution=(10, 11))), source
+        )
         settings, found = SETTINGS[(i + shift) % 3], []
         for way in ("rows", "whole"):
             classes = tmp_path / "classes.png"

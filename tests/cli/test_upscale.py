@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from PIL import Image, ImageCms
 
 from pcsr_lightning import images, weights
 from pcsr_lightning.cli.upscale import main
-from pcsr_lightning.images import Picture
+from pcsr_lightning.images import Metadata, Picture
 from pcsr_lightning.inference import upscale
 from pcsr_lightning.inference.execution import has_bf16
 from pcsr_lightning.networks import PCSR, build_network, default_config
@@ -171,9 +172,9 @@ def test_depth_alpha_and_grey_are_kept(model_file: Path, tmp_path: Path) -> None
 
 def test_colour_profile_is_kept(model_file: Path, tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    images.write(Picture(torch.rand(3, 6, 7), icc=profile), tmp_path / "in.png")
+    images.write(Picture(torch.rand(3, 6, 7), metadata=Metadata(icc=profile)), tmp_path / "in.png")
     assert call(tmp_path / "in.png", tmp_path / "out.jpg", "--model", model_file, "--scale", 2) == 0
-    assert images.read(tmp_path / "out.jpg").icc == profile
+    assert images.read(tmp_path / "out.jpg").metadata.icc == profile
 
 
 def test_8_bit_rgb_stays_so(model_file: Path, picture: Path, tmp_path: Path) -> None:
@@ -405,9 +406,9 @@ def test_a_signal_that_gets_lost_still_stops_the_run(
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.01)
 
-    def read(*args: object) -> Picture:
+    def read(*args: Any, **options: Any) -> Picture:
         Dying()
-        return real(*args)  # type: ignore[arg-type]
+        return real(*args, **options)
 
     monkeypatch.setattr(images, "read", read)
     assert call(folder, tmp_path / "out", "--model", model_file) == 143

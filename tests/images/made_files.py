@@ -15,7 +15,6 @@ from PIL import Image
 
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.images import Picture, decode, encode, outline, read, written_by_rows
-from pcsr_lightning.images.notes import Notes
 
 RGB = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
 CAPTION, AUTHOR = "Grüße aus Delft", "A. Author"
@@ -168,11 +167,6 @@ def raw_profile(kind: str, content: bytes) -> tuple[bytes, bytes]:
     """As ImageMagick writes them."""
     text = f"\n{kind}\n{len(content):8}\n{content.hex()}\n".encode()
     return b"zTXt", f"Raw profile type {kind}\0\0".encode() + zlib.compress(text)
-
-
-def notes_of(data: bytes) -> Notes:
-    """What the file called `in` is read to say."""
-    return decode(data, name="in").notes
 
 
 def enlarged(data: bytes) -> Picture:

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.images.made_files import RGB, pillow, refused, tiff
 
 from pcsr_lightning.errors import PictureError
-from pcsr_lightning.images import Picture, decode, encode, read, write
+from pcsr_lightning.images import Metadata, Picture, decode, encode, read, write
 
 # What is no picture, or not a file at all
 
@@ -87,7 +87,7 @@ def test_no_pixels_are_kept_from_one_picture_to_the_next() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     decode(pillow("PNG", exif=exif))  # turned, and so once whole in memory
-    encode(Picture(torch.rand(3, 9, 13), resolution=(10, 10)), "png")
+    encode(Picture(torch.rand(3, 9, 13), metadata=Metadata(resolution=(10, 10))), "png")
     assert pyvips.vips_lib.vips_cache_get_size() == 0
 
 
@@ -118,7 +118,7 @@ def test_inks_become_srgb(bits: int, more: int, caplog: pytest.LogCaptureFixture
     inks[:, :, 4:] = top // 2
     options = {"extrasamples": ["unassalpha"]} if more else {}
     picture = decode(tiff(inks, photometric="separated", **options), name="print.tif")
-    assert (picture.bits, picture.icc) == (bits, None)
+    assert (picture.bits, picture.metadata.icc) == (bits, None)
     assert picture.rgb[:, 3, 2].min() > 0.95
     assert picture.rgb[0, 3, 6] < 0.4 < 0.7 < picture.rgb[2, 3, 6]
     assert (picture.alpha is not None) == bool(more)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.images import Picture, bicubic, decode, fill_under_alpha, read_rgb8
-from pcsr_lightning.images.protocol import eight_bit
+from pcsr_lightning.images.comparison import eight_bit
 from pcsr_lightning.inference import output_size
 
 SAMPLES = {

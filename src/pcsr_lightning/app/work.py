@@ -21,7 +21,7 @@ from pcsr_lightning.app.measure import Meter
 from pcsr_lightning.app.session import FirstRun, Heavy, Run, Session, Ticket
 from pcsr_lightning.errors import ConfigError, PCSRError
 from pcsr_lightning.images import bicubic, write
-from pcsr_lightning.images.protocol import eight_bit, shave
+from pcsr_lightning.images.comparison import eight_bit, shave
 from pcsr_lightning.inference import RoutingConfig, class_colours
 from pcsr_lightning.inference.rerouting import Rerouter
 from pcsr_lightning.networks import PCSR
@@ -163,7 +163,7 @@ def save_view(session: Session, name: str, rgb_3HW: Tensor) -> Path:
     whole = rgb_3HW if rgb_3HW.dtype == torch.uint8 else eight_bit(rgb_3HW).to(torch.uint8)
     parts = [whole] if alpha is None else [whole, eight_bit(alpha).to(torch.uint8)]
     pixels = np.ascontiguousarray(torch.cat(parts).permute(1, 2, 0).cpu().numpy())
-    path, icc = session.new_file(), session.loaded.picture.icc
+    path, icc = session.new_file(), session.loaded.picture.metadata.icc
     image = pyvips.Image.new_from_array(pixels, interpretation="srgb")
     if icc is not None and icc[16:20] == b"RGB ":
         image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)

@@ -195,10 +195,10 @@ def _read(source: Path, max_pixels: int) -> tuple[Picture, str]:
     """A picture, and the suffix of a format to give it back in."""
     if source != STREAM:
         own = source.suffix.lower()
-        picture = images.read(source, max_pixels, True)
+        picture = images.read(source, max_pixels, as_integers=True)
         return picture, own if own in images.SUFFIXES else FALLBACK
     data, own = _from_stdin(_FEWEST_BYTES + _MOST_OF_A_PIXEL * max_pixels)
-    return images.decode(data, max_pixels, whole=True), own
+    return images.decode(data, max_pixels, as_integers=True), own
 
 
 def _from_stdin(most: int) -> tuple[bytes, str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.images.protocol import eight_bit, shave
+from pcsr_lightning.images.comparison import eight_bit, shave
 
 LUMA = (65.481, 128.553, 24.966)
 """MATLAB's rgb2ycbcr: luma is 16 plus these times R, G and B in [0, 1], which makes 16 to 235."""

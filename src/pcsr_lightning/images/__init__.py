@@ -1,22 +1,18 @@
-"""Picture files in and out, and MATLAB-style bicubic resizing."""
+"""Image files in and out, and MATLAB-style bicubic resizing."""
 
 from pcsr_lightning.images.alpha import ColourRows, EnlargedAlpha, fill_under_alpha
 from pcsr_lightning.images.bicubic import bicubic
+from pcsr_lightning.images.files import decode, list_pictures, read, read_rgb8
 from pcsr_lightning.images.formats import SUFFIXES, check_writable
+from pcsr_lightning.images.metadata import Metadata
 from pcsr_lightning.images.picture import Picture
-from pcsr_lightning.images.picture_files import (
-    decode,
-    encode,
-    list_pictures,
-    read,
-    read_rgb8,
-    write,
-)
 from pcsr_lightning.images.reading import MAX_PIXELS
-from pcsr_lightning.images.streaming import (
+from pcsr_lightning.images.writing import (
     TakesRows,
+    encode,
     encoded_by_rows,
     outline,
+    write,
     written_by_rows,
 )
 
@@ -25,6 +21,7 @@ __all__ = [
     "SUFFIXES",
     "ColourRows",
     "EnlargedAlpha",
+    "Metadata",
     "Picture",
     "TakesRows",
     "bicubic",

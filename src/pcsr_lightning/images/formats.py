@@ -20,8 +20,7 @@ class Format:
         max_bits: bits a channel.
         alpha: holds transparency.
         grey: holds a picture of one colour channel.
-        metadata: holds a colour profile, EXIF and XMP.
-        notes: those of `Notes`' attributes that it holds.
+        holds: those of `Metadata`'s attributes that it holds, the resolution apart.
         density: libvips writes pixels per mm into it, not only into EXIF.
         quality: what is used where none is asked for; None for formats that lose nothing.
         options: of libvips' saver.
@@ -33,8 +32,7 @@ class Format:
     max_bits: int = 8
     alpha: bool = True
     grey: bool = True
-    metadata: bool = True
-    notes: frozenset[str] = frozenset()
+    holds: frozenset[str] = frozenset({"icc", "exif", "xmp"})
     density: bool = True
     quality: int | None = None
     options: Mapping[str, object] = field(default_factory=dict)
@@ -45,7 +43,7 @@ PNG = Format(
     (".png",),
     1_000_000,
     max_bits=16,
-    notes=frozenset({"texts", "colour", "cicp", "iptc", "comments"}),
+    holds=frozenset({"icc", "exif", "xmp", "png_chunks"}),
 )
 # 65,500, not the format's 65,535: more is refused by libjpeg.
 JPEG = Format(
@@ -53,7 +51,7 @@ JPEG = Format(
     (".jpg", ".jpeg"),
     65_500,
     alpha=False,
-    notes=frozenset({"iptc", "comments"}),
+    holds=frozenset({"icc", "exif", "xmp", "iptc"}),
     density=False,
     quality=95,
     options={"subsample_mode": "off"},
@@ -72,10 +70,10 @@ TIFF = Format(
     (".tif", ".tiff"),
     1_000_000,
     max_bits=16,
-    notes=frozenset({"iptc"}),
+    holds=frozenset({"icc", "exif", "xmp", "iptc"}),
     options={"compression": "deflate", "predictor": "horizontal"},
 )
-BMP = Format("BMP", (".bmp",), 1_000_000, alpha=False, metadata=False)
+BMP = Format("BMP", (".bmp",), 1_000_000, alpha=False, holds=frozenset())
 # 10 bits: 12 are in a profile of the format that many viewers lack.
 AVIF = Format(
     "AVIF",
@@ -83,7 +81,6 @@ AVIF = Format(
     16_384,
     max_bits=10,
     grey=False,
-    notes=frozenset({"cicp"}),
     density=False,
     quality=90,
     options={"compression": "av1", "subsample_mode": "off"},

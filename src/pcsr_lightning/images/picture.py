@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from pcsr_lightning.images.notes import Notes
+from pcsr_lightning.images.metadata import Metadata
 
 
 @dataclass(frozen=True)
@@ -22,26 +22,17 @@ class Picture:
             the file has none.
         bits: 8 or 16 bits a channel, in the file; 16 for anything between as well.
         grey: the file holds one colour channel, and `write` will write one where it can.
-        icc: the embedded colour profile that `rgb` is in; None means sRGB.
-        exif: the EXIF block as it was in the file, from its TIFF header on (no "Exif" mark before
-            it). `write` brings its orientation and sizes up to date and takes out its thumbnail.
-        xmp: the XMP packet as it was in the file; `write` brings it up to date likewise.
-        resolution: pixels per mm, across and down; None when the file names none.
-        notes: captions and colour codes.
+        metadata: colour profile, EXIF, XMP, IPTC and resolution.
     """
 
     rgb: Tensor
     alpha: Tensor | None = None
     bits: int = 8
     grey: bool = False
-    icc: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    resolution: tuple[float, float] | None = None
-    notes: Notes = field(default_factory=Notes)
+    metadata: Metadata = field(default_factory=Metadata)
 
     def enlarged(self, rgb: Tensor, alpha: Tensor | None) -> Picture:
-        """The same file facts around other pixels, printed as large as before.
+        """The same metadata around other pixels, printed as large as before.
 
         The pixels per mm grow with the pixels, so that the picture keeps its physical size.
 
@@ -49,11 +40,12 @@ class Picture:
             rgb: (3, H, W), as `rgb` above.
             alpha: (1, H, W) or None.
         """
-        resolution = self.resolution
+        resolution = self.metadata.resolution
         if resolution is not None:
             (h, w), (large_h, large_w) = self.rgb.shape[-2:], rgb.shape[-2:]
             resolution = (resolution[0] * large_w / w, resolution[1] * large_h / h)
-        return replace(self, rgb=rgb, alpha=alpha, resolution=resolution)
+        metadata = replace(self.metadata, resolution=resolution)
+        return replace(self, rgb=rgb, alpha=alpha, metadata=metadata)
 
 
 def floats(values: Tensor) -> Tensor:

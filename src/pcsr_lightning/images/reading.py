@@ -1,4 +1,4 @@
-"""Pictures decoded: 16 bit exact, upright, CMYK brought to sRGB.
+"""Images decoded: 16 bit exact, upright, CMYK brought to sRGB.
 
 libvips does the work (Pillow silently opens 16-bit RGB as 8 bit), through a loader named by the
 file's first bytes: its own choice would go on to SVG, CSV, raw and whatever else it was built with.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
@@ -19,7 +19,6 @@ import pyvips
 from numpy.typing import NDArray
 
 from pcsr_lightning.errors import PictureError
-from pcsr_lightning.images import exif as exif_blocks
 from pcsr_lightning.images.bmp import read_bmp
 from pcsr_lightning.images.formats import (
     AVIF,
@@ -33,8 +32,8 @@ from pcsr_lightning.images.formats import (
     Format,
     recognise,
 )
-from pcsr_lightning.images.headers import Header, read_header
-from pcsr_lightning.images.notes import Notes
+from pcsr_lightning.images.metadata import Metadata
+from pcsr_lightning.images.metadata_reader import Inspection, inspect_file, read_metadata
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 MAX_PIXELS = 2**28
@@ -51,26 +50,14 @@ _LOADERS = {
     TIFF: "tiffload_source",
     AVIF: "heifload_source",
 }
-_SIDEWAYS = {5, 6, 7, 8}
+_MOST_SIDE = 10_000_000
 _MOST_DETAIL = 200
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """A file's content as `Picture` has it, the pixels still whole numbers over their range."""
-
-    pixels: Pixels
-    icc: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    resolution: tuple[float, float] | None = None
-    notes: Notes = field(default_factory=Notes)
 
 
 def decode_file(
     file: BinaryIO, source: Callable[[], pyvips.Source], name: str, max_pixels: int | None
-) -> Decoded:
-    """Decodes an open picture file.
+) -> tuple[Pixels, Metadata]:
+    """Decodes an open picture file: its pixels, still whole numbers over their range, and metadata.
 
     Args:
         file: seekable, at its beginning, unbuffered.
@@ -83,6 +70,8 @@ def decode_file(
     """
 
     def check(h: int, w: int) -> None:
+        if not 0 < min(h, w) <= max(h, w) <= _MOST_SIDE:
+            raise ValueError(f"its header claims {w:,} x {h:,} pixels")
         if max_pixels is not None and h * w > max_pixels:
             raise PictureError(
                 f"{name}: {w:,} x {h:,} pixels, more than the {max_pixels:,} that are read at "
@@ -95,20 +84,20 @@ def decode_file(
         if not head:
             raise PictureError(f"{name}: the file is empty (0 bytes).")
         format_ = recognise(head)
-        header = read_header(file, format_)
-        if header.problem is not None:
-            raise ValueError(header.problem)
-        if header.size is not None:
-            check(*header.size)
+        found = inspect_file(file, format_)
+        if found.problem is not None:
+            raise ValueError(found.problem)
+        if found.claims is not None:
+            check(*found.claims)
         file.seek(0)
         if format_ is BMP:
             pixels, resolution = read_bmp(file, check)
-            return Decoded(pixels, resolution=resolution)
+            return pixels, Metadata(resolution=resolution)
         image = getattr(pyvips.Image, _loader(format_))(
             source(), access="sequential", fail_on="error"
         )
         check(image.height, image.width)
-        return _decoded(image, header, name)
+        return _decoded(image, found, name)
     except (pyvips.Error, OSError, ValueError, MemoryError) as error:
         raise PictureError(
             f"{name}: cannot read this picture ({one_line(error)}). The file is damaged, cut off, "
@@ -136,31 +125,20 @@ def _loader(format_: Format) -> str:
     return loader
 
 
-def _decoded(image: pyvips.Image, header: Header, name: str) -> Decoded:
+def _decoded(image: pyvips.Image, found: Inspection, name: str) -> tuple[Pixels, Metadata]:
     if image.format not in ("uchar", "ushort"):
         raise ValueError(f"channels of type {image.format}; 8 or 16 bit whole numbers are needed")
-    if header.animated or _whole(image, "n-pages", 1) > 1:
+    if found.animated or _whole(image, "n-pages", 1) > 1:
         _log.warning("%s: holds several frames or pages; only the first was read.", name)
-    for what in header.left_out:
-        _log.warning("%s: read without %s.", name, what)
-    icc, xmp = _blob(image, "icc-profile-data"), _blob(image, "xmp-data") or header.xmp
-    if icc is None and header.profile:
-        icc = b""  # known not to fit
-    exif = header.exif
-    if exif is None and (block := _blob(image, "exif-data")) is not None:
-        exif = exif_blocks.bare(block)
-    resolution = exif_blocks.finer(header.resolution, exif_blocks.resolution_of(exif))
-    orientation = _whole(image, "orientation", header.orientation)
+    metadata, orientation = read_metadata(image, found)
     depth = _whole(image, "bits-per-sample", 16)
     if orientation != 1:
         # Turning needs random access.
         image = image.copy_memory()
         image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
         image = image.autorot()
-        if orientation in _SIDEWAYS and resolution is not None:
-            resolution = resolution[::-1]
     if image.interpretation == "cmyk":
-        image, icc = _inks_to_srgb(image), None
+        image, metadata = _inks_to_srgb(image), replace(metadata, icc=None)
         _log.warning("%s: its printing inks (CMYK) were brought to sRGB.", name)
     elif image.interpretation not in ("srgb", "rgb", "b-w", "rgb16", "grey16", "multiband"):
         raise ValueError(f"colours of the kind {image.interpretation}; RGB or grey is needed")
@@ -169,8 +147,7 @@ def _decoded(image: pyvips.Image, header: Header, name: str) -> Decoded:
     pixels: Pixels = image.numpy().reshape(image.height, image.width, image.bands)
     if image.format == "ushort" and image.get_typeof("heif-compression") and depth < 16:
         pixels = _full_range(pixels, depth)
-    icc = _fitting(icc, image.bands, name)
-    return Decoded(pixels, icc, exif, xmp, resolution, header.notes)
+    return pixels, metadata
 
 
 def _inks_to_srgb(image: pyvips.Image) -> pyvips.Image:
@@ -187,22 +164,6 @@ def _full_range(pixels: Pixels, depth: int) -> Pixels:
     full_N = ((np.arange(top + 1) * 65535 + top // 2) // top).astype(np.uint16)
     full: Pixels = full_N[pixels >> (16 - depth)]
     return full
-
-
-def _fitting(icc: bytes | None, bands: int, name: str) -> bytes | None:
-    """The profile, if it is one for this number of channels."""
-    if icc is None:
-        return None
-    space = b"GRAY" if bands <= 2 else b"RGB "
-    if len(icc) >= 128 and icc[16:20] == space and icc[36:40] == b"acsp":
-        return icc
-    kind = "grey" if bands <= 2 else "RGB"
-    _log.warning("%s: its colour profile is not one for %s; read without it.", name, kind)
-    return None
-
-
-def _blob(image: pyvips.Image, name: str) -> bytes | None:
-    return bytes(image.get(name)) if image.get_typeof(name) else None
 
 
 def _whole(image: pyvips.Image, name: str, default: int) -> int:

@@ -1,189 +1,219 @@
-"""What TIFF files keep in tags of their own: EXIF and IPTC taken out of one, put into another."""
+"""EXIF and IPTC tags of TIFF files, read and written with Pillow's directories of tags.
+
+libvips neither reads nor writes EXIF in TIFF (camera, date, author, GPS), and Pillow, which does,
+cannot write a TIFF file row by row.
+"""
 
 from __future__ import annotations
 
 import struct
-from io import BytesIO
-from typing import BinaryIO
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, BinaryIO
 
-from pcsr_lightning.images import exif_types, iptc, tags
-from pcsr_lightning.images.tags import Entry, TagError, TagReader
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL.TiffTags import lookup
 
-# Of the first directory: name, description, maker, model, software, date, artist, host, copyright,
-# Windows' titles and ratings, the colours of white and of the primaries. The rest tells how the
-# pixels are stored.
+from pcsr_lightning.images.pillow import pillow_errors
+
+EXIF, GPS, INTEROPERABILITY = 0x8769, 0x8825, 0xA005
+_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 0x112, 0x11A, 0x11B, 0x128
+_IPTC = 0x83BB
+_WIDTH, _HEIGHT, _PIXELS_ACROSS, _PIXELS_DOWN = 0x100, 0x101, 0xA002, 0xA003
+# Name, description, maker, model, software, date, artist, host, copyright, ratings, Windows
+# titles, the colours of white and of the primaries. The other tags up to _LAST_BASELINE say how
+# the pixels are stored.
 _DESCRIPTIVE = {0x10D, 0x10E, 0x10F, 0x110, 0x131, 0x132, 0x13B, 0x13C, 0x8298, 0x4746, 0x4749}
-_DESCRIPTIVE |= {0x13E, 0x13F}
-_DESCRIPTIVE |= set(range(0x9C9B, 0x9CA0))
+_DESCRIPTIVE |= {0x13E, 0x13F, *range(0x9C9B, 0x9CA0)}
+_LAST_BASELINE = 0x214
+_CARRIED_BY_LIBVIPS = {0x2BC, 0x8649, 0x8773}  # XMP, Photoshop's resources, the colour profile
 _DESCRIPTION = 0x10E
-# Programs that describe the layout of the old pixels there.
-_LAYOUTS = (b'{"shape"', b"ImageJ=", b"<?xml", b"<OME")
-_POINTERS = (tags.EXIF, tags.GPS, tags.INTEROPERABILITY)
-_PHOTOMETRIC, _COMPRESSION, _YCBCR, _LAB = 0x106, 0x103, 6, {8, 9, 10}
-_JPEG = {6, 7}
-_IPTC, _PHOTOSHOP = 0x83BB, 0x8649
-_UNDEFINED = 7
+_LAYOUTS = ('{"shape"', "ImageJ=", "<?xml", "<OME")  # programs that describe the old pixels there
+_PHOTOMETRIC, _COMPRESSION, _YCBCR, _LAB, _JPEG = 0x106, 0x103, 6, {8, 9, 10}, {6, 7}
+_MM_PER_UNIT = {2: 25.4, 3: 10.0}
+_EMPTY = b"II*\0\x08\0\0\0"
+Tags = dict[int, Any]
 
 
-def problem(reader: TagReader) -> str | None:
-    """Why libvips would give wrong colours for the first page, or None."""
-    entries, _ = reader.directory(reader.first)
-    found = {}
-    for tag in (_PHOTOMETRIC, _COMPRESSION):
-        try:
-            found[tag] = reader.whole(entries[tag])
-        except (KeyError, TagError):
-            return None
-    if found[_PHOTOMETRIC] in _LAB:
-        return "it is in Lab colours; save it as RGB"
-    if found[_PHOTOMETRIC] == _YCBCR and found[_COMPRESSION] not in _JPEG:
-        return "it is in YCbCr colours without JPEG compression; save it as RGB"
-    return None
-
-
-def size_of(reader: TagReader) -> tuple[int, int] | None:
-    """The first page's (h, w), or None if it does not tell."""
-    entries, _ = reader.directory(reader.first)
-    try:
-        return reader.whole(entries[tags.HEIGHT]), reader.whole(entries[tags.WIDTH])
-    except (KeyError, TagError):
-        return None
-
-
-def take_exif(reader: TagReader, wrong: list[int]) -> bytes | None:
-    """The first page's EXIF, GPS and descriptive tags as an EXIF block; None if it has none.
+class TiffTags:
+    """The tags of a TIFF file's first page, or of an EXIF block, which is built like a TIFF file.
 
     Args:
-        reader: of the file.
-        wrong: takes the tags left out because their values are not of the tag's type.
+        file: seekable.
+
+    Attributes:
+        first: tags of the first directory.
+        below: those of the EXIF, GPS and interoperability directories, by the tag that points to
+            each.
+
+    Raises:
+        ValueError: not built so, or damaged.
     """
-    first, _ = reader.directory(reader.first)
-    kept = [
-        entry
-        for entry in _descriptive(first, wrong)
-        if not (entry.tag == _DESCRIPTION and entry.value.startswith(_LAYOUTS))
-    ]
-    blocks = _below(reader, first, wrong)
-    if not kept and not blocks:
+
+    def __init__(self, file: BinaryIO) -> None:
+        with pillow_errors():
+            self._file, self._head = file, _head(file)[0]
+            first = ImageFileDirectory_v2(self._head)
+            self.first = self._directory(first.next)
+            exif = self._below(self.first, EXIF)
+            self.below = {
+                EXIF: exif,
+                GPS: self._below(self.first, GPS),
+                INTEROPERABILITY: self._below(exif, INTEROPERABILITY),
+            }
+
+    @property
+    def problem(self) -> str | None:
+        """Why libvips would give wrong colours, or None."""
+        photometric, compression = self.first.get(_PHOTOMETRIC), self.first.get(_COMPRESSION)
+        if photometric in _LAB:
+            return "it is in Lab colours; save it as RGB"
+        if photometric == _YCBCR and compression not in _JPEG:
+            return "it is in YCbCr colours without JPEG compression; save it as RGB"
         return None
-    order = reader.order
-    head = (b"II*\0" if order == "<" else b"MM\0*") + bytes(4)
-    data, at = _laid_out(head, kept, blocks, order, False, [])
-    return data[:4] + struct.pack(order + "I", at) + data[8:]
 
+    @property
+    def orientation(self) -> int:
+        """1 to 8, EXIF's number for how the picture is to be turned; 1 if not named."""
+        found = self.first.get(_ORIENTATION)
+        return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
-def take_iptc(reader: TagReader) -> bytes | None:
-    """The first page's IPTC records, whether in a tag of their own or among Photoshop's resources.
+    @property
+    def resolution(self) -> tuple[float, float] | None:
+        """Pixels per mm, across and down; None if not named."""
+        try:
+            per_unit = _MM_PER_UNIT[self.first.get(_UNIT, 2)]
+            x, y = (float(self.first[tag]) / per_unit for tag in (_X_RESOLUTION, _Y_RESOLUTION))
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            return None
+        return (x, y) if x > 0 and y > 0 else None
 
-    Raises:
-        ValueError: they are damaged.
-    """
-    first, _ = reader.directory(reader.first)
-    if (own := first.get(_IPTC)) is not None:
-        # Often called 32-bit numbers, and then turned with the byte order of the file.
-        turned = tags.swapped(own, "<", ">") if own.kind == tags.LONG else own
-        records = own.value if own.value[:1] == b"\x1c" else turned.value
-        return iptc.checked(records) if records.strip(b"\0") else None
-    resources = first.get(_PHOTOSHOP)
-    return None if resources is None else iptc.from_resources(resources.value)
+    @property
+    def iptc(self) -> bytes | None:
+        """IPTC records."""
+        found = self.first.get(_IPTC)
+        return found if isinstance(found, bytes) and found.startswith(b"\x1c") else None
 
+    def tags(self) -> set[int]:
+        """All tags but pointers, resolution and those that say how the pixels are stored."""
+        first = {t for t in self.first if t in _DESCRIPTIVE or t > _LAST_BASELINE}
+        return first.union(*self.below.values()) - {EXIF, GPS, INTEROPERABILITY}
 
-def put(file: BinaryIO, exif: bytes | None, records: bytes | None) -> list[int]:
-    """Adds an EXIF block, IPTC records or both to the TIFF file that was just written.
+    def names(self, tags: Iterable[int]) -> list[str]:
+        """Names of tags, sorted; numbers for those that have none."""
+        groups = (None, *self.below)
+        found = {tag: {lookup(tag, group).name for group in groups} - {"unknown"} for tag in tags}
+        return sorted(min(names, default=f"0x{tag:04X}") for tag, names in found.items())
 
-    Their tags and a new first directory go to the end of the file, and the header points there.
+    def exif(self) -> tuple[bytes | None, list[str]]:
+        """What describes the picture as an EXIF block, and names of the tags that it leaves out."""
+        block, left = self._block(_EMPTY, 8, {})
+        others = {t for t in self.first if t > _LAST_BASELINE} - _DESCRIPTIVE - _CARRIED_BY_LIBVIPS
+        left |= others - {EXIF, GPS, _IPTC}
+        return (_EMPTY + block if len(block) > 6 else None), self.names(left)
 
-    Returns:
-        The tags of the block left out because their values are not of the tag's type.
+    def append_to(self, file: BinaryIO, iptc: bytes | None) -> None:
+        """Adds what describes the picture to the TIFF file that was just written.
 
-    Raises:
-        TagError: the block is damaged.
-        OSError: the file cannot be written.
-    """
-    target = TagReader(file)
-    wanted, kept, blocks = target.order, [], {}
-    wrong: list[int] = []
-    if exif is not None:
-        source = TagReader(BytesIO(exif))
-        first, _ = source.directory(source.first)
-        kept = [tags.swapped(e, source.order, wanted) for e in _descriptive(first, wrong)]
-        blocks = {
-            tag: [tags.swapped(e, source.order, wanted) for e in entries]
-            for tag, entries in _below(source, first, wrong).items()
-        }
-    if records is not None:
-        kept.append(Entry(_IPTC, _UNDEFINED, len(records), records))
-    start = target.size + target.size % 2
-    old = target.raw_entries(target.first)
-    data, at = _laid_out(b"", kept, blocks, wanted, target.big, old, start)
-    file.seek(target.size)
-    file.write(b"\0" * (start - target.size) + data)
-    file.seek(8 if target.big else 4)
-    file.write(struct.pack(wanted + ("Q" if target.big else "I"), at))
-    return wrong
+        The tags and a new first directory go to the end of the file, and its header points there.
+
+        Args:
+            file: open for reading and writing.
+            iptc: records to add.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        head, order, big = _head(file)
+        at = file.seek(0, 2)
+        at += at % 2
+        page = TiffTags(file)
+        for exif_tag, tag in ((_PIXELS_ACROSS, _WIDTH), (_PIXELS_DOWN, _HEIGHT)):
+            if exif_tag in self.below[EXIF]:
+                self.below[EXIF][exif_tag] = page.first[tag]
+        block, _ = self._block(head, at, {} if iptc is None else {_IPTC: iptc})
+        file.seek(at)
+        file.write(block + b"\0" * (len(block) % 2))
+        end = file.tell()
+        rows = _rows(file, order, big) | _rows(file, order, big, at)
+        file.seek(end)
+        file.write(struct.pack(order + ("Q" if big else "H"), len(rows)))
+        file.write(b"".join(rows[tag] for tag in sorted(rows)) + bytes(8 if big else 4))
+        file.seek(8 if big else 4)
+        file.write(struct.pack(order + ("Q" if big else "I"), end))
+
+    def _directory(self, at: int, group: int | None = None) -> Tags:
+        directory = ImageFileDirectory_v2(self._head, group=group)
+        self._file.seek(at)
+        directory.load(self._file)
+        found = {}
+        for tag in directory:
+            with suppress(ValueError), pillow_errors():  # a value that Pillow cannot make sense of
+                found[tag] = directory[tag]
+        return found
+
+    def _below(self, tags: Tags, pointer: int) -> Tags:
+        at = tags.get(pointer)
+        return self._directory(at, pointer) if isinstance(at, int) else {}
+
+    def _block(self, head: bytes, at: int, more: Tags) -> tuple[bytes, set[int]]:
+        """The directories to write at an offset behind a header; and the tags left out."""
+        directory, left = ImageFileDirectory_v2(head), set[int]()
+
+        def writable(tags: Tags, group: int | None) -> Tags:
+            found = {}
+            for tag, value in tags.items():
+                if isinstance(value, str) and not value.isascii():
+                    value = value.encode("latin-1")  # Pillow would write question marks
+                if tag in self.below:
+                    continue
+                try:
+                    with pillow_errors():
+                        alone = ImageFileDirectory_v2(head, group=group)
+                        alone[tag] = value
+                        alone.tobytes()
+                    found[tag] = value
+                except (ValueError, OSError):
+                    left.add(tag)
+            return found
+
+        first = {tag: value for tag, value in self.first.items() if tag in _DESCRIPTIVE}
+        if str(first.get(_DESCRIPTION, "")).startswith(_LAYOUTS):
+            del first[_DESCRIPTION]
+        exif, gps, other = (writable(tags, group) for group, tags in self.below.items())
+        exif |= {INTEROPERABILITY: other} if other else {}
+        below = {tag: tags for tag, tags in ((EXIF, exif), (GPS, gps)) if tags}
+        for tag, value in {**writable(first, None), **below, **more}.items():
+            directory[tag] = value
+        return directory.tobytes(at), left
 
 
 def forget_resolution(file: BinaryIO) -> None:
-    """Says that the resolution is in no unit: libvips always writes one, and none is known."""
-    reader = TagReader(file)
-    entry = reader.directory(reader.first)[0].get(tags.RESOLUTION_UNIT)
-    if entry is not None:
-        file.seek(entry.at)
-        file.write(struct.pack(reader.order + "H", 1))
+    """Says that the resolution is in no unit: libvips always writes one.
 
-
-def _descriptive(first: dict[int, Entry], wrong: list[int]) -> list[Entry]:
-    known = (entry for entry in first.values() if entry.tag in _DESCRIPTIVE)
-    return list(exif_types.as_specified(exif_types.FIRST, known, wrong))
-
-
-def _below(reader: TagReader, first: dict[int, Entry], wrong: list[int]) -> dict[int, list[Entry]]:
-    """The directories that the first one points to, each without pointers of its own."""
-    exif = reader.below(first, tags.EXIF)
-    found = {
-        tags.EXIF: exif,
-        tags.GPS: reader.below(first, tags.GPS),
-        tags.INTEROPERABILITY: reader.below(exif, tags.INTEROPERABILITY),
-    }
-    plain = {
-        tag: [entry for entry in entries.values() if entry.tag not in _POINTERS]
-        for tag, entries in found.items()
-        if entries
-    }
-    return {
-        tag: list(exif_types.as_specified(tag, entries, wrong)) for tag, entries in plain.items()
-    }
-
-
-def _laid_out(
-    data: bytes,
-    first: list[Entry],
-    blocks: dict[int, list[Entry]],
-    order: str,
-    big: bool,
-    old: list[bytes],
-    start: int = 0,
-) -> tuple[bytes, int]:
-    """`data` with all directories behind it, and where in the file the first one lies.
-
-    Args:
-        start: where in the file `data` is going to lie.
+    Raises:
+        OSError: the file cannot be written.
     """
+    head, order, big = _head(file)
+    rows = _rows(file, order, big)
+    rows[_UNIT] = struct.pack(order + ("2HQH" if big else "2HIH"), _UNIT, 3, 1, 1)
+    rows[_UNIT] = rows[_UNIT].ljust(20 if big else 12, b"\0")
+    file.seek(ImageFileDirectory_v2(head).next + (8 if big else 2))
+    file.write(b"".join(rows.values()))
 
-    def placed(entries: list[Entry], old: list[bytes]) -> int:
-        nonlocal data
-        data += b"\0" * (len(data) % 2)
-        at = start + len(data)
-        data += tags.directory_bytes(entries, at, order, big, old=old)
-        return at
 
-    def pointer(tag: int) -> Entry:
-        kind = tags.LONG8 if big else tags.LONG
-        return tags.number_entry(tag, kind, placed(blocks[tag], []), order)
+def _head(file: BinaryIO) -> tuple[bytes, str, bool]:
+    """A file's header, its byte order, and whether it is a BigTIFF."""
+    file.seek(0)
+    head = file.read(8)
+    big = b"+" in head[2:4]
+    return head + (file.read(8) if big else b""), "<" if head[:2] == b"II" else ">", big
 
-    if tags.INTEROPERABILITY in blocks:
-        inner = pointer(tags.INTEROPERABILITY)
-        blocks = {**blocks, tags.EXIF: [*blocks.get(tags.EXIF, []), inner]}
-    pointers = [pointer(tag) for tag in (tags.EXIF, tags.GPS) if tag in blocks]
-    at = placed([*first, *pointers], old)
-    return data, at
+
+def _rows(file: BinaryIO, order: str, big: bool, at: int | None = None) -> dict[int, bytes]:
+    """A directory's entries as they stand in the file, in their order."""
+    size = 20 if big else 12
+    file.seek(ImageFileDirectory_v2(_head(file)[0]).next if at is None else at)
+    (count,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
+    rows = [file.read(size) for _ in range(count)]
+    return {struct.unpack(order + "H", row[:2])[0]: row for row in rows}

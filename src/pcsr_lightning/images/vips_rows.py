@@ -12,15 +12,11 @@ import threading
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from typing import BinaryIO
 
 import numpy as np
 import pyvips
 
-from pcsr_lightning.images.formats import Format
-from pcsr_lightning.images.picture import Picture
 from pcsr_lightning.images.reading import Pixels
-from pcsr_lightning.images.writing import errors_of, write_vips
 
 _PIECE = 2**16
 _PNG_KINDS = {1: 0, 2: 4, 3: 2, 4: 6}  # bands: its code for grey, grey and alpha, RGB, RGBA
@@ -30,32 +26,23 @@ class VipsRows:
     """A thread in which libvips encodes what comes through a pipe.
 
     Args:
-        facts: the picture without its pixels.
-        file: as for `encode_file`.
-        format_: any but BMP.
-        quality: as for `encode_file`.
+        save: writes the image that it is given, in the thread.
+        size: (h, w).
         bits: a channel, of the result; rows of more than 8 are uint16.
         bands: 1 to 4: grey, grey and alpha, RGB, RGBA.
-        name: of the file, for messages.
 
     Raises:
-        PictureError: it cannot be written; :meth:`put` and :meth:`finish` raise it too.
+        Exception: what ``save`` raises; :meth:`put` and :meth:`finish` raise it too.
     """
 
     def __init__(
         self,
-        facts: Picture,
-        file: BinaryIO,
-        format_: Format,
-        quality: int | None,
+        save: Callable[[pyvips.Image], None],
+        size: tuple[int, int],
         bits: int,
         bands: int,
-        name: str,
     ) -> None:
-        self._write: Callable[[pyvips.Image], None] = lambda image: write_vips(
-            facts, image, bits, file, format_, quality, name
-        )
-        self._name = name
+        self._save = save
         self._error: BaseException | None = None
         self._zlib = zlib.compressobj(0)
         self._out, self._in = os.pipe()
@@ -63,7 +50,7 @@ class VipsRows:
         self._thread = threading.Thread(target=self._encode, name="encoder", daemon=True)
         self._thread.start()
         try:
-            self._begin(int(facts.rgb.shape[2]), int(facts.rgb.shape[1]), bits, bands)
+            self._begin(size[1], size[0], bits, bands)
         except BaseException:
             self.abandon()
             raise
@@ -91,8 +78,8 @@ class VipsRows:
     def _begin(self, width: int, height: int, bits: int, bands: int) -> None:
         depth = 16 if bits > 8 else 8
         self._send(b"\x89PNG\r\n\x1a\n")
-        facts = struct.pack(">IIBBBBB", width, height, depth, _PNG_KINDS[bands], 0, 0, 0)
-        self._chunk(b"IHDR", facts)
+        header = struct.pack(">IIBBBBB", width, height, depth, _PNG_KINDS[bands], 0, 0, 0)
+        self._chunk(b"IHDR", header)
 
     def _chunk(self, name: bytes, data: bytes) -> None:
         if data or name != b"IDAT":
@@ -117,11 +104,8 @@ class VipsRows:
     def _encode(self) -> None:
         """The thread. Whatever happens, it reads to the end, so that nobody waits for it."""
         try:
-            with errors_of(self._name):
-                source = pyvips.Source.new_from_descriptor(self._out)
-                image = pyvips.Image.pngload_source(source, access="sequential", fail_on="error")
-                # A PNG that says nothing of its resolution is taken for one of 72 dpi.
-                self._write(image.copy(xres=1.0, yres=1.0))
+            source = pyvips.Source.new_from_descriptor(self._out)
+            self._save(pyvips.Image.pngload_source(source, access="sequential", fail_on="error"))
         except BaseException as error:  # told to whoever gives the rows
             self._error = error
         finally:

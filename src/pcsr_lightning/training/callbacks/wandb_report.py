@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcsr_lightning.evaluation.loggers import side_by_side
-from pcsr_lightning.images.protocol import eight_bit
+from pcsr_lightning.images.comparison import eight_bit
 from pcsr_lightning.inference import class_map
 from pcsr_lightning.networks import bilinear_upsample
 from pcsr_lightning.training.modules.base import ValPicture

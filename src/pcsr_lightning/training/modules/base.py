@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.images.protocol import eight_bit, shave
+from pcsr_lightning.images.comparison import eight_bit, shave
 from pcsr_lightning.networks import PCSR, Original
 
 

@@ -1,4 +1,4 @@
-"""How the field compares pictures: both rounded to 8 bit, a border shaved off."""
+"""How the field compares images: both rounded to 8 bit, a border shaved off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Picture files by name: listed, read, and written whole or not at all."""
+"""Image files listed and read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import io
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,12 +17,11 @@ import pyvips
 import torch
 from torch import Tensor
 
-from pcsr_lightning.atomic_io import atomic_writer, remove_stale_temporaries
 from pcsr_lightning.errors import PictureError
-from pcsr_lightning.images.formats import SUFFIXES, Format, check_size, format_for, format_named
+from pcsr_lightning.images.formats import SUFFIXES
+from pcsr_lightning.images.metadata import Metadata
 from pcsr_lightning.images.picture import Picture
-from pcsr_lightning.images.reading import MAX_PIXELS, Decoded, decode_file
-from pcsr_lightning.images.writing import check_quality, encode_file
+from pcsr_lightning.images.reading import MAX_PIXELS, Pixels, decode_file
 
 _MEANINGS = {
     errno.ENOENT: "no such file",
@@ -59,7 +57,9 @@ def list_pictures(folder: str | Path) -> list[Path]:
     return sorted(found)
 
 
-def read(path: str | Path, max_pixels: int | None = MAX_PIXELS, whole: bool = False) -> Picture:
+def read(
+    path: str | Path, max_pixels: int | None = MAX_PIXELS, as_integers: bool = False
+) -> Picture:
     """Reads a picture file: orientation applied, 16 bit exact, CMYK brought to sRGB.
 
     The content decides, not the suffix. Of several frames or pages the first is read, with a
@@ -69,20 +69,20 @@ def read(path: str | Path, max_pixels: int | None = MAX_PIXELS, whole: bool = Fa
         path: a regular file.
         max_pixels: the most pixels it may have, checked before memory is taken for them; None for
             no limit.
-        whole: gives the pixels as whole numbers, which take a quarter or half of the memory.
+        as_integers: gives the pixels as whole numbers, which take a quarter or half of the memory.
 
     Raises:
         PictureError: missing, not a picture, truncated, too large or otherwise unreadable; names
             the file.
     """
-    return _picture(_decode_path(Path(path), max_pixels), whole)
+    return _picture(*_decode_path(Path(path), max_pixels), as_integers)
 
 
 def decode(
     data: bytes,
     max_pixels: int | None = MAX_PIXELS,
     name: str = "standard input",
-    whole: bool = False,
+    as_integers: bool = False,
 ) -> Picture:
     """The picture in a file's bytes; as `read`.
 
@@ -90,13 +90,13 @@ def decode(
         data: the bytes.
         max_pixels: as for `read`.
         name: what messages call it.
-        whole: as for `read`.
+        as_integers: as for `read`.
 
     Raises:
         PictureError: as for `read`.
     """
     source = partial(pyvips.Source.new_from_memory, data)
-    return _picture(decode_file(io.BytesIO(data), source, name, max_pixels), whole)
+    return _picture(*decode_file(io.BytesIO(data), source, name, max_pixels), as_integers)
 
 
 def read_rgb8(path: str | Path) -> Tensor:
@@ -107,7 +107,7 @@ def read_rgb8(path: str | Path) -> Tensor:
     Raises:
         PictureError: as for `read`.
     """
-    pixels = _decode_path(Path(path), MAX_PIXELS).pixels
+    pixels, _ = _decode_path(Path(path), MAX_PIXELS)
     if pixels.dtype == np.uint16:
         # uint16 / 257 rounded to nearest, without leaving integers
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -115,82 +115,10 @@ def read_rgb8(path: str | Path) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def write(
-    picture: Picture, path: str | Path, format: str | None = None, quality: int | None = None
-) -> None:
-    """Writes a picture, whole or not at all; what killed processes left of it is removed.
-
-    Values are clamped to [0, 1] and rounded. What the format cannot hold is said in one warning
-    each: JPEG and BMP lay transparency on white; only PNG and TIFF hold 16 bit (AVIF 10, the others
-    8); BMP holds no profile, EXIF or XMP. EXIF and XMP are brought up to date (upright, new size
-    and resolution, no thumbnail).
-
-    Args:
-        picture: what to write.
-        path: the file; an old one is replaced in one step.
-        format: a format's name or suffix; None for the one that the path's suffix names.
-        quality: 1 to 100 for JPEG, WebP and AVIF; None for their usual one (95, 95, 90). The other
-            formats lose nothing, whatever is given.
-
-    Raises:
-        PictureError: unknown format, missing folder, a picture too large for the format, or a write
-            that fails; names the file, and leaves the old one.
-    """
-    path = Path(path)
-    format_ = format_for(path, format)
-    try:
-        check_target(path, format_, (picture.rgb.shape[-2], picture.rgb.shape[-1]), quality)
-        remove_stale_temporaries(path)
-        with atomic_writer(path) as file:
-            encode_file(picture, file, format_, quality, str(path))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise PictureError(f"{path}: cannot write this picture ({reason}).") from error
-
-
-def check_target(path: Path, format_: Format, size: tuple[int, int], quality: int | None) -> None:
-    """Refuses a file that a picture cannot be written to.
-
-    Raises:
-        PictureError: too large for the format, a quality beyond its range, a missing folder, or
-            not a regular file.
-    """
-    check_size(format_, size, str(path))
-    check_quality(format_, quality, str(path))
-    if path.is_dir():
-        raise PictureError(f"{path}: is a folder. Name a file to write the picture to.")
-    if path.exists() and not path.is_file():
-        raise PictureError(f"{path}: is not a regular file. Name a file to write the picture to.")
-    if not path.parent.is_dir():
-        raise PictureError(f"{path}: the folder {path.parent} does not exist. Create it first.")
-
-
-def encode(
-    picture: Picture, format: str, quality: int | None = None, name: str = "standard output"
-) -> bytes:
-    """A picture file as bytes; as `write`.
-
-    Args:
-        picture: what to write.
-        format: a format's name or suffix.
-        quality: as for `write`.
-        name: what messages call it.
-
-    Raises:
-        PictureError: as for `write`.
-    """
-    format_ = format_named(format, f"{name}: ")
-    with tempfile.TemporaryFile() as file:
-        encode_file(picture, file, format_, quality, name)
-        file.seek(0)
-        return file.read()
-
-
-def _picture(decoded: Decoded, whole: bool) -> Picture:
-    pixels = decoded.pixels
+def _picture(pixels: Pixels, metadata: Metadata, as_integers: bool) -> Picture:
     bits = 16 if pixels.dtype == np.uint16 else 8
     h, w, bands = pixels.shape
-    if whole:
+    if as_integers:
         # Pillow's are not ours to write.
         tensor = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
         tensor = tensor.permute(2, 0, 1)
@@ -199,21 +127,12 @@ def _picture(decoded: Decoded, whole: bool) -> Picture:
         np.divide(pixels.transpose(2, 0, 1), np.float32(2**bits - 1), out=values)
         tensor = torch.from_numpy(values)
     grey = bands <= 2
-    grey_rgb = tensor[:1].expand(3, h, w) if whole else tensor[:1].repeat(3, 1, 1)
-    return Picture(
-        rgb=grey_rgb if grey else tensor[:3],
-        alpha=tensor[-1:] if bands in (2, 4) else None,
-        bits=bits,
-        grey=grey,
-        icc=decoded.icc,
-        exif=decoded.exif,
-        xmp=decoded.xmp,
-        resolution=decoded.resolution,
-        notes=decoded.notes,
-    )
+    grey_rgb = tensor[:1].expand(3, h, w) if as_integers else tensor[:1].repeat(3, 1, 1)
+    alpha = tensor[-1:] if bands in (2, 4) else None
+    return Picture(grey_rgb if grey else tensor[:3], alpha, bits, grey, metadata)
 
 
-def _decode_path(path: Path, max_pixels: int | None) -> Decoded:
+def _decode_path(path: Path, max_pixels: int | None) -> tuple[Pixels, Metadata]:
     with _opened(path) as file:
         return decode_file(
             file,

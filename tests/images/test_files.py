@@ -117,7 +117,7 @@ def test_cmyk_becomes_srgb(tmp_path: Path) -> None:
     inks.paste((255, 0, 0, 0), (8, 0, 16, 8))
     inks.save(path, quality=100)
     picture = read(path)
-    assert picture.icc is None
+    assert picture.metadata.icc is None
     white, cyan = picture.rgb[:, 4, 2], picture.rgb[:, 4, 13]
     assert white.min() > 0.95
     assert cyan[0] < 0.4
@@ -174,9 +174,9 @@ def test_colour_profile_is_kept(tmp_path: Path, suffix: str) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(smooth()).save(tmp_path / "in.png", icc_profile=profile)
     picture = read(tmp_path / "in.png")
-    assert picture.icc == profile
+    assert picture.metadata.icc == profile
     write(picture, tmp_path / f"out{suffix}")
-    assert read(tmp_path / f"out{suffix}").icc == profile
+    assert read(tmp_path / f"out{suffix}").metadata.icc == profile
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp"])

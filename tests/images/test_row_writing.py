@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.images import (
+    Metadata,
     Picture,
     decode,
     encode,
@@ -55,7 +56,9 @@ def test_the_same_file(
     """As `write` makes of the whole picture, with the same warnings."""
     share = {"none": None, "opaque": torch.ones(1, 45, 31)}.get(alpha, whole(1, bits, (1, 45, 31)))
     resolution = None if alpha == "opaque" else (10.0, 12.0)
-    picture = Picture(whole(0, bits), share, bits, grey, xmp=XMP, resolution=resolution)
+    picture = Picture(
+        whole(0, bits), share, bits, grey, metadata=Metadata(xmp=XMP, resolution=resolution)
+    )
     found = []
     for make in (write, by_rows):
         caplog.clear()
@@ -106,7 +109,11 @@ def test_whole_numbers_are_the_floats(tmp_path: Path, suffix: str, bits: int, gr
     """Read as they are in the file, and floating point to the last bit once they are made so."""
     path = tmp_path / f"in{suffix}"
     write(Picture(whole(0, bits), whole(1, bits, (1, 45, 31)), bits, grey), path)
-    usual, lean, decoded = read(path), read(path, whole=True), decode(path.read_bytes(), whole=True)
+    usual, lean, decoded = (
+        read(path),
+        read(path, as_integers=True),
+        decode(path.read_bytes(), as_integers=True),
+    )
     assert usual.rgb.dtype == torch.float32
     for picture in (lean, decoded):
         assert picture.rgb.dtype == (torch.uint8 if picture.bits == 8 else torch.uint16)
@@ -167,12 +174,12 @@ def test_missing_rows_are_no_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
 def test_a_full_disk_ends_both_sides(suffix: str) -> None:
     """Where each write fails as on a full disk, the rows' giver hears of it and nothing hangs."""
+    from pcsr_lightning.images.encoding import Encoder
     from pcsr_lightning.images.formats import format_named
-    from pcsr_lightning.images.streaming import _Rows
 
     picture = Picture(whole(4, 8, (3, 3000, 1000)))
     with Path("/dev/full").open("r+b", buffering=0) as file:
-        encoder = _Rows(outline(picture, (3000, 1000)), file, format_named(suffix), None, "out")
+        encoder = Encoder(outline(picture, (3000, 1000)), file, format_named(suffix), None, "out")
 
         def give() -> None:
             for top in range(0, 3000, 10):

@@ -59,7 +59,7 @@ def test_a_file_size_limit_is_one_line_and_leaves_nothing(tmp_path: Path) -> Non
     program = (
         "import resource, sys, torch\n"
         "from pcsr_lightning.errors import PictureError\n"
-        "from pcsr_lightning.images import Picture, write\n"
+        "from pcsr_lightning.images import Metadata, Picture, write\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
         "for path in sys.argv[1:]:\n"
         "    try:\n        write(Picture(torch.rand(3, 300, 300)), path, quality=100)\n"
@@ -147,8 +147,8 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
     path = tmp_path / "out.tif"
     program = (
         "import os, sys, torch\n"
-        "from pcsr_lightning.images import Picture, write\n"
-        "picture = Picture(torch.rand(3, 200, 200), resolution=(10, 10))\n"
+        "from pcsr_lightning.images import Metadata, Picture, write\n"
+        "picture = Picture(torch.rand(3, 200, 200), metadata=Metadata(resolution=(10, 10)))\n"
         "print(os.getpid(), flush=True)\n"
         "while True:\n    write(picture, sys.argv[1])\n"
     )

@@ -1,0 +1,194 @@
+"""Metadata of image files (colour profile, EXIF, XMP, IPTC, resolution), and how it is written.
+
+libvips writes most of it; what it loses is in `tiff_tags` and `png_chunks`. What a file does not
+hold of the picture's metadata is named. `metadata_reader` reads.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import Any, BinaryIO
+
+import pyvips
+
+from pcsr_lightning.images import png_chunks, tiff_tags
+from pcsr_lightning.images.formats import JPEG, PNG, TIFF, Format
+from pcsr_lightning.images.png_chunks import Chunk, describe_chunks
+from pcsr_lightning.images.tiff_tags import TiffTags
+
+PHOTOSHOP_MARK = b"Photoshop 3.0\0"
+"""Begins a JPEG segment of Photoshop's image resources."""
+IPTC_RESOURCE = b"8BIM\x04\x04"
+"""Begins the one of them that holds IPTC records."""
+
+_JPEG_MOST_XMP, _JPEG_MOST_IPTC = 60_000, 65_500  # libvips leaves more out without a word
+_FINEST = 1e5  # pixels per mm; libvips writes thousandths of dots per inch into 32 bits
+_UNKNOWN = 72 / 25.4  # pixels per mm: what EXIF wants where the resolution is unknown
+_KEEP_ALL, _KEEP_EXIF = 31, 1  # libvips' flags
+_STALE = {"jpeg-thumbnail-data", "exif-ifd2-PixelXDimension", "exif-ifd2-PixelYDimension"}
+_DAMAGED = "EXIF (damaged)"
+_NO_EXIF = b"II*\0\x08\0\0\0\0\0\0\0\0\0"
+_NAMES = {"icc": "colour profile", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC"}
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What an image file says beside its pixels.
+
+    Attributes:
+        icc: the embedded colour profile that the pixels are in; None means sRGB.
+        exif: the EXIF block as it was in the file, from its TIFF header on (no "Exif" mark before
+            it). In a result its orientation, sizes and resolution are up to date, and its thumbnail
+            is gone.
+        xmp: the XMP packet as it was in the file; brought up to date likewise.
+        iptc: IPTC records and what else Photoshop keeps beside them, as its image resources.
+        resolution: pixels per mm, across and down; None when the file names none.
+        png_chunks: a PNG file's texts and colour chunks; the colour codes of AVIF, likewise.
+        left_out: names of what else the file holds, which no result will.
+    """
+
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    resolution: tuple[float, float] | None = None
+    png_chunks: tuple[Chunk, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def select_metadata(metadata: Metadata, format_: Format) -> tuple[Metadata, list[str]]:
+    """What a format holds of a picture's metadata, and names of what it does not.
+
+    Args:
+        metadata: of the picture.
+        format_: to write in.
+    """
+    lost = {name for name in _NAMES if getattr(metadata, name) is not None} - format_.holds
+    too_large = set[str]()
+    if format_ is JPEG:
+        most = {"xmp": _JPEG_MOST_XMP, "iptc": _JPEG_MOST_IPTC}
+        too_large = {n for n, size in most.items() if len(getattr(metadata, n) or b"") > size}
+    names = [_NAMES[n] + " (too large)" * (n in too_large) for n in _NAMES if n in lost | too_large]
+    dropped: dict[str, Any] = dict.fromkeys(lost | too_large)
+    kept = replace(metadata, **dropped)
+    if kept.exif is not None:
+        exif_names = _lost_of_exif(kept.exif, format_)
+        names += exif_names
+        kept = replace(kept, exif=None) if exif_names == [_DAMAGED] else kept
+    if "png_chunks" not in format_.holds:
+        names += describe_chunks(metadata.png_chunks, kept.icc is not None)
+        kept = replace(kept, png_chunks=())
+    if metadata.resolution is not None and max(metadata.resolution) > _FINEST:
+        names.append("a resolution of {:.3g} x {:.3g} pixels per mm".format(*metadata.resolution))
+        kept = replace(kept, resolution=None)
+    return kept, [*names, *metadata.left_out]
+
+
+def _lost_of_exif(exif: bytes, format_: Format) -> list[str]:
+    """Names of the tags that will be missing, found out by having libvips write the others."""
+    try:
+        tags = TiffTags(BytesIO(exif))
+        if not tags.first:
+            return [_DAMAGED]
+        if format_ is TIFF:
+            return tags.exif()[1]
+        image = pyvips.Image.black(1, 1).copy()
+        _set_exif(image, exif)
+        written = pyvips.Image.pngload_buffer(image.pngsave_buffer(keep=_KEEP_EXIF))
+        kept = TiffTags(BytesIO(written.get("exif-data"))).tags()
+    except (pyvips.Error, ValueError, OSError):
+        return [_DAMAGED]
+    return tags.names(tags.tags() - kept)
+
+
+def set_metadata(
+    image: pyvips.Image, metadata: Metadata, format_: Format
+) -> tuple[pyvips.Image, int]:
+    """Gives an image the fields that libvips' saver of a format writes.
+
+    Args:
+        image: without metadata.
+        metadata: that the format holds, see :func:`select_metadata`.
+        format_: any but BMP.
+
+    Returns:
+        The image, and the flags for the saver's `keep`.
+    """
+    image = image.copy()
+    if metadata.exif is not None and format_ is not TIFF:
+        _set_exif(image, metadata.exif)
+    across, down = metadata.resolution or (_UNKNOWN, _UNKNOWN)
+    if format_ is PNG:  # whole pixels per metre, to which libvips rounds down
+        across, down = (round(r * 1000) / 1000 + 1e-6 for r in (across, down))
+    image = image.copy(xres=across, yres=down)
+    image.set_type(pyvips.GValue.gstr_type, "resolution-unit", "in")
+    image.set_type(pyvips.GValue.gint_type, "orientation", 1)
+    fields = {"icc-profile-data": metadata.icc}
+    if metadata.xmp is not None:
+        fields["xmp-data"] = _upright_xmp(metadata.xmp, (image.height, image.width))
+    if metadata.iptc is not None and format_ is TIFF:
+        fields["photoshop-data"] = metadata.iptc
+    elif metadata.iptc is not None:
+        fields["iptc-data"] = PHOTOSHOP_MARK + metadata.iptc
+    for name, data in fields.items():
+        if data is not None:
+            image.set_type(pyvips.GValue.blob_type, name, data)
+    in_exif = metadata.resolution is not None and not format_.density
+    with_exif = metadata.exif is not None or in_exif
+    return image, _KEEP_ALL if with_exif else _KEEP_ALL - _KEEP_EXIF
+
+
+def complete_file(file: BinaryIO, metadata: Metadata, format_: Format) -> None:
+    """Puts what libvips does not write into the finished file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if format_ is PNG:
+        if metadata.resolution is None:
+            png_chunks.forget_resolution(file)
+        png_chunks.insert_chunks(file, metadata.png_chunks)
+    if format_ is TIFF:
+        if metadata.resolution is None:
+            tiff_tags.forget_resolution(file)
+        if metadata.exif is not None or metadata.iptc is not None:
+            tags = TiffTags(BytesIO(metadata.exif or _NO_EXIF))
+            tags.append_to(file, None if metadata.iptc is None else _records(metadata.iptc))
+
+
+def _set_exif(image: pyvips.Image, exif: bytes) -> None:
+    """Sets EXIF without thumbnail and sizes; libvips writes sizes, resolution and orientation anew.
+
+    What is set before is overwritten from the block.
+    """
+    image.set_type(pyvips.GValue.blob_type, "exif-data", exif)
+    for name in image.get_fields():
+        if name in _STALE or name.startswith("exif-ifd1-"):
+            image.remove(name)
+
+
+def _upright_xmp(xmp: bytes, size: tuple[int, int]) -> bytes:
+    """The XMP packet for an upright picture of (h, w) pixels, without thumbnails."""
+    h, w = size
+    for name, value in (
+        (b"tiff:Orientation", 1),
+        (b"tiff:ImageWidth", w),
+        (b"tiff:ImageLength", h),
+        (b"exif:PixelXDimension", w),
+        (b"exif:PixelYDimension", h),
+    ):
+        number = str(value).encode()
+        xmp = re.sub(name + rb'(\s*=\s*["\']|\s*>)\s*\d+', name + rb"\g<1>" + number, xmp)
+    return re.sub(rb"<xmp:Thumbnails\b.*?</xmp:Thumbnails>", b"", xmp, flags=re.DOTALL)
+
+
+def _records(resources: bytes) -> bytes | None:
+    """The IPTC records among Photoshop's image resources."""
+    found = re.search(IPTC_RESOURCE + b"(.)", resources, re.DOTALL)
+    if found is None:
+        return None
+    at = found.start() + 6 + (found[1][0] + 2) // 2 * 2  # the name and its length fill it up
+    size = int.from_bytes(resources[at : at + 4], "big")
+    return resources[at + 4 : at + 4 + size] or None

@@ -1,0 +1,195 @@
+"""The metadata of image files read: by libvips, and before it opens a file, what it does not tell.
+
+Pillow tells what of a JPEG file nothing carries; `tiff_tags` and `png_chunks` read theirs.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from typing import BinaryIO
+
+import pyvips
+from PIL.JpegImagePlugin import JpegImageFile
+
+from pcsr_lightning.images.formats import AVIF, JPEG, PNG, TIFF, Format
+from pcsr_lightning.images.metadata import IPTC_RESOURCE, PHOTOSHOP_MARK, Metadata
+from pcsr_lightning.images.pillow import pillow_errors
+from pcsr_lightning.images.png_chunks import SRGB_CODES, Chunk, read_chunks
+from pcsr_lightning.images.tiff_tags import TiffTags
+
+_EXIF_MARK = b"Exif\0\0"
+_XMP_MARK, _MORE_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
+_GAIN_MAPS = (b"urn:iso:std:iso:ts:21496:-1\0", b"hdrgm:Version")
+# Carried by libvips, or of no use beyond the file they are in.
+_JPEG_SEGMENTS = (
+    *(b"JFIF", b"JFXX", b"Adobe", b"Ducky"),
+    *(_EXIF_MARK, _XMP_MARK, b"ICC_PROFILE\0", PHOTOSHOP_MARK),
+)
+_JPEG_HEAD = 2**24  # bytes of a JPEG in which metadata is looked for
+_AVIF_HEAD = 2**20
+_SIDEWAYS = {5, 6, 7, 8}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is found in a file before libvips opens it, because libvips does not tell.
+
+    Attributes:
+        metadata: a part of it.
+        has_profile: of a PNG file, see `PngChunks`.
+        animated: the file holds more than one frame.
+        claims: the (h, w) that an AVIF file claims: libvips complains of large ones on stderr.
+        problem: why the picture must be refused, or None.
+    """
+
+    metadata: Metadata = field(default_factory=Metadata)
+    has_profile: bool = False
+    animated: bool = False
+    claims: tuple[int, int] | None = None
+    problem: str | None = None
+
+
+def inspect_file(file: BinaryIO, format_: Format) -> Inspection:
+    """What libvips does not tell of a file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    found: dict[Format, Callable[[BinaryIO], Inspection]]
+    found = {PNG: _inspect_png, JPEG: _inspect_jpeg, TIFF: _inspect_tiff, AVIF: _inspect_avif}
+    return found[format_](file) if format_ in found else Inspection()
+
+
+def _inspect_png(file: BinaryIO) -> Inspection:
+    chunks = read_chunks(file)
+    metadata = Metadata(
+        resolution=chunks.resolution,
+        png_chunks=tuple(chunks.kept),
+        left_out=tuple(dict.fromkeys(chunks.damaged)),
+    )
+    return Inspection(metadata, chunks.has_profile, chunks.animated)
+
+
+def _inspect_jpeg(file: BinaryIO) -> Inspection:
+    file.seek(0)
+    try:
+        with pillow_errors():
+            segments = JpegImageFile(BytesIO(file.read(_JPEG_HEAD))).applist
+    except (ValueError, OSError) as error:
+        return Inspection(Metadata(left_out=(f"segments that cannot be read ({error})",)))
+    # Resources too long for a segment go on in the next.
+    iptc = b"".join(data[len(PHOTOSHOP_MARK) :] for _, data in segments if _is_iptc(data))
+    names = [name for kind, data in segments if (name := _lost_segment(kind, data))]
+    return Inspection(Metadata(iptc=iptc or None, left_out=tuple(dict.fromkeys(names))))
+
+
+def _is_iptc(data: bytes) -> bool:
+    return data.startswith(PHOTOSHOP_MARK)
+
+
+def _lost_segment(kind: str, data: bytes) -> str:
+    """The name of a segment that is not carried, or an empty one."""
+    if kind == "COM":
+        return "comment" if data.strip(b"\0 \n") else ""
+    if any(mark in data for mark in _GAIN_MAPS):
+        return "gain map for brighter screens"
+    if data.startswith(_MORE_XMP):
+        return "the part of XMP beyond one segment"
+    if data.startswith(b"MPF\0"):
+        return "further pictures"
+    if data.startswith(_JPEG_SEGMENTS):
+        return ""
+    mark = data[:20].split(b"\0")[0].decode("latin-1")
+    return f"{kind} '{mark}'"
+
+
+def _inspect_tiff(file: BinaryIO) -> Inspection:
+    try:
+        tags = TiffTags(file)
+    except ValueError:  # a big-endian BigTIFF, or one that libvips refuses as well
+        return Inspection(Metadata(left_out=("tags that cannot be read",)))
+    exif, left_out = tags.exif()
+    iptc = None if tags.iptc is None else _resources(tags.iptc)
+    found = Metadata(exif=exif, iptc=iptc, resolution=tags.resolution, left_out=tuple(left_out))
+    return Inspection(found, problem=tags.problem)
+
+
+def _inspect_avif(file: BinaryIO) -> Inspection:
+    """Sizes and colour codes, by the names of their boxes (ISO/IEC 14496-12 and 23008-12)."""
+    file.seek(0)
+    head = file.read(_AVIF_HEAD)
+    sizes = [struct.unpack(">II", size) for size in re.findall(rb"(?s)ispe.{4}(.{8})", head)]
+    claims = (max(h for _, h in sizes), max(w for w, _ in sizes)) if sizes else None
+    chunks: tuple[Chunk, ...] = ()
+    if (codes := re.search(rb"(?s)colrnclx(.{4})", head)) is not None:
+        primaries, transfer = struct.unpack(">HH", codes[1])
+        told = 2 not in (primaries, transfer) and max(primaries, transfer) < 256
+        if told and (primaries, transfer) != SRGB_CODES:
+            # Whatever range the file has, decoding brings values to the full one.
+            chunks = ((b"cICP", bytes([primaries, transfer, 0, 1])),)
+    return Inspection(Metadata(png_chunks=chunks), animated=head[8:12] == b"avis", claims=claims)
+
+
+def read_metadata(image: pyvips.Image, found: Inspection) -> tuple[Metadata, int]:
+    """The metadata of an open image, and EXIF's number for how it is to be turned.
+
+    Args:
+        image: as libvips loads it; not turned, and its colours not converted.
+        found: in the same file.
+    """
+    known = found.metadata
+    exif = known.exif or _blob(image, "exif-data") or _exif_in_text(image)
+    exif = None if exif is None else exif.removeprefix(_EXIF_MARK)
+    orientation, resolution = 1, known.resolution
+    if exif is not None:
+        try:
+            tags = TiffTags(BytesIO(exif))
+            orientation, resolution = tags.orientation, resolution or tags.resolution
+        except (ValueError, OSError):  # said when it is written
+            pass
+    if image.get_typeof("orientation"):
+        orientation = image.get("orientation")
+    if image.get_typeof("resolution-unit") and resolution is None:
+        resolution = image.xres, image.yres
+    if resolution is not None and orientation in _SIDEWAYS:
+        resolution = resolution[::-1]
+    icc, left_out = _blob(image, "icc-profile-data"), known.left_out
+    if (icc is None and found.has_profile) or (icc is not None and not _fits(icc, image)):
+        icc, left_out = None, ("a colour profile that does not fit the pixels", *left_out)
+    iptc = _blob(image, "photoshop-data") or known.iptc
+    read = replace(known, icc=icc, exif=exif, xmp=_blob(image, "xmp-data"), iptc=iptc)
+    return replace(read, resolution=resolution, left_out=left_out), orientation
+
+
+def _fits(icc: bytes, image: pyvips.Image) -> bool:
+    """Whether a profile is one for the image's kind of channels."""
+    if image.interpretation == "cmyk":
+        return True  # used up when the inks are brought to sRGB
+    space = b"GRAY" if image.bands <= 2 else b"RGB "
+    return len(icc) >= 128 and icc[16:20] == space and icc[36:40] == b"acsp"
+
+
+def _exif_in_text(image: pyvips.Image) -> bytes | None:
+    """The EXIF block that older versions of ImageMagick write as a text of a PNG file."""
+    for name in image.get_fields():
+        if name.endswith(("-Raw profile type exif", "-Raw profile type APP1")):
+            _, _, _, *digits = str(image.get(name)).split("\n", 3)
+            try:
+                return bytes.fromhex("".join(digits))
+            except ValueError:
+                return b""  # damaged, which is said when it is written
+    return None
+
+
+def _blob(image: pyvips.Image, name: str) -> bytes | None:
+    return bytes(image.get(name)) if image.get_typeof(name) else None
+
+
+def _resources(records: bytes) -> bytes:
+    """IPTC records as an image resource of Photoshop."""
+    head = IPTC_RESOURCE + struct.pack(">HI", 0, len(records))
+    return head + records + b"\0" * (len(records) % 2)
