@@ -108,7 +108,7 @@ def _load(args: argparse.Namespace, group: ProcessGroup) -> tuple[PCSR | Origina
     model = weights.load(args.model or weights.DEFAULT_MODEL, device)
     scale = args.scale
     if scale is None:
-        scale = model.scale if isinstance(model, Original) else 4
+        scale = model.scale or 4
     settings = Settings(
         scale=scale,
         size=args.size,

@@ -148,7 +148,7 @@ def _class_file(
         yield lambda *_: None
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    num_classes = model.num_classes if isinstance(model, PCSR) else 1
+    num_classes = model.num_classes
     facts = images.outline(Picture(torch.zeros(3, 1, 1)), size)
     with images.written_by_rows(facts, path) as put:
 

@@ -99,7 +99,7 @@ def _run(args: argparse.Namespace) -> str:
     _check_paths(args.output, args.force, args.check)
     from pcsr_lightning import weights
     from pcsr_lightning.export import onnx_export
-    from pcsr_lightning.networks import Original, import_backbone
+    from pcsr_lightning.networks import import_backbone
 
     onnx_export.check_packages()
     if args.backbone is not None:
@@ -107,7 +107,7 @@ def _run(args: argparse.Namespace) -> str:
     model = weights.load(args.model)
     scale = args.scale
     if scale is None:
-        scale = model.scale if isinstance(model, Original) else 4
+        scale = model.scale or 4
     name = Path(args.model).stem
     data = onnx_export.onnx_bytes(model, scale, args.cost, args.refine, name=name)
     checked = ""

@@ -120,7 +120,7 @@ def describe_setup(
     """What is to be measured, as a :class:`Measurement` that has no numbers yet."""
     return Measurement(
         backbone=model.backbone.name,
-        classes=model.num_classes if isinstance(model, PCSR) else 1,
+        classes=model.num_classes,
         parameters=sum(p.numel() for p in model.parameters()),
         routing=None if isinstance(model, Original) else routing,
         scale=scale,
@@ -184,12 +184,12 @@ def check_fits(
             fractional scale with a protocol that needs an integer.
     """
     check_integer_scale(protocol, scale)
-    if isinstance(model, Original) and scale != (model.scale, model.scale):
+    if model.scale is not None and scale != (model.scale, model.scale):
         raise ConfigError(
             f"scale={_setting(scale)}: this is an original {model.backbone.name}, made for scale "
             f"{model.scale} alone; use scale={model.scale}, or a PCSR model"
         )
-    classes = 1 if isinstance(model, Original) else model.num_classes
+    classes = model.num_classes
     fixed = routing.fixed_class
     if fixed is not None and fixed >= classes:
         known = f"classes 0 (the heaviest) to {classes - 1}" if classes > 1 else "class 0 only"

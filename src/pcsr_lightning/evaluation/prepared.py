@@ -112,7 +112,7 @@ def prepare(config: EvaluationConfig, run_dir: Path, group: ProcessGroup) -> Pre
     published = published_for(config.folder, model, scale) if config.published else []
     routings: tuple[RoutingConfig, ...] = (routing,)
     if config.sweep is not None:
-        if isinstance(model, Original) or model.num_classes == 1:
+        if model.num_classes == 1:
             raise ConfigError(
                 f"sweep={config.sweep}: this model has one class only, no value changes anything"
             )

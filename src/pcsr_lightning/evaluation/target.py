@@ -93,7 +93,7 @@ def check_target(
             f"target_psnr={target_psnr:g} and routing.k={routing.value:g} exclude each other: "
             "give one of them"
         )
-    if isinstance(model, Original) or (model is not None and model.num_classes == 1):
+    if model is not None and model.num_classes == 1:
         raise ConfigError(
             f"target_psnr={target_psnr:g}: this model has one class only, no k changes its PSNR"
         )

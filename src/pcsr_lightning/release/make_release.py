@@ -181,7 +181,7 @@ def write_release(
     facts = {
         "stage": "original" if isinstance(model, Original) else str(model.num_classes),
         "backbone": model.backbone.name,
-        "num_classes": model.num_classes if isinstance(model, PCSR) else 1,
+        "num_classes": model.num_classes,
         **facts,
     }
     # Half precision turns the class of a pixel here and there: the file is measured, not the run.

@@ -18,7 +18,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from pcsr_lightning.atomic_io import atomic_write
-from pcsr_lightning.errors import ConfigError, ModelFileError
+from pcsr_lightning.errors import ConfigError, ModelFileError, single_line
 from pcsr_lightning.networks import PCSR, Original, UnknownBackboneError, build_network
 from pcsr_lightning.weights.limits import (
     MAX_CONFIG_BYTES,
@@ -34,7 +34,7 @@ FORMAT = 1
 WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
 """Of a model in a folder of its own: a training's run, or one in the layout of the Hub."""
 
-# What values of the wrong kind or size in a foreign architecture run into.
+# Raised by values of the wrong type or size in an architecture read from a file.
 _UNFIT = (
     ConfigError,
     RuntimeError,
@@ -51,16 +51,16 @@ _MOST_DETAIL = 600
 def save(
     model: PCSR | Original,
     path: str | Path,
-    facts: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     *,
     half: bool = False,
 ) -> Path:
-    """Writes ``path.safetensors`` and ``path.json``; each appears whole or not at all.
+    """Writes ``path.safetensors`` and ``path.json``, each atomically.
 
     Args:
         model: its weights and its ``config()``.
         path: with or without a suffix.
-        facts: plain values to keep beside the architecture (training data, scores, ...).
+        metadata: plain values to keep beside the architecture (training data, scores, ...).
         half: keep weight matrices and kernels in half precision, where that fits (see
             :func:`stored`). The file is about half as large; what is loaded is float32 again.
 
@@ -71,7 +71,7 @@ def save(
     if path.suffix in (".safetensors", ".json"):
         path = path.with_suffix("")
     weights = Path(f"{path}.safetensors")
-    write_model(model, Path(f"{path}.json"), weights, facts, half=half)
+    write_model(model, Path(f"{path}.json"), weights, metadata, half=half)
     return weights
 
 
@@ -79,7 +79,7 @@ def write_model(
     model: PCSR | Original,
     config: Path,
     weights: Path,
-    facts: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     *,
     half: bool = False,
 ) -> None:
@@ -87,7 +87,7 @@ def write_model(
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if half:
         tensors = {k: stored(v) for k, v in tensors.items()}
-    text = json.dumps({"format": FORMAT, "network": model.config(), **(facts or {})}, indent=2)
+    text = json.dumps({"format": FORMAT, "network": model.config(), **(metadata or {})}, indent=2)
     atomic_write(config, (text + "\n").encode())
     atomic_write(weights, to_bytes(tensors))
 
@@ -110,10 +110,10 @@ def stored(tensor: Tensor) -> Tensor:
 
 
 def load_model_file(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
-    """The network in a model file, in evaluation mode on the CPU, and the facts kept beside it.
+    """The network in a model file, in evaluation mode on the CPU, and the metadata beside it.
 
     Raises:
-        ModelFileError: the file is missing, damaged, or not one of ours; the message says which.
+        ModelFileError: the file is missing, damaged, or of an unknown kind; the message says which.
     """
     _check_openable(path)
     if path.suffix == ".safetensors":
@@ -121,8 +121,8 @@ def load_model_file(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
     if path.suffix == ".ckpt":
         return _load_checkpoint(path)
     if path.suffix == ".pth":
-        config, tensors, facts = read_published(path)
-        return _assemble(path, config, tensors), facts
+        config, tensors, metadata = read_published(path)
+        return _assemble(path, config, tensors), metadata
     raise ModelFileError(
         f"{path}: expected a .safetensors file with its .json beside it, a Lightning .ckpt, or a "
         "published .pth"
@@ -156,16 +156,16 @@ def _load_safetensors(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelFileError(f"{path}: cannot be read as safetensors ({error})") from None
-    facts = {k: v for k, v in config.items() if k not in ("format", "network")}
-    return _assemble(path, config.get("network"), tensors), facts
+    metadata = {k: v for k, v in config.items() if k not in ("format", "network")}
+    return _assemble(path, config.get("network"), tensors), metadata
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The plain facts and the network's tensors in a checkpoint of a stage.
+    """The hyperparameters and the network's tensors in a checkpoint of a stage.
 
     Returns:
-        ``facts`` (``network`` the architecture, ``stage``, ``backbone``, ``num_classes``, ...) and
-        the network's state dict.
+        The hyperparameters (``network`` the architecture, ``stage``, ``backbone``,
+        ``num_classes``, ...) and the network's state dict.
 
     Raises:
         ModelFileError: it cannot be read, holds more than plain values, or is not of a stage.
@@ -173,8 +173,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     _check_openable(path)
     content = read_plain(path)
     try:
-        facts = dict(content["hyper_parameters"])
-        known = {"network", "stage", "backbone", "num_classes"} <= set(facts)
+        hparams = dict(content["hyper_parameters"])
+        known = {"network", "stage", "backbone", "num_classes"} <= set(hparams)
         state = content["state_dict"].items()
         known &= all(isinstance(key, str) for key, _ in state)
     except (KeyError, TypeError, AttributeError, ValueError):
@@ -184,12 +184,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path}: not a checkpoint of a pcsr_lightning stage (expected "
             "hyper_parameters.network and state_dict)"
         )
-    return facts, {k.removeprefix("network."): v for k, v in state if k.startswith("network.")}
+    return hparams, {k.removeprefix("network."): v for k, v in state if k.startswith("network.")}
 
 
 def _load_checkpoint(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
-    facts, tensors = read_checkpoint(path)
-    return _assemble(path, facts.pop("network"), tensors), facts
+    hparams, tensors = read_checkpoint(path)
+    return _assemble(path, hparams.pop("network"), tensors), hparams
 
 
 def _assemble(path: Path, config: Any, tensors: dict[str, Tensor]) -> PCSR | Original:
@@ -210,10 +210,10 @@ def _assemble(path: Path, config: Any, tensors: dict[str, Tensor]) -> PCSR | Ori
             f"{path}: the architecture's sizes are not its weights': {error}"
         ) from None
     except UnknownBackboneError as error:
-        raise ModelFileError(f"{path}: {_told(error)}") from None
+        raise ModelFileError(f"{path}: {_shortened(error)}") from None
     except _UNFIT as error:
         raise ModelFileError(
-            f"{path}: weights and architecture do not fit: {_told(error)}"
+            f"{path}: weights and architecture do not fit: {_shortened(error)}"
         ) from None
     for name, tensor in model.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
@@ -229,8 +229,7 @@ def _check_openable(path: Path) -> None:
         raise ModelFileError(f"{path}: cannot be opened ({reason})") from None
 
 
-def _told(error: Exception) -> str:
-    """An error in one line: some of its words may be a stranger's, of any length."""
-    text = " ".join(str(error).split())
-    text = "".join(c if c.isprintable() else "?" for c in text[: _MOST_DETAIL + 1])
+def _shortened(error: Exception) -> str:
+    """An error in one line of limited length; parts of it may come from the file."""
+    text = single_line(str(error)[: 2 * _MOST_DETAIL])
     return text if len(text) <= _MOST_DETAIL else f"{text[:_MOST_DETAIL]}..."

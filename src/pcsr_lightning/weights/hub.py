@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from pcsr_lightning.atomic_io import atomic_write
-from pcsr_lightning.errors import ConfigError, ModelFileError
+from pcsr_lightning.errors import ConfigError, ModelFileError, single_line
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.weights.files import CONFIG_NAME, WEIGHTS_NAME, load_model_file, write_model
 
@@ -220,10 +220,9 @@ def download(repo_id: str, **options: Any) -> Path:
             snapshot_download(repo_id, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME], **options)
         )
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
         raise ModelFileError(
             f"{repo_id}: no such file or folder here, and no such model could be had from the Hub: "
-            f"{reason}"
+            f"{single_line(str(error))}"
         ) from None
 
 

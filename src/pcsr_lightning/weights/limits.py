@@ -1,4 +1,4 @@
-"""No more memory for a network than its file has weights for, whatever sizes the file speaks of."""
+"""Limits a network's memory to what its file has weights for, whatever sizes the file claims."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from pcsr_lightning.errors import ModelFileError
 
 MAX_CONFIG_BYTES = 2**24
 """Of a file that describes a network: those of this library have a few hundred."""
-# A backbone from outside may make and drop a few layers on its way.
+# A custom backbone may create and drop a few layers in its constructor.
 _TIMES, _SPARE_TENSORS, _SPARE_VALUES = 4, 100, 2**20
 
 
 class TooLargeError(Exception):
-    """A network of these sizes would be larger than the weights that are to fill it."""
+    """The network described by a file would be larger than the file's weights."""
 
 
 def check_regular(path: Path) -> None:
-    """Refuses what would never end, such as a pipe or device, before it is opened.
+    """Refuses pipes and devices, which could be endless, before they are opened.
 
     Raises:
         ModelFileError: not a regular file.
@@ -38,7 +38,7 @@ def check_regular(path: Path) -> None:
 
 
 def check_unpacked(path: Path) -> None:
-    """Refuses a checkpoint that would grow when it is read.
+    """Refuses a checkpoint that is larger in memory than on disk.
 
     ``torch.save`` does not compress; and of what PyTorch's reader of plain values can be made to
     call, a ``bytearray`` takes as much memory as it is told to.
@@ -68,7 +68,7 @@ def check_unpacked(path: Path) -> None:
 
 
 def check_claims(tensors: Collection[Tensor], path: Path) -> None:
-    """Refuses tensors that claim values which the file has no room for, which costs them nothing.
+    """Refuses tensors that claim more values than the file can hold.
 
     Raises:
         ModelFileError: they do.

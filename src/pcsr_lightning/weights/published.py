@@ -37,7 +37,7 @@ def read_published(path: Path) -> tuple[dict[str, Any], Tensors, dict[str, Any]]
     """Reads a published checkpoint.
 
     Returns:
-        Our config of the network, its tensors under our names, and facts on where they come from.
+        Our config of the network, its tensors under our names, and metadata on their origin.
 
     Raises:
         ModelFileError: it is not one; the message says what is missing.
