@@ -99,7 +99,7 @@ def benchmark(
             warm_up = pair.lr_13hw[..., :WARM_UP, :WARM_UP].to(model.mean.device)
             upscale_patches(model, warm_up, scales, routing)
             warm = True
-        measured, result = measure_pair(model, pair, setup, routing, layout, perceptual)
+        measured, result = measure_pair(model, pair, setup, layout, perceptual)
         measured = replace(measured, name=name)
         if on_picture is not None:
             on_picture(measured, result)
@@ -134,7 +134,6 @@ def measure_pair(
     model: PCSR | Original,
     pair: Pair,
     setup: Measurement,
-    routing: RoutingConfig,
     layout: Layout | None = None,
     lpips: Lpips | None = None,
 ) -> tuple[Measurement, UpscaleResult]:
@@ -143,8 +142,7 @@ def measure_pair(
     Args:
         model: on the device it is to be measured on.
         pair: the picture.
-        setup: see :func:`describe_setup`; says the scale.
-        routing: how pixels find their class.
+        setup: see :func:`describe_setup`; gives scale and routing.
         layout: where patches lie; the full image without.
         lpips: see :func:`build_lpips`; not measured without.
 
@@ -153,6 +151,7 @@ def measure_pair(
     """
     device = model.mean.device
     lr_13hw, hr_13HW = pair.lr_13hw.to(device), pair.hr_13HW.to(device)
+    routing = setup.routing or RoutingConfig()  # an original model needs none
     start = _now(device)
     result = upscale_patches(model, lr_13hw, setup.scale, routing, layout)
     seconds = _now(device) - start

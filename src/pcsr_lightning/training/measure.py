@@ -23,7 +23,7 @@ from pcsr_lightning.weights import load
 
 
 def measure_model(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """Measures ``run_dir``'s model at ``k = 0`` on whole validation pictures, at ``val_scale``.
+    """Measures ``run_dir``'s model at ``k = 0`` on full validation images, at ``val_scale``.
 
     Args:
         cfg: of the training; says what data there is, and which device.
@@ -54,7 +54,7 @@ def measure_model(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         if min(pair.hr_13HW.shape[-2:]) <= 2 * shaved_border(scale):
             skipped.append(Skipped(name, "nothing is left once its border is shaved off"))
             continue
-        measured.append(replace(measure_pair(model, pair, setup, routing)[0], name=name))
+        measured.append(replace(measure_pair(model, pair, setup)[0], name=name))
     if not measured:
         raise DataError("none of the validation pictures is large enough to be compared")
     metadata = {
