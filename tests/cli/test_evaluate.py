@@ -281,7 +281,7 @@ def test_defaults_of_the_config(run: Run) -> None:
         ("data.root=EMPTY", "no picture in this folder"),
         ("model=nobody", "no model is called 'nobody'"),
         ("model=null", "model: .*None"),
-        ("colour=red", "colour: there is no such setting; there are model, data.root, scale, "),
+        ("colour=red", "colour: there is no such setting; there are backbones, data.root, "),
         ("+colour=red", "colour: there is no such setting"),
         ("routing.refin=true", "routing.refin: .*did you mean routing.refine"),
         ("routing=best", "routing/best.*default"),

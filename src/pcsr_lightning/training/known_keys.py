@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,10 +20,13 @@ from pcsr_lightning.training.signatures import parameters
 
 @cache
 def group_keys(group: str) -> frozenset[str]:
-    """The keys below ``group`` in all files of a config group: ``betas`` of ``optimizer``, say."""
-    return frozenset(
-        key for path in (conf_dir() / group).glob("*.yaml") for key in _flat(_node(path, group))
-    )
+    """The keys below ``group`` in all choices of a config group: ``betas`` of ``optimizer``, say.
+
+    Choices are files, or registered from Python as those of ``routing`` are.
+    """
+    nodes = [_node(path, group) for path in (conf_dir() / group).glob("*.yaml")]
+    nodes += [choice.node for choice in ConfigStore.instance().repo.get(group, {}).values()]
+    return frozenset(key for node in nodes for key in _flat(node))
 
 
 def known_keys(config_name: str) -> list[str]:
