@@ -37,7 +37,7 @@ def test_without_gradio(
     assert main([]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
-    assert 'pip install "pcsr_lightning[demo]"' in line
+    assert "pip install -e '.[demo]'" in line
 
 
 @pytest.mark.parametrize(

@@ -261,7 +261,7 @@ def test_lpips_that_is_not_installed(
     module = import_module("pcsr_lightning.evaluation.metrics")
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     error = run(f"model={files}/m2.safetensors", f"data.root={files}/set", "lpips=true", code=1)
-    assert re.search(r"^error: lpips=true: .*pip install 'pcsr_lightning\[lpips\]'", error)
+    assert re.search(r"^error: lpips=true: .*pip install -e '\.\[lpips\]'", error)
 
 
 def test_defaults_of_the_config(run: Run) -> None:

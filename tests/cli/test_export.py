@@ -108,8 +108,8 @@ def test_missing_package_is_one_line(
     assert main(["fsrcnn-pcsr-x4", str(small.with_name("x.onnx"))]) == 1
     _, err = capsys.readouterr()
     assert err == (
-        "error: ONNX files need the package onnxscript, which is not installed: "
-        "pip install 'pcsr_lightning[onnx]'\n"
+        "error: ONNX files need the package onnxscript, which is not installed; "
+        "in the checkout: pip install -e '.[onnx]'\n"
     )
 
 

@@ -19,7 +19,7 @@ from pcsr_lightning.weights import read_checkpoint
 
 HAS_PLUGIN = importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") is not None
 needs_plugin = pytest.mark.skipif(
-    not HAS_PLUGIN, reason="hydra-submitit-launcher is missing: pip install 'pcsr_lightning[slurm]'"
+    not HAS_PLUGIN, reason="hydra-submitit-launcher is missing: pip install -e '.[slurm]'"
 )
 
 

@@ -98,7 +98,7 @@ def test_too_small_for_the_window() -> None:
 
 def test_lpips_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MODULE, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'pcsr_lightning\[lpips\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[lpips\]'"):
         build_lpips(torch.device("cpu"))
 
 

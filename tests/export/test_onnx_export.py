@@ -251,6 +251,6 @@ def test_missing_package(
 ) -> None:
     # This is how Python itself marks what cannot be imported.
     monkeypatch.setitem(sys.modules, package, None)
-    said = rf"package {package}, .*pip install 'pcsr_lightning\[onnx\]'"
+    said = rf"package {package}, .*pip install -e '\.\[onnx\]'"
     with pytest.raises(PCSRError, match=said):
         export_onnx(make_network(), tmp_path / "x.onnx")

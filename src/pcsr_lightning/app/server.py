@@ -29,7 +29,8 @@ def check_installed() -> None:
     """
     if find_spec("gradio") is None:
         raise ConfigError(
-            'the demo page needs gradio, which is not installed: pip install "pcsr_lightning[demo]"'
+            "the demo page needs gradio, which is not installed; in the checkout: "
+            "pip install -e '.[demo]'"
         )
 
 

@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog=program("export"),
         description="Write a model for one integer scale as one ONNX file, with its routing.\n"
-        "Needs: pip install 'pcsr_lightning[onnx]'",
+        "Needs, in the checkout: pip install -e '.[onnx]'",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -100,8 +100,8 @@ def check_lpips() -> None:
     """
     if find_spec("torchvision") is None:
         raise ConfigError(
-            "lpips=true: LPIPS needs torchvision, which is not installed: "
-            "pip install 'pcsr_lightning[lpips]', or leave lpips=false"
+            "lpips=true: LPIPS needs torchvision, which is not installed; in the "
+            "checkout: pip install -e '.[lpips]', or leave lpips=false"
         )
 
 

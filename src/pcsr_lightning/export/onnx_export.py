@@ -114,8 +114,8 @@ def check_packages() -> None:
     for package in _PACKAGES:
         if util.find_spec(package) is None:
             raise PCSRError(
-                f"ONNX files need the package {package}, which is not installed: "
-                "pip install 'pcsr_lightning[onnx]'"
+                f"ONNX files need the package {package}, which is not installed; in the "
+                "checkout: pip install -e '.[onnx]'"
             )
 
 
