@@ -161,7 +161,7 @@ def build_stage(cfg: DictConfig) -> SRStage:
         PCSRError: its settings or its earlier model cannot be used.
     """
     name, backbone = cfg.stage.name, in_plain_values(cfg.backbone, "backbone")
-    sizes = {key: backbone[key] for key in ("args", "upsamplers", "classifier", "mean")}
+    sizes = {key: backbone.get(key) for key in ("args", "upsamplers", "classifier", "mean")}
     scale = in_plain_values(cfg.data, "data")["scale"]
     if name == "original" and (not isinstance(scale, int | float) or scale != int(scale)):
         raise ConfigError(f"data.scale={scale}: an original model is made for one whole scale")
