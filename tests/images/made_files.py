@@ -138,25 +138,6 @@ SRGB = (
 )
 
 
-def boxes(data: bytes, at: int = 0, end: int | None = None) -> list[tuple[bytes, bytes]]:
-    """An AVIF's boxes."""
-    found, end = [], len(data) if end is None else end
-    while at + 8 <= end:
-        size, name = struct.unpack(">I4s", data[at : at + 8])
-        assert 8 <= size <= end - at
-        found.append((name, data[at + 8 : at + size]))
-        at += size
-    return found
-
-
-def colour_codes(data: bytes) -> list[tuple[int, ...]]:
-    """What an AVIF's nclx boxes say: primaries, transfer, matrix, range."""
-    meta = dict(boxes(data))[b"meta"]
-    properties = dict(boxes(dict(boxes(meta, 4))[b"iprp"]))[b"ipco"]
-    found = [body for name, body in boxes(properties) if name == b"colr" and body[:4] == b"nclx"]
-    return [struct.unpack(">HHHB", body[4:11]) for body in found]
-
-
 def retold(avif: bytes, primaries: int, transfer: int) -> bytes:
     """An AVIF of Pillow's whose nclx box tells other codes."""
     at = avif.index(b"nclx")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import png
 import pytest
+import torch
 from PIL import Image
 from tests.images.made_files import (
     CORNERS,
@@ -31,7 +32,7 @@ from tests.images.made_files import (
     retold,
 )
 
-from pcsr_lightning.images import decode, encode
+from pcsr_lightning.images import Metadata, Picture, decode, encode
 
 
 @pytest.mark.parametrize("by_rows", [False, True])
@@ -48,6 +49,16 @@ def test_texts_of_png_stay(tmp_path: Path, by_rows: bool, caplog: pytest.LogCapt
     pixels = np.asarray(opened(found))
     assert np.array_equal(pixels, np.tile(RGB, (2, 2, 1)))
     assert caplog.messages == []
+
+
+def test_chunks_go_into_files_of_megabytes() -> None:
+    """What is behind them moves in pieces."""
+    rgb = torch.rand(3, 700, 1100, generator=torch.Generator().manual_seed(0))
+    picture = Picture(rgb, metadata=Metadata(png_chunks=TEXTS))
+    data = encode(picture, "png")
+    assert len(data) > 2**21
+    assert set(TEXTS) <= set(chunks(data))
+    assert torch.equal(decode(data).rgb, decode(encode(Picture(rgb), "png")).rgb)
 
 
 @pytest.mark.parametrize("by_rows", [False, True])

@@ -119,13 +119,15 @@ def _inspect_tiff(file: BinaryIO) -> Inspection:
 
 
 def _inspect_avif(file: BinaryIO) -> Inspection:
-    """Sizes and colour codes, by the names of their boxes (ISO/IEC 14496-12 and 23008-12)."""
+    """Sizes and colour codes, by their boxes' sizes and names (ISO/IEC 14496-12 and 23008-12)."""
     file.seek(0)
     head = file.read(_AVIF_HEAD)
-    sizes = [struct.unpack(">II", size) for size in re.findall(rb"(?s)ispe.{4}(.{8})", head)]
+    sizes = [
+        struct.unpack(">II", size) for size in re.findall(rb"(?s)\0\0\0\x14ispe\0{4}(.{8})", head)
+    ]
     claims = (max(h for _, h in sizes), max(w for w, _ in sizes)) if sizes else None
     chunks: tuple[Chunk, ...] = ()
-    if (codes := re.search(rb"(?s)colrnclx(.{4})", head)) is not None:
+    if (codes := re.search(rb"(?s)\0\0\0\x13colrnclx(.{4})", head)) is not None:
         primaries, transfer = struct.unpack(">HH", codes[1])
         told = 2 not in (primaries, transfer) and max(primaries, transfer) < 256
         if told and (primaries, transfer) != SRGB_CODES:

@@ -28,10 +28,10 @@ def write(
 ) -> None:
     """Writes a picture, whole or not at all; what killed processes left of it is removed.
 
-    Values are clamped to [0, 1] and rounded. What the format cannot hold is said in one warning
-    each: JPEG and BMP lay transparency on white; only PNG and TIFF hold 16 bit (AVIF 10, the others
-    8); BMP holds no profile, EXIF or XMP. EXIF and XMP are brought up to date (upright, new size
-    and resolution, no thumbnail).
+    Values are clamped to [0, 1] and rounded. It warns of transparency laid on white (JPEG, BMP) and
+    of 16 bit rounded to 10 (AVIF) or 8 (all but PNG and TIFF), and names in one line what metadata
+    the file does not hold. EXIF and XMP are updated: upright, new sizes and resolution, no
+    thumbnail.
 
     Args:
         picture: what to write.
