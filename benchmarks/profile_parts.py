@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import pcsr_lightning
-from pcsr_lightning.inference import Analysis, Execution, RoutingConfig
+from pcsr_lightning.inference import Execution, RoutingConfig, Session
 from pcsr_lightning.inference.execution import has_bf16
 
 LR_SIZE = (276, 420)
@@ -42,13 +42,13 @@ def _parts(precisions: list[str], rounds: int) -> None:
     calls: dict[str, Callable[[], object]] = {}
     for precision in precisions:
         execution = Execution(precision)
-        known = Analysis.of(model, lr_13hw, SCALE, execution=execution)
+        known = Session(model, lr_13hw, SCALE, execution=execution)
         _ = known.logits
 
         def backbone(execution: Execution = execution) -> object:
-            return Analysis.of(model, lr_13hw, SCALE, execution=execution)
+            return Session(model, lr_13hw, SCALE, execution=execution)
 
-        def rest(known: Analysis = known) -> object:
+        def rest(known: Session = known) -> object:
             return known.run(routing)
 
         def all_of_it(precision: str = precision) -> object:

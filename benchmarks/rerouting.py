@@ -28,9 +28,9 @@ from _inputs import SCALE, load_pcsr
 from _measure import markdown, run_script, say
 from torch import Tensor
 
+from pcsr_lightning.app.all_heavy import AllHeavyRun
 from pcsr_lightning.images import read_rgb8
-from pcsr_lightning.inference import RoutingConfig, upscale_by
-from pcsr_lightning.inference.rerouting import Rerouter
+from pcsr_lightning.inference import RoutingConfig, Session, upscale_by
 from pcsr_lightning.networks import PCSR
 
 MODELS = ("carn-pcsr-multi", "fsrcnn-pcsr-x4")
@@ -57,7 +57,7 @@ class _Enough(Exception):
     """Ends the background's work."""
 
 
-def background(rerouter: Rerouter, steps: int) -> float:
+def background(session: Session, steps: int) -> float:
     """Processor seconds of the all-heavy run's first steps."""
     done = 0
 
@@ -69,15 +69,15 @@ def background(rerouter: Rerouter, steps: int) -> float:
 
     def work() -> None:
         with suppress(_Enough):
-            rerouter.all_heavy(count)
+            AllHeavyRun(session).run(count)
 
     return timed(work) if steps else 0.0
 
 
-def steps_of(rerouter: Rerouter) -> int:
+def steps_of(session: Session) -> int:
     """How many steps the all-heavy run has."""
     told: list[float] = []
-    rerouter.all_heavy(told.append)
+    AllHeavyRun(session).run(told.append)
     return len(told)
 
 
@@ -86,20 +86,20 @@ def one_round(model: PCSR, lr_13hw: Tensor, size: tuple[int, int]) -> dict[str, 
     seconds = {"upscale": timed(lambda: upscale_by(model, lr_13hw, routing(FIRST), size=size))}
     for budget in BUDGETS:
         start = time.process_time()
-        rerouter = Rerouter(model, lr_13hw, size)
-        rerouter.run(routing(FIRST))
+        session = Session(model, lr_13hw, size=size)
+        session.run(routing(FIRST))
         seconds[f"first, before {budget}"] = time.process_time() - start
-        seconds[f"to {budget}"] = timed(partial(rerouter.run, routing(budget)))
-    seconds["all-heavy"] = timed(rerouter.all_heavy)
+        seconds[f"to {budget}"] = timed(partial(session.run, routing(budget)))
+    seconds["all-heavy"] = timed(AllHeavyRun(session).run)
     for budget in BUDGETS:
-        rerouter.run(routing(FIRST))
-        seconds[f"to {budget}, all-heavy known"] = timed(partial(rerouter.run, routing(budget)))
-    for steps in range(1, 1 + steps_of(rerouter)):
-        rerouter = Rerouter(model, lr_13hw, size)
-        rerouter.run(routing(FIRST))
-        seconds[f"background {steps}"] = background(rerouter, steps)
+        session.run(routing(FIRST))
+        seconds[f"to {budget}, all-heavy known"] = timed(partial(session.run, routing(budget)))
+    for steps in range(1, 1 + steps_of(session)):
+        session = Session(model, lr_13hw, size=size)
+        session.run(routing(FIRST))
+        seconds[f"background {steps}"] = background(session, steps)
         seconds[f"to {BUDGETS[-1]} after {steps}"] = timed(
-            partial(rerouter.run, routing(BUDGETS[-1]))
+            partial(session.run, routing(BUDGETS[-1]))
         )
     return seconds
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from pcsr_lightning.inference import Analysis
+from pcsr_lightning.inference import Session
 from pcsr_lightning.networks import PCSR, branch_macs, hoisted_macs, plain_inputs
 
 SCALE = 4
@@ -22,10 +22,10 @@ PART = slice(20, 36), slice(60, 84)
 
 
 def hoisting(
-    drawn: Figure, analysis: Analysis, models: dict[str, PCSR]
+    drawn: Figure, session: Session, models: dict[str, PCSR]
 ) -> tuple[Figure, dict[str, Any]]:
     """One channel of the first layer as a sum of two terms, and what that saves each model."""
-    model, feat = analysis.model, analysis.feat_BDhw[..., PART[0], PART[1]]
+    model, feat = session.model, session.feat_BDhw[..., PART[0], PART[1]]
     mlp, (h, w) = model.upsampler(0), feat.shape[-2:]
     grid = model.grid((h, w), (SCALE * h, SCALE * w))
     with torch.inference_mode():

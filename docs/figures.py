@@ -30,8 +30,8 @@ from pcsr_lightning.evaluation import make_pair, psnr
 from pcsr_lightning.evaluation.plots import adaptive_thresholds, refinement_pair
 from pcsr_lightning.images import read_rgb8
 from pcsr_lightning.inference import (
-    Analysis,
     RoutingConfig,
+    Session,
     UpscaleResult,
     all_heavy_flops,
     class_colours,
@@ -62,21 +62,21 @@ class Photo(NamedTuple):
 
     name: str
     hr_13HW: Tensor
-    analysis: Analysis
+    session: Session
     heavy_gmacs: float
 
     @classmethod
     def of(cls, model: PCSR, name: str) -> Photo:
         """Runs the backbone and the classifier."""
         pair = make_pair(read_rgb8(SAMPLE_FOLDER / PHOTOS[name]), (SCALE, SCALE))
-        analysis = Analysis.of(model, pair.lr_13hw, SCALE)
+        session = Session(model, pair.lr_13hw, SCALE)
         H, W = pair.hr_13HW.shape[-2:]
         whole = all_heavy_flops(model, (H // SCALE, W // SCALE), (H, W)).gmacs
-        return cls(name, pair.hr_13HW, analysis, whole)
+        return cls(name, pair.hr_13HW, session, whole)
 
     def run(self, routing: RoutingConfig) -> tuple[UpscaleResult, dict[str, float]]:
         """The enlarged photograph, and what is said of it."""
-        result = self.analysis.run(routing)
+        result = self.session.run(routing)
         return result, {
             "psnr": round(psnr(result.image, self.hr_13HW, SCALE), 3),
             "of_all_heavy": round(result.flops.gmacs / self.heavy_gmacs, 4),
@@ -109,7 +109,7 @@ def classes_over_k(photo: Photo) -> tuple[Figure, Any]:
     """One trained model, four values of ``k``: result and class map of each."""
     drawn, said = figure(13, 4.9), {}
     axes = drawn.subplots(2, len(KS))
-    M = photo.analysis.model.num_classes
+    M = photo.session.model.num_classes
     for column, k in enumerate(KS):
         result, numbers = photo.run(RoutingConfig(k=k))
         said[f"{k:g}"] = numbers
@@ -125,11 +125,11 @@ def classes_over_k(photo: Photo) -> tuple[Figure, Any]:
 
 def threshold(photo: Photo) -> tuple[Figure, Any]:
     """For two classes ``k`` is one threshold on the probability of the heavy one."""
-    model = photo.analysis.model
+    model = photo.session.model
     costs_M = class_costs(branch_macs(model).branches(SCALE), CostRule.SOFTMAX)
     # p0 / c0^k >= p1 / c1^k, with p1 = 1 - p0
     at = {k: float(torch.sigmoid(k * (costs_M[0].log() - costs_M[1].log()))) for k in THRESHOLDS}
-    prob_HW = photo.analysis.logits.softmax(dim=1)[0, 0]
+    prob_HW = photo.session.logits.softmax(dim=1)[0, 0]
     drawn = figure(13, 3.9)
     left, right = drawn.subplots(1, 2, width_ratios=[1, 1.35])
     left.imshow(prob_HW.numpy(), cmap="RdYlBu_r", vmin=0, vmax=1)
@@ -164,10 +164,10 @@ def clusters(photos: Sequence[Photo]) -> tuple[Figure, Any]:
     drawn, said = figure(13, 3.3 * len(photos)), {}
     axes = drawn.subplots(len(photos), 2, width_ratios=[1, 1.6], squeeze=False)
     for row, photo in enumerate(photos):
-        M = photo.analysis.model.num_classes
+        M = photo.session.model.num_classes
         result, numbers = photo.run(RoutingConfig("adaptive"))
         _, at_0 = photo.run(RoutingConfig(k=0.0))
-        borders = adaptive_thresholds(photo.analysis.logits)
+        borders = adaptive_thresholds(photo.session.logits)
         said[photo.name] = {
             "borders": [round(border, 4) for border in borders],
             "adaptive": numbers,
@@ -176,7 +176,7 @@ def clusters(photos: Sequence[Photo]) -> tuple[Figure, Any]:
         }
         mapped = class_map(result.image[0], result.assignment[0], M, opacity=0.6)
         show(axes[row, 0], mapped, photo.name)
-        hard_HW = difficulty(photo.analysis.logits)[0]
+        hard_HW = difficulty(photo.session.logits)[0]
         edges, low = [0.0, *borders, 1.0], float(hard_HW.min())
         for j, colour in enumerate(class_colours(M).flip(0).tolist()):
             inside = hard_HW[(hard_HW > edges[j]) & (hard_HW <= edges[j + 1])]
@@ -206,7 +206,7 @@ def seams(photo: Photo) -> tuple[Figure, Any]:
     """What refinement changes."""
     rough, off = photo.run(RoutingConfig(k=0.5, refine=False))
     fine, on = photo.run(RoutingConfig(k=0.5))
-    M = photo.analysis.model.num_classes
+    M = photo.session.model.num_classes
     captions = (f"without, {off['psnr']:.3f} dB", f"with refinement, {on['psnr']:.3f} dB")
     drawn = refinement_pair(rough.image[0], fine.image[0], fine.assignment[0], M, captions)
     return drawn, {"off": off, "on": on}
@@ -268,7 +268,7 @@ def main() -> None:
         "how-classes.jpg": lambda: classes_over_k(coffee),
         "how-threshold.png": lambda: threshold(coffee),
         "how-adm.png": lambda: clusters(of_three),
-        "how-hoisting.png": lambda: hoisting(figure(13, 4.6), coffee.analysis, hoisted),
+        "how-hoisting.png": lambda: hoisting(figure(13, 4.6), coffee.session, hoisted),
         "how-refinement.jpg": lambda: seams(coffee),
         "choosing-curves.png": lambda: curves(list(photos.values())),
     }

@@ -1,4 +1,4 @@
-"""A session with a picture in it."""
+"""A visitor with a picture in it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from pcsr_lightning.app.loading import load_sample
-from pcsr_lightning.app.session import Session
+from pcsr_lightning.app.visitors import Visitor
 
 MODEL = "fsrcnn-pcsr-x4"
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Session:
+def visitor(tmp_path: Path) -> Visitor:
     """The coffee cup, 150 x 100."""
-    made = Session(tmp_path / "session")
+    made = Visitor(tmp_path / "visitor")
     made.show(load_sample("coffee"))
     return made

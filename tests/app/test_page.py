@@ -12,7 +12,7 @@ from pcsr_lightning.app import look
 from pcsr_lightning.app.handlers import Handlers
 from pcsr_lightning.app.loading import SAMPLES
 from pcsr_lightning.app.page import build
-from pcsr_lightning.app.session import Sessions
+from pcsr_lightning.app.visitors import Visitors
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> gr.Blocks:
     folder = tmp_path_factory.mktemp("page")
     patch = pytest.MonkeyPatch()
     patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
-    handlers = Handlers(Sessions(folder / "results"), 10**6)
+    handlers = Handlers(Visitors(folder / "results"), 10**6)
     made = build(handlers, ["one", "two"], "two", folder / "samples")
     patch.undo()
     return made

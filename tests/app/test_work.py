@@ -14,7 +14,7 @@ import pcsr_lightning
 from pcsr_lightning.app import words, work
 from pcsr_lightning.app.loading import Loaded
 from pcsr_lightning.app.measure import Meter
-from pcsr_lightning.app.session import BY_K, Choices, Session
+from pcsr_lightning.app.visitors import BY_K, Choices, Visitor
 from pcsr_lightning.errors import ConfigError, PCSRError, PictureError
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.images import Metadata, Picture, bicubic, read
@@ -29,134 +29,133 @@ def quiet(_: float, __: str) -> None:
     """Tells nobody."""
 
 
-def ask(session: Session, **changes: object) -> work.Run:
+def ask(visitor: Visitor, **changes: object) -> work.Run:
     chosen = Choices(**{"model": MODEL, "scale": 4.0, **changes})  # type: ignore[arg-type]
-    session.wanted = (session.number, chosen)
-    return work.enlarge(session, session.wanted, LIMIT, quiet)
+    visitor.wanted = (visitor.number, chosen)
+    return work.enlarge(visitor, visitor.wanted, LIMIT, quiet)
 
 
-def by_api(session: Session, budget: float, scale: float = 4.0) -> torch.Tensor:
+def by_api(visitor: Visitor, budget: float, scale: float = 4.0) -> torch.Tensor:
     model = pcsr_lightning.load(MODEL)
     assert isinstance(model, PCSR)
-    assert session.loaded is not None
+    assert visitor.loaded is not None
     return pcsr_lightning.upscale(
-        model, session.loaded.picture.rgb[None], scale, budget=budget
+        model, visitor.loaded.picture.rgb[None], scale, budget=budget
     ).image[0]
 
 
-def test_first_run_and_rerouting(session: Session) -> None:
-    first = ask(session)
+def test_first_run_and_rerouting(visitor: Visitor) -> None:
+    first = ask(visitor)
     assert not first.reused
     assert first.result.image.shape == (1, 3, 400, 600)
-    rerouter = session.rerouter
-    again = ask(session, compute=30.0)
+    session = visitor.session
+    again = ask(visitor, compute=30.0)
     assert again.reused
-    assert session.rerouter is rerouter
-    assert float((again.result.image[0] - by_api(session, 0.3)).abs().max()) <= 1e-6
-    assert session.first is not None
-    assert session.first.seconds > first.seconds > 0
-    if session.first.peak is not None:
-        assert session.rerouter is not None
-        assert session.first.peak > session.rerouter.heavy_bytes
-    other = ask(session, scale=1.5)
+    assert visitor.session is session
+    assert float((again.result.image[0] - by_api(visitor, 0.3)).abs().max()) <= 1e-6
+    assert visitor.first is not None
+    assert visitor.first.seconds > first.seconds > 0
+    if visitor.first.peak is not None:
+        assert visitor.session is not None
+        assert visitor.first.peak > visitor.session.feature_bytes + 12 * 400 * 600
+    other = ask(visitor, scale=1.5)
     assert not other.reused
-    assert session.rerouter is not rerouter
+    assert visitor.session is not session
     assert other.result.image.shape == (1, 3, 150, 225)
-    assert ask(session, scale=1.5, way=BY_K, k=1.0).reused
+    assert ask(visitor, scale=1.5, way=BY_K, k=1.0).reused
 
 
-def test_all_heavy(session: Session) -> None:
-    ask(session)
-    assert session.wanted is not None
-    heavy = work.all_heavy(session, session.wanted, quiet)
-    assert float((heavy.image_3HW - by_api(session, 1.0)).abs().max()) <= 1e-6
-    assert session.rerouter is not None
-    # Nothing is left to be done, so this tells what the upsamplers took.
-    upsamplers = session.rerouter.all_heavy().seconds
+def test_all_heavy(visitor: Visitor) -> None:
+    ask(visitor)
+    assert visitor.wanted is not None
+    heavy = work.all_heavy(visitor, visitor.wanted, quiet)
+    assert float((heavy.image_3HW - by_api(visitor, 1.0)).abs().max()) <= 1e-6
+    assert visitor.session is not None
+    upsamplers = visitor.heavy_run.seconds
     assert upsamplers > 0
-    assert heavy.seconds == session.rerouter.feature_seconds + upsamplers
-    assert work.all_heavy(session, session.wanted, quiet) is heavy
+    assert heavy.seconds == visitor.session.feature_seconds + upsamplers
+    assert work.all_heavy(visitor, visitor.wanted, quiet) is heavy
 
 
-def test_a_newer_request_stops_the_work_between_strips(session: Session) -> None:
+def test_a_newer_request_stops_the_work_between_strips(visitor: Visitor) -> None:
     """Really: no more than one strip is computed after it."""
-    assert session.loaded is not None
+    assert visitor.loaded is not None
     tall = Loaded("tall.png", Picture(torch.rand(3, 500, 60)))
-    session.show(tall)
-    ticket = (session.number, Choices(MODEL, 1.0))
-    session.wanted = ticket
+    visitor.show(tall)
+    ticket = (visitor.number, Choices(MODEL, 1.0))
+    visitor.wanted = ticket
     told: list[str] = []
 
     def newer_after_first(_: float, said: str) -> None:
         told.append(said)
-        session.wanted = (session.number, Choices(MODEL, 2.0))
+        visitor.wanted = (visitor.number, Choices(MODEL, 2.0))
 
     with pytest.raises(work.Stopped):
-        work.enlarge(session, ticket, LIMIT, newer_after_first)
+        work.enlarge(visitor, ticket, LIMIT, newer_after_first)
     assert len(told) == 1
-    assert session.run is session.rerouter is None
+    assert visitor.run is visitor.session is None
     # One that is old before it has begun does nothing at all.
     with pytest.raises(work.Stopped):
-        work.enlarge(session, ticket, LIMIT, newer_after_first)
+        work.enlarge(visitor, ticket, LIMIT, newer_after_first)
     assert len(told) == 1
-    session.wanted = ticket
+    visitor.wanted = ticket
 
     def newer_at_last(_: float, said: str) -> None:
         if said == "Enlarging it":
-            session.wanted = None
+            visitor.wanted = None
 
     with pytest.raises(work.Stopped):
-        work.enlarge(session, ticket, LIMIT, newer_at_last)
-    session.wanted, in_vain = ticket, session.spent
-    run = work.enlarge(session, ticket, LIMIT, quiet)
-    assert session.first is not None
+        work.enlarge(visitor, ticket, LIMIT, newer_at_last)
+    visitor.wanted, in_vain = ticket, visitor.spent
+    run = work.enlarge(visitor, ticket, LIMIT, quiet)
+    assert visitor.first is not None
     assert in_vain > 0
-    assert session.first.seconds == session.features.seconds + in_vain + run.seconds
+    assert visitor.first.seconds == visitor.features.seconds + in_vain + run.seconds
 
     def gone_after_first(_: float, said: str) -> None:
         told.append(said)
-        session.number += 1
+        visitor.number += 1
 
     told.clear()
     with pytest.raises(work.Stopped):
-        work.all_heavy(session, ticket, gone_after_first)
+        work.all_heavy(visitor, ticket, gone_after_first)
     assert len(told) == 1
-    assert session.heavy is None
+    assert visitor.heavy is None
 
 
-def test_refusals(session: Session, tmp_path: Path) -> None:
-    ticket = (session.number, Choices(MODEL, 4.0))
-    session.wanted = ticket
+def test_refusals(visitor: Visitor, tmp_path: Path) -> None:
+    ticket = (visitor.number, Choices(MODEL, 4.0))
+    visitor.wanted = ticket
     with pytest.raises(PictureError, match="at most 1,000: this picture is too large"):
-        work.enlarge(session, ticket, 1_000, quiet)
+        work.enlarge(visitor, ticket, 1_000, quiet)
     with pytest.raises(PCSRError, match="no model is called"):
-        ask(session, model="nobody")
+        ask(visitor, model="nobody")
     original = save(build_network(default_config("fsrcnn", original=True)), tmp_path / "original")
     with pytest.raises(ConfigError, match="two classes or more"):
-        ask(session, model=str(original))
+        ask(visitor, model=str(original))
     with pytest.raises(PCSRError, match="no result yet"):
-        work.save_result(Session(tmp_path))
+        work.save_result(Visitor(tmp_path))
 
 
-def test_files(session: Session) -> None:
-    run = ask(session)
-    after = work.save_view(session, "after", run.result.image[0])
+def test_files(visitor: Visitor) -> None:
+    run = ask(visitor)
+    after = work.save_view(visitor, "after", run.result.image[0])
     with Image.open(after) as image:
         seen = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     expected = run.result.image[0].mul(255).round().to(torch.uint8)
     assert torch.equal(seen, expected)
-    with Image.open(work.save_map(session, run.result.assignment[0])) as image:
+    with Image.open(work.save_map(visitor, run.result.assignment[0])) as image:
         assert image.mode == "P"
         assert torch.equal(torch.from_numpy(np.array(image)), run.result.assignment[0])
         red, blue = torch.tensor([[215, 25, 28], [44, 123, 182]])
         expected_HW3 = torch.where(run.result.assignment[0, ..., None] == 0, red, blue)
         assert torch.equal(torch.from_numpy(np.array(image.convert("RGB"))), expected_HW3.byte())
-    plain = work.enlarged_bicubic(session)
-    assert session.loaded is not None
-    assert torch.equal(plain, bicubic(session.loaded.picture.rgb, (400, 600)).clamp(0, 1))
+    plain = work.enlarged_bicubic(visitor)
+    assert visitor.loaded is not None
+    assert torch.equal(plain, bicubic(visitor.loaded.picture.rgb, (400, 600)).clamp(0, 1))
 
 
-def test_result_keeps_depth_alpha_and_profile(session: Session, tmp_path: Path) -> None:
+def test_result_keeps_depth_alpha_and_profile(visitor: Visitor, tmp_path: Path) -> None:
     import pyvips
 
     profile = pyvips.Image.black(1, 1, bands=3).copy(interpretation="srgb")
@@ -165,22 +164,22 @@ def test_result_keeps_depth_alpha_and_profile(session: Session, tmp_path: Path) 
     source = Picture(
         torch.rand(3, 10, 12), alpha, bits=16, metadata=Metadata(icc=icc, resolution=(2.0, 2.0))
     )
-    session.show(Loaded("deep.png", source))
-    run = ask(session)
-    first = work.save_result(session)
+    visitor.show(Loaded("deep.png", source))
+    run = ask(visitor)
+    first = work.save_result(visitor)
     result = read(first)
     assert (result.bits, result.metadata.icc, result.rgb.shape) == (16, icc, (3, 40, 48))
     assert result.alpha is not None
     assert result.metadata.resolution is not None
     assert result.metadata.resolution[0] == pytest.approx(8, abs=0.01)
     assert float((result.rgb - run.result.image[0]).abs().max()) <= 0.51 / 65535
-    with Image.open(work.save_view(session, "after", run.result.image[0])) as view:
+    with Image.open(work.save_view(visitor, "after", run.result.image[0])) as view:
         assert (view.mode, view.info["icc_profile"]) == ("RGBA", icc)
     assert first.name == "deep_x4.png"
-    ask(session, scale=2.5)
-    assert work.save_result(session).name == "deep_x2.5.png"
-    work.save_result(session)
-    work.save_result(session)
+    ask(visitor, scale=2.5)
+    assert work.save_result(visitor).name == "deep_x2.5.png"
+    work.save_result(visitor)
+    work.save_result(visitor)
     assert not first.exists()
 
 
@@ -229,51 +228,51 @@ def test_the_peak_of_two_steps() -> None:
     assert work._highest(None, 0, 50) == 50
 
 
-def test_words(session: Session) -> None:
-    assert words.facts(session) == ""
-    assert "coffee.png" in words.picture_line(session)
-    heavy, light = ask(session, compute=30.0).result.shares
-    before = words.facts(session)
+def test_words(visitor: Visitor) -> None:
+    assert words.facts(visitor) == ""
+    assert "coffee.png" in words.picture_line(visitor)
+    heavy, light = ask(visitor, compute=30.0).result.shares
+    before = words.facts(visitor)
     assert f'width:{100 * heavy:.2f}%;background:#d7191c"' in before
     assert f'background:#d7191c"></i>heavy {100 * heavy:.0f} %' in before
     assert f'background:#2c7bb6"></i>light {100 * light:.0f} %' in before
     assert "…" in before  # all-heavy is still to come
-    assert session.wanted is not None
-    work.all_heavy(session, session.wanted, quiet)
-    after = words.facts(session)
+    assert visitor.wanted is not None
+    work.all_heavy(visitor, visitor.wanted, quiet)
+    after = words.facts(visitor)
     assert "…" not in after
     assert "30 %" in after
     assert after.count(" dB") == 3
     assert "4 pixels of the border left out" in after
     assert "Re-routed" not in after
-    run = ask(session, compute=100.0)
-    assert "ceiling" in words.facts(session)
-    assert "Re-routed" in words.facts(session)
-    assert session.first is not None
-    assert f"{100 * run.seconds / session.first.seconds:.0f} % of first" in words.facts(session)
-    ask(session, compute=1.0)
-    assert "below the floor" in words.facts(session)
-    assert "150 x 100 → 600 x 400 pixels" in words.picture_line(session)
+    run = ask(visitor, compute=100.0)
+    assert "ceiling" in words.facts(visitor)
+    assert "Re-routed" in words.facts(visitor)
+    assert visitor.first is not None
+    assert f"{100 * run.seconds / visitor.first.seconds:.0f} % of first" in words.facts(visitor)
+    ask(visitor, compute=1.0)
+    assert "below the floor" in words.facts(visitor)
+    assert "150 x 100 → 600 x 400 pixels" in words.picture_line(visitor)
 
 
-def test_no_psnr_with_another_size(session: Session) -> None:
-    ask(session)
-    session.reference = ("<b>other</b>.png", torch.zeros(3, 10, 10, dtype=torch.uint8))
-    said = words.facts(session)
+def test_no_psnr_with_another_size(visitor: Visitor) -> None:
+    ask(visitor)
+    visitor.reference = ("<b>other</b>.png", torch.zeros(3, 10, 10, dtype=torch.uint8))
+    said = words.facts(visitor)
     assert " dB" not in said
     assert "No PSNR: the reference &lt;b&gt;other&lt;/b&gt;.png has 10 x 10 pixels" in said
-    session.reference = ("right.png", torch.zeros(3, 400, 600, dtype=torch.uint8))
-    assert " dB" in words.facts(session)
-    assert session.loaded is not None
-    session.show(session.loaded)
-    assert session.reference is None  # it was the old picture's
+    visitor.reference = ("right.png", torch.zeros(3, 400, 600, dtype=torch.uint8))
+    assert " dB" in words.facts(visitor)
+    assert visitor.loaded is not None
+    visitor.show(visitor.loaded)
+    assert visitor.reference is None  # it was the old picture's
 
 
-def test_nothing_from_outside_is_html(session: Session) -> None:
+def test_nothing_from_outside_is_html(visitor: Visitor) -> None:
     name = '<img src=x onerror="alert(1)">.png'
-    session.show(Loaded(name, Picture(torch.rand(3, 5, 5))))
-    session.refused = name
-    status = words.status(session)
-    for said in (words.picture_line(session), status, words.alert(name), words.note(name)):
+    visitor.show(Loaded(name, Picture(torch.rand(3, 5, 5))))
+    visitor.refused = name
+    status = words.status(visitor)
+    for said in (words.picture_line(visitor), status, words.alert(name), words.note(name)):
         assert "<img" not in said
         assert "&lt;img" in said

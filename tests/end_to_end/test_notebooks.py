@@ -70,7 +70,7 @@ def cpu(do):
     return time.process_time() - start
 
 def once():
-    Analysis.of(model, pair.lr_13hw, SCALE).run(RoutingConfig())
+    Session(model, pair.lr_13hw, SCALE).run(RoutingConfig())
 
 fresh = min(cpu(once) for _ in range(3))
 before, drawn = shown.shares[0], pictures.value

@@ -9,7 +9,7 @@ import pcsr_lightning
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError, DataError
 from pcsr_lightning.evaluation import benchmark, sweep
-from pcsr_lightning.inference import Analysis, Execution, RoutingConfig
+from pcsr_lightning.inference import Execution, RoutingConfig, Session, upscale_by
 from pcsr_lightning.networks import PCSR, build_network, default_config
 
 ROUTINGS = [
@@ -50,13 +50,12 @@ def test_costs_follow_the_strips() -> None:
     model = build_network(default_config("fsrcnn", 3)).eval()
     assert isinstance(model, PCSR)
     picture = torch.rand(2, 3, 37, 20)
-    analysis = Analysis.of(model, picture, 3, execution=Execution(tile_rows=5))
-    assert analysis._engine.rows == 5
+    session = Session(model, picture, 3, execution=Execution(tile_rows=5))
+    assert session._engine.rows == 5
     for k in (-2.0, 0.0, 0.01, 0.02, 3.0):
         routing = RoutingConfig(k=k)
-        expected = analysis.run(routing)
-        found = analysis.flops(routing, analysis.assign(routing))
-        assert found == expected.flops
+        expected = upscale_by(model, picture, routing, Execution(tile_rows=5), 3)
+        assert session.run(routing).flops == expected.flops
 
 
 def test_what_a_sweep_refuses(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from pcsr_lightning.evaluation import Protocol, benchmark, make_pair, psnr, shaved_border
 from pcsr_lightning.images import list_pictures, read_rgb8
-from pcsr_lightning.inference import Analysis, RoutingConfig
+from pcsr_lightning.inference import RoutingConfig, Session
 from pcsr_lightning.networks import PCSR, Original
 
 X4 = (4.0, 4.0)
@@ -41,9 +41,9 @@ def routed(shared: Path, published_pcsr: Callable[[str], PCSR]) -> Callable[[str
             scores: Scores = {name: [] for name in routings}
             for path in list_pictures(shared / "images" / folder):
                 pair = make_pair(read_rgb8(path), X4, Protocol.PUBLISHED)
-                analysis = Analysis.of(published_pcsr(backbone), pair.lr_13hw, 4)
+                session = Session(published_pcsr(backbone), pair.lr_13hw, 4)
                 for name, routing in routings.items():
-                    found = analysis.run(routing)
+                    found = session.run(routing)
                     quality = psnr(found.image, pair.hr_13HW, shaved_border(X4))
                     score = (quality, found.flops.gflops_published, found.shares[0])
                     scores[name].append(score)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcsr_lightning.inference import Analysis, RoutingConfig, upscale
+from pcsr_lightning.inference import RoutingConfig, Session, upscale
 from pcsr_lightning.networks import PCSR, Original, branch_macs
 from pcsr_lightning.routing.adm import assign_adaptive, difficulty
 from pcsr_lightning.routing.cost import class_costs
@@ -25,21 +25,21 @@ SCALES = ["4", "2", "2.5"]
 @pytest.fixture(scope="session")
 def analysed(
     golden: Golden, published_pcsr: Callable[[str], PCSR]
-) -> Callable[[str, str, str], Analysis]:
+) -> Callable[[str, str, str], Session]:
     """``analysed(backbone, crop, scale)``, each once."""
-    known: dict[tuple[str, str, str], Analysis] = {}
+    known: dict[tuple[str, str, str], Session] = {}
 
-    def get(backbone: str, crop: str, scale: str) -> Analysis:
+    def get(backbone: str, crop: str, scale: str) -> Session:
         key = (backbone, crop, scale)
         if key not in known:
             lr = golden[f"{crop}/bicubic_x4"][None]
-            known[key] = Analysis.of(published_pcsr(backbone), lr, float(scale))
+            known[key] = Session(published_pcsr(backbone), lr, float(scale))
         return known[key]
 
     return get
 
 
-def unambiguous(found: Analysis) -> Tensor:
+def unambiguous(found: Session) -> Tensor:
     """Query pixels whose centre is not exactly between two LR pixels, ``(H, W)``.
 
     There the published code takes either neighbour, by rounding noise.
@@ -75,7 +75,7 @@ def test_original(
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize(("backbone", "crop"), CASES)
 def test_features_and_logits(
-    golden: Golden, analysed: Callable[..., Analysis], backbone: str, crop: str, scale: str
+    golden: Golden, analysed: Callable[..., Session], backbone: str, crop: str, scale: str
 ) -> None:
     found = analysed(backbone, crop, scale)
     features = golden[f"{backbone}/{crop}/features"]
@@ -88,7 +88,7 @@ def test_features_and_logits(
 
 @pytest.mark.parametrize(("backbone", "crop"), CASES)
 def test_logits_of_the_plain_network(
-    golden: Golden, analysed: Callable[..., Analysis], backbone: str, crop: str
+    golden: Golden, analysed: Callable[..., Session], backbone: str, crop: str
 ) -> None:
     found = analysed(backbone, crop, "4")
     with torch.inference_mode():
@@ -99,7 +99,7 @@ def test_logits_of_the_plain_network(
 
 @pytest.mark.parametrize(("backbone", "crop"), CASES)
 def test_rounding_is_no_larger_than_the_published_code_s(
-    golden: Golden, analysed: Callable[..., Analysis], backbone: str, crop: str
+    golden: Golden, analysed: Callable[..., Session], backbone: str, crop: str
 ) -> None:
     found = analysed(backbone, crop, "4")
     exact = copy.deepcopy(found.model).double()
@@ -113,7 +113,7 @@ def test_rounding_is_no_larger_than_the_published_code_s(
 @pytest.mark.parametrize("scale", ["4", "2"])
 @pytest.mark.parametrize(("backbone", "crop"), CASES)
 def test_single_classes(
-    golden: Golden, analysed: Callable[..., Analysis], backbone: str, crop: str, scale: str
+    golden: Golden, analysed: Callable[..., Session], backbone: str, crop: str, scale: str
 ) -> None:
     for j, name in ((0, "all_heavy"), (1, "all_light")):
         image = analysed(backbone, crop, scale).run(RoutingConfig(fixed_class=j)).image[0]
@@ -124,7 +124,7 @@ def test_single_classes(
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize(("backbone", "crop"), CASES)
 def test_by_k(
-    golden: Golden, analysed: Callable[..., Analysis], backbone: str, crop: str, scale: str
+    golden: Golden, analysed: Callable[..., Session], backbone: str, crop: str, scale: str
 ) -> None:
     found = analysed(backbone, crop, scale)
     sure = unambiguous(found)
@@ -167,7 +167,7 @@ def lloyd(value_N: Tensor, low: float, high: float, stop: float, after: bool = F
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize(("backbone", "crop"), CASES)
 def test_adaptive(
-    golden: Golden, analysed: Callable[..., Analysis], backbone: str, crop: str, scale: str
+    golden: Golden, analysed: Callable[..., Session], backbone: str, crop: str, scale: str
 ) -> None:
     """The published clustering starts at 0 and the mean, ours at 0 and 1/2; both stop at 0.01."""
     found = analysed(backbone, crop, scale)

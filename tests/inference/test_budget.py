@@ -14,8 +14,8 @@ from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.images import bicubic, read
 from pcsr_lightning.inference import (
-    Analysis,
     RoutingConfig,
+    Session,
     all_heavy_flops,
     routing_note,
     upscale,
@@ -40,7 +40,7 @@ def released() -> PCSR:
     return model
 
 
-def shares_of_budget(found: Analysis, budgets: tuple[float, ...]) -> list[float]:
+def shares_of_budget(found: Session, budgets: tuple[float, ...]) -> list[float]:
     """The cost of each, as a part of what it was allowed."""
     lr_size = (int(found.lr_B3hw.shape[-2]), int(found.lr_B3hw.shape[-1]))
     heavy = all_heavy_flops(found.model, lr_size, found.size, len(found.lr_B3hw)).gmacs
@@ -50,14 +50,14 @@ def shares_of_budget(found: Analysis, budgets: tuple[float, ...]) -> list[float]
 
 @pytest.mark.parametrize("scale", [2.5, 4])
 def test_released_model_on_a_photograph(photo: Tensor, released: PCSR, scale: float) -> None:
-    parts = shares_of_budget(Analysis.of(released, photo, scale), BUDGETS)
+    parts = shares_of_budget(Session(released, photo, scale), BUDGETS)
     assert all(0.99 <= part <= 1 for part in parts), parts
     assert parts[-1] == 1
 
 
 @pytest.mark.parametrize("num_classes", [3, 4])
 def test_more_classes(photo: Tensor, make_network: MakeNetwork, num_classes: int) -> None:
-    found = Analysis.of(make_network(num_classes=num_classes), photo, 4)
+    found = Session(make_network(num_classes=num_classes), photo, 4)
     parts = shares_of_budget(found, BUDGETS)
     assert all(0.99 <= part <= 1 for part in parts), parts
     assert len(found.run(RoutingConfig(budget=0.5)).assignment.unique()) == num_classes
@@ -66,7 +66,7 @@ def test_more_classes(photo: Tensor, make_network: MakeNetwork, num_classes: int
 def test_a_class_that_is_missing_from_half_the_picture(released: PCSR, photo: Tensor) -> None:
     half_flat = photo.clamp(0, 1).clone()
     half_flat[:, :, half_flat.shape[-2] // 2 :] = 0.5
-    parts = shares_of_budget(Analysis.of(released, half_flat, 4), (0.1, 0.12, 0.15, 0.2))
+    parts = shares_of_budget(Session(released, half_flat, 4), (0.1, 0.12, 0.15, 0.2))
     assert all(0.99 <= part <= 1 for part in parts), parts
 
 
@@ -113,7 +113,7 @@ def test_each_picture_of_a_batch_has_its_own_budget(make_network: MakeNetwork) -
 
 
 def test_hardest_first(released: PCSR, photo: Tensor) -> None:
-    found = Analysis.of(released, photo, 4)
+    found = Session(released, photo, 4)
     [heavy] = found.assign(RoutingConfig(budget=0.4)) == 0
     hardness = found.logits[0, 0] - found.logits[0, 1]
     assert hardness[heavy].min() >= hardness[~heavy].max()

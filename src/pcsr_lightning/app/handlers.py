@@ -1,4 +1,4 @@
-"""What the page's events do: sessions and values in, values for components out.
+"""What the page's events do: visitors and values in, values for components out.
 
 A request comes in two steps. ``want``, which never waits in the queue, says what is wanted now and
 thereby stops whatever is computed for the same visitor. ``enlarge`` and ``compare`` then take their
@@ -24,12 +24,12 @@ from pcsr_lightning.app.loading import (
     load_sample,
     load_upload,
 )
-from pcsr_lightning.app.session import FIRST_COMPUTE, Choices, Session, Sessions
+from pcsr_lightning.app.visitors import FIRST_COMPUTE, Choices, Visitor, Visitors
 from pcsr_lightning.errors import PCSRError
 
 Answer = tuple[Any, ...]
 PROGRESS = gr.Progress()
-TELL_SECONDS = 0.2
+REPORT_SECONDS = 0.2
 FILE_ROUTE = "gradio_api/file="
 
 
@@ -38,11 +38,11 @@ class Handlers:
     """The page's events.
 
     Attributes:
-        sessions: of all visitors.
+        visitors: of all visitors.
         max_pixels: of a result, and of any picture that is read.
     """
 
-    sessions: Sessions
+    visitors: Visitors
     max_pixels: int
 
     def upload(self, file: str | None, request: gr.Request) -> Answer:
@@ -60,17 +60,17 @@ class Handlers:
 
         The picture that was there stays, and work on it goes on.
         """
-        session = self._session(request)
+        visitor = self._visitor(request)
         try:
-            session.show(read())
+            visitor.show(read())
         except PCSRError as error:
-            session.refused = str(error)
-            return None, words.status(session), gr.skip()
-        return None, words.status(session), scale
+            visitor.refused = str(error)
+            return None, words.status(visitor), gr.skip()
+        return None, words.status(visitor), scale
 
     def reference(self, file: str | None, request: gr.Request) -> Answer:
         """A picture to compare with was sent: an empty drop zone, a note, facts and viewer."""
-        session = self._session(request)
+        visitor = self._visitor(request)
         if file is None:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
         path = Path(file)
@@ -78,23 +78,23 @@ class Handlers:
             picture_3HW = load_reference(path, self.max_pixels)
         except PCSRError as error:
             return None, words.alert(str(error)), gr.skip(), gr.skip()
-        with session.lock:
-            session.reference = (path.name, picture_3HW)
-            _forget_view(session, "reference")
-            said = words.reference_problem(session)
+        with visitor.lock:
+            visitor.reference = (path.name, picture_3HW)
+            _forget_view(visitor, "reference")
+            said = words.reference_problem(visitor)
             note = words.alert(said) if said else words.note(f"Compared with {path.name}.")
-            if session.run is None:
+            if visitor.run is None:
                 return None, note, gr.skip(), gr.skip()
-            return None, note, words.facts(session), self._view(session)
+            return None, note, words.facts(visitor), self._view(visitor)
 
     def want(
         self, model: str, scale: float, compute: float, way: str, k: float, request: gr.Request
     ) -> None:
         """Says what is wanted now; work on anything else stops."""
-        session = self._session(request)
-        ticket = (session.number, _chosen(model, scale, compute, way, k))
-        if session.wanted != ticket:
-            session.wanted, session.refused = ticket, None
+        visitor = self._visitor(request)
+        ticket = (visitor.number, _chosen(model, scale, compute, way, k))
+        if visitor.wanted != ticket:
+            visitor.wanted, visitor.refused = ticket, None
 
     def enlarge(
         self,
@@ -107,21 +107,21 @@ class Handlers:
         progress: gr.Progress = PROGRESS,
     ) -> Answer:
         """Status, viewer, facts and download button for what is wanted."""
-        session = self._session(request)
-        ticket = (session.number, _chosen(model, scale, compute, way, k))
+        visitor = self._visitor(request)
+        ticket = (visitor.number, _chosen(model, scale, compute, way, k))
         nothing = (gr.skip(), gr.skip(), gr.skip(), gr.skip())
-        with session.lock:
-            there = session.run is not None and session.run.ticket == ticket
-            if session.loaded is None or session.wanted != ticket or there:
+        with visitor.lock:
+            there = visitor.run is not None and visitor.run.ticket == ticket
+            if visitor.loaded is None or visitor.wanted != ticket or there:
                 return nothing
             try:
-                work.enlarge(session, ticket, self.max_pixels, _teller(progress))
-                view = self._view(session)
-                said = words.status(session), view, words.facts(session)
+                work.enlarge(visitor, ticket, self.max_pixels, _reporter(progress))
+                view = self._view(visitor)
+                said = words.status(visitor), view, words.facts(visitor)
             except work.Stopped:
                 return nothing
             except PCSRError as error:
-                session.forget_work()
+                visitor.forget_work()
                 return words.alert(str(error)), None, "", gr.update(interactive=False)
         return *said, gr.update(interactive=True)
 
@@ -136,14 +136,14 @@ class Handlers:
         progress: gr.Progress = PROGRESS,
     ) -> Answer:
         """Viewer and facts with the all-heavy run in them, if it was not there yet."""
-        session = self._session(request)
-        ticket = (session.number, _chosen(model, scale, compute, way, k))
-        with session.lock:
-            if session.run is None or session.wanted != ticket or session.heavy is not None:
+        visitor = self._visitor(request)
+        ticket = (visitor.number, _chosen(model, scale, compute, way, k))
+        with visitor.lock:
+            if visitor.run is None or visitor.wanted != ticket or visitor.heavy is not None:
                 return gr.skip(), gr.skip()
             try:
-                work.all_heavy(session, ticket, _teller(progress))
-                return self._view(session), words.facts(session)
+                work.all_heavy(visitor, ticket, _reporter(progress))
+                return self._view(visitor), words.facts(visitor)
             except work.Stopped:
                 return gr.skip(), gr.skip()
             except PCSRError as error:
@@ -151,42 +151,42 @@ class Handlers:
 
     def download(self, request: gr.Request) -> Answer:
         """Where the browser finds the whole result and what to call it, and the status line."""
-        session = self._session(request)
-        with session.lock:
+        visitor = self._visitor(request)
+        with visitor.lock:
             try:
-                path = work.save_result(session)
+                path = work.save_result(visitor)
             except PCSRError as error:
                 return None, words.alert(str(error))
             return {"url": address(path), "name": path.name}, gr.skip()
 
     def leave(self, request: gr.Request) -> None:
         """The visitor has closed the page."""
-        self.sessions.end(str(request.session_hash))
+        self.visitors.end(str(request.session_hash))
 
-    def _session(self, request: gr.Request) -> Session:
-        return self.sessions.of(str(request.session_hash))
+    def _visitor(self, request: gr.Request) -> Visitor:
+        return self.visitors.of(str(request.session_hash))
 
-    def _view(self, session: Session) -> dict[str, Any]:
+    def _view(self, visitor: Visitor) -> dict[str, Any]:
         """What the viewer shows; files that are there already are used again."""
-        run, rerouter = session.run, session.rerouter
+        run, session = visitor.run, visitor.session
         assert run is not None
-        assert rerouter is not None
-        key = f"{session.number} {run.ticket[1]}"
-        if session.shown != key:
-            work.save_view(session, "after", run.result.image[0])
-            work.save_map(session, run.result.assignment[0])
-            session.shown = key
-        if "bicubic" not in session.views:
-            work.save_view(session, "bicubic", work.enlarged_bicubic(session))
-        if session.heavy is not None and "all-heavy" not in session.views:
-            work.save_view(session, "all-heavy", session.heavy.image_3HW)
-        reference = session.fitting_reference
-        if reference is not None and "reference" not in session.views:
-            work.save_view(session, "reference", reference)
-        addresses = {name: address(path) for name, path in session.views.items()}
+        assert session is not None
+        key = f"{visitor.number} {run.ticket[1]}"
+        if visitor.shown != key:
+            work.save_view(visitor, "after", run.result.image[0])
+            work.save_map(visitor, run.result.assignment[0])
+            visitor.shown = key
+        if "bicubic" not in visitor.views:
+            work.save_view(visitor, "bicubic", work.enlarged_bicubic(visitor))
+        if visitor.heavy is not None and "all-heavy" not in visitor.views:
+            work.save_view(visitor, "all-heavy", visitor.heavy.image_3HW)
+        reference = visitor.fitting_reference
+        if reference is not None and "reference" not in visitor.views:
+            work.save_view(visitor, "reference", reference)
+        addresses = {name: address(path) for name, path in visitor.views.items()}
         return {
             "key": key,
-            "size": [rerouter.size[1], rerouter.size[0]],
+            "size": [session.size[1], session.size[0]],
             "after": addresses["after"],
             "map": addresses["map"],
             "before": {n: addresses.get(n) for n in ("bicubic", "all-heavy", "reference")},
@@ -208,25 +208,25 @@ def _chosen(
 
 
 def address(path: Path) -> str:
-    """Where the browser finds a file of a session, seen from the page."""
+    """Where the browser finds a file of a visitor, seen from the page."""
     return FILE_ROUTE + quote(str(path))
 
 
-def _teller(progress: gr.Progress) -> work.Tell:
-    """Tells now and then: work that is done in a moment shows no progress, and pays for none."""
-    told = time.monotonic()
+def _reporter(progress: gr.Progress) -> work.Report:
+    """Reports now and then: work that is done in a moment shows no progress, and pays for none."""
+    last = time.monotonic()
 
-    def tell(part: float, said: str) -> None:
-        nonlocal told
+    def report(part: float, said: str) -> None:
+        nonlocal last
         now = time.monotonic()
-        if now - told >= TELL_SECONDS:
-            told = now
+        if now - last >= REPORT_SECONDS:
+            last = now
             progress(part, desc=said)
 
-    return tell
+    return report
 
 
-def _forget_view(session: Session, name: str) -> None:
-    path = session.views.pop(name, None)
+def _forget_view(visitor: Visitor, name: str) -> None:
+    path = visitor.views.pop(name, None)
     if path is not None:
         path.unlink(missing_ok=True)

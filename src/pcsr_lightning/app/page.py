@@ -13,7 +13,7 @@ import pyvips
 from pcsr_lightning.app import look, words
 from pcsr_lightning.app.handlers import Answer, Handlers
 from pcsr_lightning.app.loading import LARGEST_SCALE, SAMPLES, SMALLEST_SCALE, sample_file
-from pcsr_lightning.app.session import ADAPTIVE, BY_BUDGET, BY_K, FIRST_COMPUTE
+from pcsr_lightning.app.visitors import ADAPTIVE, BY_BUDGET, BY_K, FIRST_COMPUTE
 from pcsr_lightning.images import SUFFIXES
 
 CLEAN_EVERY, UPLOADS_KEPT = 300, 600

@@ -76,9 +76,9 @@ def serve(
         from pcsr_lightning.app import look
         from pcsr_lightning.app.handlers import Handlers
         from pcsr_lightning.app.page import build
-        from pcsr_lightning.app.session import Sessions
-    sessions = Sessions(folder / "results")
-    page = build(Handlers(sessions, max_pixels), names, model, folder / "samples")
+        from pcsr_lightning.app.visitors import Visitors
+    visitors = Visitors(folder / "results")
+    page = build(Handlers(visitors, max_pixels), names, model, folder / "samples")
     page.queue(default_concurrency_limit=1, max_size=MOST_WAITING)
     page.launch(
         server_name=host,
@@ -101,7 +101,7 @@ def serve(
     address = f"[{host}]" if ":" in host else host
     print(f"http://{address}:{port}/  (Ctrl-C ends it)", flush=True)
     try:
-        wait(sessions.sweep)
+        wait(visitors.sweep)
     finally:
         page.close(verbose=False)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from pcsr_lightning.app.session import ADAPTIVE, BY_K, Choices, Session
+from pcsr_lightning.app.visitors import ADAPTIVE, BY_K, Choices, Visitor
 from pcsr_lightning.app.work import enlarged_bicubic, model_named, psnr
 from pcsr_lightning.inference import all_heavy_flops, class_colours, routing_note
 
@@ -43,20 +43,20 @@ def way_words(choices: Choices) -> str:
     return "adaptive" if choices.way == ADAPTIVE else f"{choices.compute:g} %"
 
 
-def status(session: Session) -> str:
+def status(visitor: Visitor) -> str:
     """Which picture it is, or why another is not."""
-    return picture_line(session) if session.refused is None else alert(session.refused)
+    return picture_line(visitor) if visitor.refused is None else alert(visitor.refused)
 
 
-def picture_line(session: Session) -> str:
+def picture_line(visitor: Visitor) -> str:
     """Which picture is enlarged, and to what."""
-    loaded, rerouter = session.loaded, session.rerouter
+    loaded, session = visitor.loaded, visitor.session
     if loaded is None:
         return EMPTY
     (h, w), words = loaded.size, [loaded.name]
     size = f"{w} x {h}"
-    if rerouter is not None:
-        size += f" → {rerouter.size[1]} x {rerouter.size[0]} pixels"
+    if session is not None:
+        size += f" → {session.size[1]} x {session.size[0]} pixels"
     words.append(size)
     if loaded.picture.bits > 8:
         words.append(f"{loaded.picture.bits} bit")
@@ -65,26 +65,26 @@ def picture_line(session: Session) -> str:
     return f'<p class="pcsr-note" role="status">{escape(" · ".join(words))}</p>'
 
 
-def budget_note(session: Session) -> str | None:
+def budget_note(visitor: Visitor) -> str | None:
     """What the user should know of a budget near the floor or at the ceiling."""
-    run, rerouter = session.run, session.rerouter
-    if run is None or rerouter is None:
+    run, session = visitor.run, visitor.session
+    if run is None or session is None:
         return None
     choices = run.ticket[1]
     model = model_named(choices.model)
-    words = routing_note(model, rerouter.lr_size, rerouter.size, choices.routing)
+    words = routing_note(model, session.lr_size, session.size, choices.routing)
     return None if words is None else words[0].upper() + words[1:] + "."
 
 
-def facts(session: Session) -> str:
+def facts(visitor: Visitor) -> str:
     """Cost, time, memory and PSNR of the last run beside the all-heavy run's."""
-    run, rerouter = session.run, session.rerouter
-    if run is None or rerouter is None or session.first is None:
+    run, session = visitor.run, visitor.session
+    if run is None or session is None or visitor.first is None:
         return ""
     model = model_named(run.ticket[1].model)
-    whole = all_heavy_flops(model, rerouter.lr_size, rerouter.size).gmacs
+    whole = all_heavy_flops(model, session.lr_size, session.size).gmacs
     share = 100 * run.result.flops.gmacs / whole
-    heavy, first = session.heavy, session.first
+    heavy, first = visitor.heavy, visitor.first
     waiting = "…"
     rows = [
         (
@@ -105,28 +105,28 @@ def facts(session: Session) -> str:
         rows.append(("Re-routed", "-", f"<b>{_seconds(run.seconds)}</b>{part}", "-"))
     peak = waiting if heavy is None else _bytes(heavy.peak)
     rows.append(("Memory", "-", _bytes(first.peak), peak))
-    compared, protocol = _psnr_row(session)
+    compared, protocol = _psnr_row(visitor)
     rows += compared
     bar = _share_bar(run.result.shares)
-    remark = budget_note(session)
+    remark = budget_note(visitor)
     foot = [] if remark is None else [remark]
     foot += protocol
     foot.append(
         "Memory is the peak beyond what was held before; this run's includes "
-        f"{rerouter.bytes / MIB:.0f} MiB that are kept for re-routing."
+        f"{session.bytes / MIB:.0f} MiB that are kept for re-routing."
     )
-    if compared == [] and session.reference is not None:
-        foot.append(reference_problem(session))
+    if compared == [] and visitor.reference is not None:
+        foot.append(reference_problem(visitor))
     notes = "".join(f'<p class="pcsr-note">{escape(text)}</p>' for text in foot if text)
     return bar + _table(rows) + notes
 
 
-def reference_problem(session: Session) -> str:
+def reference_problem(visitor: Visitor) -> str:
     """Why the visitor's reference cannot be compared with; empty if it can."""
-    if session.reference is None or session.rerouter is None:
+    if visitor.reference is None or visitor.session is None:
         return ""
-    name, picture = session.reference
-    (H, W), (h, w) = session.rerouter.size, picture.shape[1:]
+    name, picture = visitor.reference
+    (H, W), (h, w) = visitor.session.size, picture.shape[1:]
     if (h, w) == (H, W):
         return ""
     return (
@@ -135,15 +135,15 @@ def reference_problem(session: Session) -> str:
     )
 
 
-def _psnr_row(session: Session) -> tuple[list[tuple[str, str, str, str]], list[str]]:
-    reference = session.fitting_reference
-    run, heavy = session.run, session.heavy
+def _psnr_row(visitor: Visitor) -> tuple[list[tuple[str, str, str, str]], list[str]]:
+    reference = visitor.fitting_reference
+    run, heavy = visitor.run, visitor.heavy
     if reference is None or run is None:
         return [], []
     scale = run.ticket[1].scale
     ours = psnr(run.result.image[0], reference, scale)
     theirs = None if heavy is None else psnr(heavy.image_3HW, reference, scale)
-    plain = psnr(enlarged_bicubic(session), reference, scale)
+    plain = psnr(enlarged_bicubic(visitor), reference, scale)
     row = (
         "PSNR",
         _decibels(plain),

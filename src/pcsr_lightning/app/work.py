@@ -16,19 +16,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pcsr_lightning.app.all_heavy import AllHeavyRun
 from pcsr_lightning.app.loading import result_size
 from pcsr_lightning.app.measure import Meter
-from pcsr_lightning.app.session import FirstRun, Heavy, Run, Session, Ticket
+from pcsr_lightning.app.visitors import FirstRun, Heavy, Run, Ticket, Visitor
 from pcsr_lightning.errors import ConfigError, PCSRError
 from pcsr_lightning.images import bicubic, write
 from pcsr_lightning.images.comparison import eight_bit, shave
-from pcsr_lightning.inference import RoutingConfig, class_colours
-from pcsr_lightning.inference.rerouting import Rerouter
+from pcsr_lightning.inference import RoutingConfig, Session, class_colours
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.weights import load
 
 LONGEST_NAME = 60
-Tell = Callable[[float, str], None]
+Report = Callable[[float, str], None]
 """Takes the part of the work that is done, and what is being done."""
 
 
@@ -47,50 +47,51 @@ def model_named(name: str) -> PCSR:
     if not isinstance(model, PCSR) or model.num_classes < 2:
         raise ConfigError(f"{name}: the page needs a PCSR model with two classes or more")
     # What only the first run takes (operators counted, kernels made) is no visitor's time.
-    warm = Rerouter(model, torch.zeros(1, 3, 16, 16), (32, 32))
+    warm = Session(model, torch.zeros(1, 3, 16, 16), scale=2)
     warm.run(RoutingConfig(budget=0.5))
     return model
 
 
-def enlarge(session: Session, ticket: Ticket, max_pixels: int, tell: Tell) -> Run:
-    """The session's picture under a request's choices; what is there already is used.
+def enlarge(visitor: Visitor, ticket: Ticket, max_pixels: int, report: Report) -> Run:
+    """The visitor's picture under a request's choices; what is there already is used.
 
     Raises:
         Stopped: a newer request has come.
         PCSRError: the picture would be too large, or the model is none.
     """
     number, choices = ticket
-    loaded = session.loaded
+    loaded = visitor.loaded
     if loaded is None:
         raise Stopped
     size = result_size(loaded.size, choices.scale, max_pixels)
     model = model_named(choices.model)
     key = (number, choices.model, size)
-    reused = session.key == key and session.rerouter is not None and session.first is not None
-    if session.key != key:
-        session.forget_work()
-        session.key = key
-    step = stopping(session, ticket, tell)
-    if session.rerouter is None:
+    reused = visitor.key == key and visitor.session is not None and visitor.first is not None
+    if visitor.key != key:
+        visitor.forget_work()
+        visitor.key = key
+    step = stopping(visitor, ticket, report)
+    if visitor.session is None:
         with Meter() as features:
-            told = step("Looking at the picture", 0.0, 0.5)
-            session.rerouter = Rerouter(model, loaded.picture.rgb[None], size, told)
-        session.features, session.spent = features, 0.0
+            progress = step("Looking at the picture", 0.0, 0.5)
+            lr_13hw = loaded.picture.rgb[None]
+            visitor.session = Session(model, lr_13hw, size=size, progress=progress)
+        visitor.features, visitor.spent = features, 0.0
     run = Meter()
     try:
         with run:
             start = 0.0 if reused else 0.5
             words = "Routing again" if reused else "Enlarging it"
-            result = session.rerouter.run(choices.routing, step(words, start, 1.0))
+            result = visitor.session.run(choices.routing, step(words, start, 1.0))
     finally:
         # What was stopped before has left pixels that the first run to be finished did not make.
-        session.spent += run.seconds
-    check(session, ticket)
-    if session.first is None:
-        peak = _highest(session.features.peak, session.features.held, run.peak)
-        session.first = FirstRun(session.features.seconds + session.spent, peak)
-    session.run = Run(ticket, result, run.seconds, reused)
-    return session.run
+        visitor.spent += run.seconds
+    check(visitor, ticket)
+    if visitor.first is None:
+        peak = _highest(visitor.features.peak, visitor.features.held, run.peak)
+        visitor.first = FirstRun(visitor.features.seconds + visitor.spent, peak)
+    visitor.run = Run(ticket, result, run.seconds, reused)
+    return visitor.run
 
 
 def _highest(first: int | None, held: int, then: int | None) -> int | None:
@@ -98,7 +99,7 @@ def _highest(first: int | None, held: int, then: int | None) -> int | None:
     return then if first is None or then is None else max(first, held + then)
 
 
-def all_heavy(session: Session, ticket: Ticket, tell: Tell) -> Heavy:
+def all_heavy(visitor: Visitor, ticket: Ticket, report: Report) -> Heavy:
     """The all-heavy run beside the one that is there; once for each picture, model and size.
 
     Its time is that of the features, which it shares with the first run, and of the heaviest
@@ -107,85 +108,86 @@ def all_heavy(session: Session, ticket: Ticket, tell: Tell) -> Heavy:
     Raises:
         Stopped: a newer request has come. The next call goes on from there.
     """
-    rerouter = session.rerouter
-    assert rerouter is not None
-    if session.heavy is None:
-        step = stopping(session, ticket, tell)
+    session = visitor.session
+    assert session is not None
+    if visitor.heavy is None:
+        step = stopping(visitor, ticket, report)
+        run = visitor.heavy_run = visitor.heavy_run or AllHeavyRun(session)
         with Meter() as meter:
-            heavy = rerouter.all_heavy(step("All-heavy, to compare with", 0.0, 1.0))
-        check(session, ticket)
-        peak = _highest(session.features.peak, rerouter.heavy_bytes, meter.peak)
-        session.heavy = Heavy(heavy.image_3HW, rerouter.feature_seconds + heavy.seconds, peak)
-    return session.heavy
+            image_3HW = run.run(step("All-heavy, to compare with", 0.0, 1.0))
+        check(visitor, ticket)
+        peak = _highest(visitor.features.peak, run.bytes, meter.peak)
+        visitor.heavy = Heavy(image_3HW, session.feature_seconds + run.seconds, peak)
+    return visitor.heavy
 
 
-def check(session: Session, ticket: Ticket) -> None:
-    """Raises :class:`Stopped` if the session wants something else by now."""
-    if session.wanted != ticket or session.number != ticket[0]:
+def check(visitor: Visitor, ticket: Ticket) -> None:
+    """Raises :class:`Stopped` if the visitor wants something else by now."""
+    if visitor.wanted != ticket or visitor.number != ticket[0]:
         raise Stopped
 
 
 def stopping(
-    session: Session, ticket: Ticket, tell: Tell
+    visitor: Visitor, ticket: Ticket, report: Report
 ) -> Callable[[str, float, float], Callable[[float], None]]:
-    """Makes progress callbacks that tell, and stop the work when a newer request has come."""
+    """Makes progress callbacks that report, and stop the work when a newer request has come."""
 
     def step(words: str, start: float, stop: float) -> Callable[[float], None]:
-        def told(part: float) -> None:
-            check(session, ticket)
-            tell(start + (stop - start) * part, words)
+        def progress(part: float) -> None:
+            check(visitor, ticket)
+            report(start + (stop - start) * part, words)
 
-        check(session, ticket)
-        return told
+        check(visitor, ticket)
+        return progress
 
     return step
 
 
-def enlarged_bicubic(session: Session) -> Tensor:
+def enlarged_bicubic(visitor: Visitor) -> Tensor:
     """The plain way to the same size: ``(3, H, W)`` in [0, 1]."""
-    assert session.loaded is not None
-    assert session.rerouter is not None
-    return bicubic(session.loaded.picture.rgb, session.rerouter.size).clamp(0, 1)
+    assert visitor.loaded is not None
+    assert visitor.session is not None
+    return bicubic(visitor.loaded.picture.rgb, visitor.session.size).clamp(0, 1)
 
 
-def enlarged_alpha(session: Session) -> Tensor | None:
+def enlarged_alpha(visitor: Visitor) -> Tensor | None:
     """The transparency at the result's size."""
-    assert session.loaded is not None
-    assert session.rerouter is not None
-    alpha = session.loaded.picture.alpha
-    return None if alpha is None else bicubic(alpha, session.rerouter.size).clamp(0, 1)
+    assert visitor.loaded is not None
+    assert visitor.session is not None
+    alpha = visitor.loaded.picture.alpha
+    return None if alpha is None else bicubic(alpha, visitor.session.size).clamp(0, 1)
 
 
-def save_view(session: Session, name: str, rgb_3HW: Tensor) -> Path:
+def save_view(visitor: Visitor, name: str, rgb_3HW: Tensor) -> Path:
     """A picture as the browser shows it: 8 bit, lossless, in the file's own colour space."""
-    assert session.loaded is not None
-    alpha = enlarged_alpha(session)
+    assert visitor.loaded is not None
+    alpha = enlarged_alpha(visitor)
     whole = rgb_3HW if rgb_3HW.dtype == torch.uint8 else eight_bit(rgb_3HW).to(torch.uint8)
     parts = [whole] if alpha is None else [whole, eight_bit(alpha).to(torch.uint8)]
     pixels = np.ascontiguousarray(torch.cat(parts).permute(1, 2, 0).cpu().numpy())
-    path, icc = session.new_file(), session.loaded.picture.metadata.icc
+    path, icc = visitor.new_file(), visitor.loaded.picture.metadata.icc
     image = pyvips.Image.new_from_array(pixels, interpretation="srgb")
     if icc is not None and icc[16:20] == b"RGB ":
         image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
     # Speed counts here, not size: the way to the browser is short.
     image.pngsave(str(path), compression=1, filter="sub")
-    session.keep_view(name, path)
+    visitor.keep_view(name, path)
     return path
 
 
-def save_map(session: Session, class_HW: Tensor) -> Path:
+def save_map(visitor: Visitor, class_HW: Tensor) -> Path:
     """The classes as a picture of few colours, to be laid over the result."""
-    assert session.rerouter is not None
-    colours = (class_colours(session.rerouter.num_classes) * 255).round().to(torch.uint8)
+    assert visitor.session is not None
+    colours = (class_colours(visitor.session.num_classes) * 255).round().to(torch.uint8)
     image = Image.fromarray(class_HW.cpu().numpy(), "P")
     image.putpalette(colours.flatten().tolist())
-    path = session.new_file()
+    path = visitor.new_file()
     image.save(path, compress_level=1)
-    session.keep_view("map", path)
+    visitor.keep_view("map", path)
     return path
 
 
-def save_result(session: Session) -> Path:
+def save_result(visitor: Visitor) -> Path:
     """The result as a file to take away: PNG with the bit depth, alpha and profile it came with.
 
     It has the picture's name, in a folder that nobody can guess.
@@ -193,15 +195,15 @@ def save_result(session: Session) -> Path:
     Raises:
         PCSRError: there is none.
     """
-    loaded, run = session.loaded, session.run
-    if loaded is None or run is None or session.rerouter is None:
+    loaded, run = visitor.loaded, visitor.run
+    if loaded is None or run is None or visitor.session is None:
         raise PCSRError("there is no result yet: drop a picture, or choose a sample")
-    picture = loaded.picture.enlarged(run.result.image[0], enlarged_alpha(session))
+    picture = loaded.picture.enlarged(run.result.image[0], enlarged_alpha(visitor))
     scale = run.ticket[1].scale
-    path = session.new_file("") / f"{plain_name(loaded.name)}_x{scale:g}.png"
+    path = visitor.new_file("") / f"{plain_name(loaded.name)}_x{scale:g}.png"
     path.parent.mkdir()
     write(picture, path)
-    session.keep_view("download", path)
+    visitor.keep_view("download", path)
     return path
 
 

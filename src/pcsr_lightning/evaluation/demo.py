@@ -27,7 +27,7 @@ from pcsr_lightning.evaluation.tables import (
     terminal_table,
 )
 from pcsr_lightning.images import Picture, bicubic, list_pictures, read_rgb8, write
-from pcsr_lightning.inference import Analysis, RoutingConfig, UpscaleResult, class_map
+from pcsr_lightning.inference import RoutingConfig, Session, UpscaleResult, class_map
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.weights import load
 
@@ -152,7 +152,7 @@ def demo(picture: Path, model: PCSR, out: Path, console: Console) -> None:
 
 
 def _try(model: PCSR, pair: Pair, routing: RoutingConfig, name: str, file: str) -> Way:
-    result, seconds = _timed(lambda: Analysis.of(model, pair.lr_13hw, SCALE).run(routing))
+    result, seconds = _timed(lambda: Session(model, pair.lr_13hw, SCALE).run(routing))
     return Way(name, file, result, psnr(result.image, pair.hr_13HW, SCALE), seconds)
 
 

@@ -11,7 +11,7 @@ from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.plots import difficulty_density, psnr_flops, refinement_pair
 from pcsr_lightning.evaluation.published import published_points
 from pcsr_lightning.images import bicubic
-from pcsr_lightning.inference import Analysis, RoutingConfig, class_map
+from pcsr_lightning.inference import RoutingConfig, Session, class_map
 from pcsr_lightning.networks import PCSR
 
 SWEEP = (-1.0, -0.5, -0.25, 0.0, 0.5, 1.0, 2.0)
@@ -35,11 +35,11 @@ def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
         PCSRError: the picture cannot be used, or the model has one class.
     """
     pair = prepare(picture, model, out)
-    analysis = Analysis.of(model, pair.lr_13hw, SCALE)
-    runs = {k: analysis.run(RoutingConfig(k=k)) for k in SWEEP}
+    session = Session(model, pair.lr_13hw, SCALE)
+    runs = {k: session.run(RoutingConfig(k=k)) for k in SWEEP}
     decibel = {k: psnr(run.image, pair.hr_13HW, SCALE) for k, run in runs.items()}
     at_0, classes_HW = runs[0.0], runs[0.0].assignment[0]
-    rough = analysis.run(RoutingConfig(k=0.0, refine=False))
+    rough = session.run(RoutingConfig(k=0.0, refine=False))
     theirs = published_points(PUBLISHED_SET, model.backbone.name, SCALE)
     drawn = {
         "psnr_flops": psnr_flops(
@@ -57,7 +57,7 @@ def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
             beside=f"the paper, {PUBLISHED_SET}, x{SCALE}",
         ),
         "difficulty": difficulty_density(
-            analysis.logits, title=f"{picture.name}, x{SCALE}, {model.num_classes} classes"
+            session.logits, title=f"{picture.name}, x{SCALE}, {model.num_classes} classes"
         ),
         "refinement": refinement_pair(
             rough.image[0],
@@ -76,7 +76,7 @@ def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
                 Panel("classes", class_map(at_0.image[0], classes_HW, model.num_classes)),
             ],
             telling_boxes(
-                bicubic(pair.lr_13hw, analysis.size)[0],
+                bicubic(pair.lr_13hw, session.size)[0],
                 at_0.image[0],
                 pair.hr_13HW[0],
                 classes_HW,

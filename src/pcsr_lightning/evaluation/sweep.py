@@ -9,12 +9,12 @@ from pathlib import Path
 from pcsr_lightning.distributed import ALONE, ProcessGroup
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.benchmark import check_fits, describe_setup
-from pcsr_lightning.evaluation.dense import DensePicture, Routed
 from pcsr_lightning.evaluation.measurement import Measurement, Quality, mean
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.reader import Reader, Skipped
+from pcsr_lightning.evaluation.routed_picture import Routed, RoutedPicture
 from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR
@@ -85,7 +85,7 @@ def sweep(
     setups = [describe_setup(model, folder, scales, r, protocol, layout) for r in routings]
 
     def measure(_name: str, pair: Pair) -> list[Measurement]:
-        picture = DensePicture(model, pair, scales, layout)
+        picture = RoutedPicture(model, pair, scales, layout)
         size = (pair.hr_13HW.shape[-2], pair.hr_13HW.shape[-1])
         upscaled_13HW = bicubic(pair.lr_13hw, size)
         simple = Quality(psnr=psnr(upscaled_13HW, pair.hr_13HW, shaved_border(scales)))

@@ -1,7 +1,4 @@
-"""The ``k`` whose mean PSNR over a set meets a target, as the paper's tables compare methods.
-
-Legend: B batch (patches of a picture, or the picture), H W HR size, M classes.
-"""
+"""The ``k`` whose mean PSNR over a set meets a target, as the paper's tables compare methods."""
 
 from __future__ import annotations
 
@@ -12,19 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-import torch
-from torch import Tensor
-
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.benchmark import check_fits
-from pcsr_lightning.evaluation.dense import every_class, select
-from pcsr_lightning.evaluation.metrics import psnr
-from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_border
+from pcsr_lightning.evaluation.pairs import Protocol, scale_pair
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.reader import Reader
-from pcsr_lightning.inference import Analysis, RoutingConfig
+from pcsr_lightning.evaluation.routed_picture import RoutedPicture
+from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.routing.by_k import assign_by_k
+from pcsr_lightning.routing.by_k import k_range
 from pcsr_lightning.routing.cost import class_costs
 
 _log = logging.getLogger(__name__)
@@ -140,14 +133,20 @@ def find_k(
     check_target(model, routing, target_psnr)
     layout = Layout.of(protocol, patch_size)
     reader = Reader(Path(folder), scales, protocol)
-    kept = reader.each(
-        lambda _, pair: _Kept.of(model, pair, scales, routing, layout), progress, warn=False
+    pictures = reader.each(
+        lambda _, pair: RoutedPicture(model, pair, scales, layout, offload=True),
+        progress,
+        warn=False,
     )
-    low = min(x.k_range[0] for x in kept)
-    high = max(x.k_range[1] for x in kept)
+    sessions = [session for picture in pictures for session in picture.sessions]
+    lows, highs = zip(
+        *(k_range(s.logits, class_costs(s.macs.branches_M, routing.cost)) for s in sessions),
+        strict=True,
+    )
+    low, high = min(lows), max(highs)
 
     def mean_psnr(k: float) -> float:
-        return fmean(x.psnr(k) for x in kept)
+        return fmean(picture.route(routing.replace(k=k)).psnr for picture in pictures)
 
     # Beyond the outermost pixels' own thresholds, and beyond rounding.
     found = search(
@@ -178,90 +177,6 @@ def search(
             else:
                 b = k
     return KForTarget(best_k, best, all_light=at_high, all_heavy=at_low, target=target_psnr)
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """What is kept of a picture. The batches are its patches; one of one without a layout.
-
-    ``sr_MB3HW`` is what each class makes of all pixels, neither refined nor clamped.
-    """
-
-    logits_BMHW: tuple[Tensor, ...]
-    sr_MB3HW: tuple[Tensor, ...]
-    costs_M: Tensor
-    hr_13HW: Tensor
-    lr_size: tuple[int, int]
-    layout: Layout | None
-    refine: bool
-    border: int
-    device: torch.device
-
-    @classmethod
-    def of(
-        cls,
-        model: PCSR,
-        pair: Pair,
-        scale: tuple[float, float],
-        routing: RoutingConfig,
-        layout: Layout | None,
-    ) -> _Kept:
-        device = model.mean.device
-        lr_13hw = pair.lr_13hw.to(device)
-        logits, sr = [], []
-        with torch.inference_mode():
-            for lr_B3hw in [lr_13hw] if layout is None else layout.cut(lr_13hw):
-                analysis = Analysis.of(model, lr_B3hw, scale=scale)
-                logits.append(analysis.logits.cpu())
-                sr.append(every_class(analysis).cpu())
-            (h, w), (H, W) = analysis.grid.lr_size, analysis.size
-            costs_M = class_costs(analysis.macs.plain.branches((H / h, W / w)), routing.cost)
-        return cls(
-            tuple(logits),
-            tuple(sr),
-            costs_M,
-            pair.hr_13HW,
-            (lr_13hw.shape[-2], lr_13hw.shape[-1]),
-            layout,
-            routing.refines(scale),
-            shaved_border(scale),
-            device,
-        )
-
-    @property
-    def k_range(self) -> tuple[float, float]:
-        """Below the first every pixel takes the heaviest class, above the second the lightest.
-
-        Raises:
-            ConfigError: all classes cost the same.
-        """
-        bias_M = self.costs_M.double().log()
-        low, high = [], []
-        for logits_BMHW in self.logits_BMHW:
-            # Class 0 beats j while k < (l_0 - l_j) / (log c_0 - log c_j); the last beats j above
-            # (l_j - l_last) / (log c_j - log c_last).
-            l_MN = logits_BMHW.double().transpose(0, 1).flatten(1)
-            for j, gap in enumerate((bias_M[0] - bias_M).tolist()):
-                if gap > 1e-9:
-                    low.append(float((l_MN[0] - l_MN[j]).min()) / gap)
-            for j, gap in enumerate((bias_M - bias_M[-1]).tolist()):
-                if gap > 1e-9:
-                    high.append(float((l_MN[j] - l_MN[-1]).max()) / gap)
-        if not low or not high:
-            raise ConfigError(
-                "target_psnr: all classes of this model cost the same, k decides nothing"
-            )
-        return min(low), max(high)
-
-    def psnr(self, k: float) -> float:
-        """As :func:`score_pair` would find it with this ``k``."""
-        out = []
-        with torch.inference_mode():
-            for logits_BMHW, sr_MB3HW in zip(self.logits_BMHW, self.sr_MB3HW, strict=True):
-                class_BHW = assign_by_k(logits_BMHW.to(self.device), self.costs_M, k)
-                out.append(select(sr_MB3HW.to(self.device), class_BHW, self.refine))
-            image = out[0] if self.layout is None else self.layout.join(out, self.lr_size)
-            return psnr(image, self.hr_13HW.to(self.device), self.border)
 
 
 def _short(k: float) -> float:

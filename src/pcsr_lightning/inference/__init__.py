@@ -3,20 +3,19 @@
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from pcsr_lightning.inference.analysis import Analysis
 from pcsr_lightning.inference.checks import MAX_SCALE, output_size
 from pcsr_lightning.inference.class_map import class_colours, class_map
 from pcsr_lightning.inference.execution import Execution, Precision
 from pcsr_lightning.inference.flops import Flops, all_heavy_flops, original_flops, routing_note
 from pcsr_lightning.inference.input_rows import PictureRows
 from pcsr_lightning.inference.result import UpscaleResult
+from pcsr_lightning.inference.session import Session
 from pcsr_lightning.inference.upscale_rows import PictureSink, RowsDone, upscale_rows
 from pcsr_lightning.inference.upscaling import upscale, upscale_by
 from pcsr_lightning.routing import RoutingConfig
 
 __all__ = [
     "MAX_SCALE",
-    "Analysis",
     "Execution",
     "Flops",
     "PictureRows",
@@ -24,6 +23,7 @@ __all__ = [
     "Precision",
     "RoutingConfig",
     "RowsDone",
+    "Session",
     "UpscaleResult",
     "all_heavy_flops",
     "class_colours",

@@ -80,7 +80,6 @@ class Engine:
         kernels: upsamplers and classifier.
         rows: LR rows of a strip.
         keep: whether the features are kept between two passes, or computed again.
-        progress: told after every strip how far the run is. What it raises ends the run.
     """
 
     def __init__(
@@ -91,32 +90,30 @@ class Engine:
         kernels: QueryKernels,
         rows: int,
         keep: bool = False,
-        progress: Progress | None = None,
     ) -> None:
         self.lr, self.grid, self.kernels = lr, grid, kernels
         self.rows = rows
-        self._progress = progress
-        self._features, self._keep = features, keep
+        self.features, self._keep = features, keep
         h = grid.lr_size[0]
         # Nearest never falls, and at scales of 1 and more it misses no LR row.
         first_rows = torch.searchsorted(grid.rows_H.cpu(), torch.arange(h + 1))
         self._hr_rows: list[int] = first_rows.tolist()
 
-    def logits(self, sink: RowSink) -> None:
+    def logits(self, sink: RowSink, progress: Progress | None = None) -> None:
         """The classifier's output at every query; ``sink`` takes rows ``(B, M, n, W)``."""
 
         def look(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
             rows = self.kernels.to_rows(self._logits(feat_BrwD, strip), strip)
             return lambda: sink(strip.hr_top, rows)
 
-        self._each_strip(look)
+        self.each_strip(look, progress)
 
     def run(
         self,
         policy: RoutingPolicy,
         image: RowSink,
         classes: RowSink,
-        class_BHW: Tensor | None = None,
+        progress: Progress | None = None,
     ) -> Executed:
         """Enlarges the pictures.
 
@@ -124,15 +121,15 @@ class Engine:
             policy: which class each pixel takes.
             image: takes rows ``(B, 3, n, W)``, float32, not clamped.
             classes: takes rows ``(B, n, W)``, uint8; some time before their pixels.
-            class_BHW: every pixel's class, where that is known already.
+            progress: told after every strip how far the run is. What it raises ends the run.
 
         Raises:
             PCSRError: NaN or infinite values, or not enough memory for a single row.
         """
         before = 0.0
-        known: Tensor | ThresholdAssigner | None = class_BHW
-        if class_BHW is None and policy.needs_whole_picture:
-            known, before = self._first_pass(policy), 0.5
+        known: Tensor | ThresholdAssigner | None = None
+        if policy.needs_whole_picture:
+            known, before = self._first_pass(policy, progress), 0.5
         M, (H, W), (h, w) = policy.num_classes, self.grid.size, self.grid.lr_size
         refined = RefinedRows(H, M, policy.config.refines((H / h, W / w)))
         enlarged = EnlargedRows(self.lr, self.grid.size)
@@ -158,7 +155,7 @@ class Engine:
 
             return deliver
 
-        self._each_strip(enlarge, before)
+        self.each_strip(enlarge, progress, before)
         return done
 
     def counted(self, policy: RoutingPolicy, class_BHW: Tensor) -> Executed:
@@ -201,12 +198,14 @@ class Engine:
         score_BcQ = policy.score(self._logits(feat_BrwD, strip)[..., None])[..., 0]
         return self.kernels.to_rows(score_BcQ, strip)
 
-    def _first_pass(self, policy: RoutingPolicy) -> Tensor | ThresholdAssigner:
+    def _first_pass(
+        self, policy: RoutingPolicy, progress: Progress | None
+    ) -> Tensor | ThresholdAssigner:
         """A first pass; with every pixel's class, ``(B, H, W)``, or with rules for them."""
         B, (h, w) = len(self.lr), self.grid.lr_size
         scores = first_pass(policy, B, self.grid.size, self.lr.device)
         kept_BhwD: Tensor | None = None
-        keep = self._keep and not isinstance(self._features, KeptRows)
+        keep = self._keep and not isinstance(self.features, KeptRows)
 
         def look(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
             nonlocal kept_BhwD, keep
@@ -226,14 +225,15 @@ class Engine:
 
             return keep_it
 
-        self._each_strip(look, 0.0, 0.5)
+        self.each_strip(look, progress, 0.0, 0.5)
         if kept_BhwD is not None:
-            self._features = KeptRows(kept_BhwD)
+            self.features = KeptRows(kept_BhwD)
         return scores.finish()
 
-    def _each_strip(
+    def each_strip(
         self,
         work: Callable[[Strip, Tensor], Callable[[], None]],
+        progress: Progress | None = None,
         before: float = 0.0,
         after: float = 1.0,
     ) -> None:
@@ -244,19 +244,20 @@ class Engine:
         """
         h, done, delivering = self.grid.lr_size[0], 0, False
         while done < h:
-            strips = self._features.strips(self.rows, done)
+            strips = self.features.strips(self.rows, done)
             try:
                 while done < h:
                     top, feat_BrwD = next(strips)
-                    check_finite(feat_BrwD, "the backbone's features")
+                    if not isinstance(self.features, KeptRows):  # else they were checked before
+                        check_finite(feat_BrwD, "the backbone's features")
                     bottom = top + feat_BrwD.shape[1]
                     strip = Strip(top, bottom, self._hr_rows[top], self._hr_rows[bottom])
                     deliver = work(strip, feat_BrwD)
                     # From here on the strip counts: what fails in a sink must not be done twice.
                     done, delivering = bottom, True
                     deliver()
-                    if self._progress is not None:
-                        self._progress(before + (after - before) * done / h)
+                    if progress is not None:
+                        progress(before + (after - before) * done / h)
                     delivering = False
             except (MemoryError, RuntimeError) as error:
                 if delivering or not is_out_of_memory(error):

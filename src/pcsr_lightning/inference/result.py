@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pcsr_lightning.inference.engine import Engine
+from pcsr_lightning.inference.engine import Engine, Progress
 from pcsr_lightning.inference.flops import Flops, ModelMacs
 from pcsr_lightning.routing import RoutingPolicy
 
@@ -44,7 +44,6 @@ class Output:
         size: ``(H, W)``.
         device: where it is kept.
         bits: 8 or 16 for integers, as in a file; float32 if ``None``.
-        clamp: to [0, 1].
     """
 
     def __init__(
@@ -53,10 +52,8 @@ class Output:
         size: tuple[int, int],
         device: torch.device,
         bits: int | None = None,
-        clamp: bool = True,
     ) -> None:
         self._bits = bits
-        self._clamp = clamp or bits is not None
         dtype = torch.float32 if bits is None else INTEGER_TYPES[bits]
         # Outside of inference mode, so that callers get ordinary tensors.
         with torch.inference_mode(False):
@@ -65,8 +62,7 @@ class Output:
     def put(self, top: int, rows_B3nW: Tensor) -> None:
         """Rows from ``top`` on, float32; overwrites them, to take no memory of its own."""
         into = self.image_B3HW[:, :, top : top + rows_B3nW.shape[2]]
-        if self._clamp:
-            rows_B3nW = rows_B3nW.clamp_(0, 1)
+        rows_B3nW = rows_B3nW.clamp_(0, 1)
         if self._bits is not None:
             rows_B3nW = as_integers(rows_B3nW, self._bits)
         into.copy_(rows_B3nW)
@@ -81,9 +77,8 @@ def collect(
     engine: Engine,
     macs: ModelMacs,
     policy: RoutingPolicy,
-    assignment_BHW: Tensor | None = None,
-    clamp: bool = True,
     bits: int | None = None,
+    progress: Progress | None = None,
 ) -> UpscaleResult:
     """Runs an engine and puts its rows together.
 
@@ -91,20 +86,19 @@ def collect(
         engine: ready to run.
         macs: what the network's parts cost.
         policy: which class each pixel takes.
-        assignment_BHW: the classes, if they are known already.
-        clamp: to [0, 1].
         bits: see :class:`Output`.
+        progress: see :meth:`Engine.run`.
     """
     B, (h, w), (H, W) = len(engine.lr), engine.grid.lr_size, engine.grid.size
     device = engine.lr.device
-    output = Output(B, (H, W), device, bits, clamp)
+    output = Output(B, (H, W), device, bits)
     class_BHW = torch.empty(B, H, W, dtype=torch.uint8, device=device)
 
     def keep_classes(top: int, rows_BnW: Tensor) -> None:
         class_BHW[:, top : top + rows_BnW.shape[1]] = rows_BnW
 
     with torch.inference_mode():
-        done = engine.run(policy, output.put, keep_classes, assignment_BHW)
+        done = engine.run(policy, output.put, keep_classes, progress)
     flops = done.flops(macs, B * h * w, classified=policy.fixed_class is None)
     shares = tuple(count / sum(done.counts_M) for count in done.counts_M)
     return UpscaleResult(output.image_B3HW, class_BHW, flops, shares)

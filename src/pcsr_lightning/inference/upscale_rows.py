@@ -79,8 +79,8 @@ def upscale_rows(
             return _original(model, image, size, pairs, routing, execution, progress)
         macs = model_macs(model)
         policy = make_policy(routing, macs.of_picture(lr_size, size))
-        engine = make_engine(model, image, size, execution, policy.needs_whole_picture, progress)
-        done = engine.run(policy, pairs.image, pairs.classes)
+        engine = make_engine(model, image, size, execution, policy.needs_whole_picture)
+        done = engine.run(policy, pairs.image, pairs.classes, progress)
     flops = done.flops(macs, lr_size[0] * lr_size[1], policy.fixed_class is None)
     return RowsDone(flops, tuple(count / sum(done.counts_M) for count in done.counts_M))
 

@@ -148,10 +148,10 @@ def upscale_by(
     parts = torch.split(image_B3hw, at_once)
     results = []
     for i, part in enumerate(parts):
-        tell = None if progress is None else _part_of(progress, i, len(parts))
+        told = None if progress is None else _part_of(progress, i, len(parts))
         rows = InputRows(part.float())
-        engine = make_engine(model, rows, wanted, execution, policy.needs_whole_picture, tell)
-        results.append(collect(engine, macs, policy, bits=bits))
+        engine = make_engine(model, rows, wanted, execution, policy.needs_whole_picture)
+        results.append(collect(engine, macs, policy, bits, told))
     return results[0] if len(results) == 1 else _joined(results)
 
 
@@ -161,7 +161,6 @@ def make_engine(
     size: tuple[int, int],
     execution: Execution,
     two_passes: bool = False,
-    progress: Progress | None = None,
 ) -> Engine:
     """Everything ready for one run over pictures.
 
@@ -171,7 +170,6 @@ def make_engine(
         size: ``(H, W)`` of the result.
         execution: precision and strips.
         two_passes: whether classes depend on the whole picture, so that features are worth keeping.
-        progress: told how far the run is.
     """
     lr_size = (int(image.shape[-2]), int(image.shape[-1]))
     dtype = execution.dtype(model)
@@ -185,7 +183,7 @@ def make_engine(
         rows = strip_rows(execution, features, x, area, kept=kept)
         grid = model.grid(lr_size, size)
         kernels = QueryKernels.of(model, grid, dtype)
-        return Engine(image, grid, features, kernels, rows, kept > 0, progress)
+        return Engine(image, grid, features, kernels, rows, kept > 0)
 
 
 def _part_of(progress: Progress, done: int, parts: int) -> Progress:

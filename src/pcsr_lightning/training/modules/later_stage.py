@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks import PCSR, bilinear_upsample
+from pcsr_lightning.inference import Session
+from pcsr_lightning.networks import PCSR
 from pcsr_lightning.routing import RoutingConfig
-from pcsr_lightning.routing.by_k import assign_by_k
-from pcsr_lightning.routing.refine import refine
 from pcsr_lightning.training.losses import average_loss
 from pcsr_lightning.training.modules.base import Prediction, TrainBatch
 from pcsr_lightning.training.modules.pcsr_stage import PCSRStage, at_queries
@@ -58,27 +57,12 @@ class LaterStage(PCSRStage):
         return self.w_recon * recon + self.w_avg * average, {"recon": recon, "avg": average}
 
     def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:
-        """Routed at ``k = 0``, refined where the scale wants it.
-
-        All classes are computed and one is kept: simple, and quick enough for validation pictures.
-        """
-        network = self.network
-        grid = network.grid((lr_B3hw.shape[-2], lr_B3hw.shape[-1]), size)
-        feat_BDhw = network.features(lr_B3hw)
-        logits_BMHW = network.logits(feat_BDhw, grid)
-        costs_M = torch.ones(network.num_classes)
-        class_BHW = assign_by_k(logits_BMHW, costs_M, k=0.0)
-        residual = torch.zeros_like(logits_BMHW[:, :1]).expand(-1, 3, -1, -1)
-        for j in range(network.num_classes):
-            chosen_B1HW = (class_BHW == j)[:, None]
-            residual = torch.where(chosen_B1HW, network.residual(feat_BDhw, grid, j), residual)
-            share = chosen_B1HW.float().mean()
+        """Routed at ``k = 0`` in full precision, refined where the scale wants it."""
+        with torch.autocast(lr_B3hw.device.type, enabled=False):
+            result = Session(self.network, lr_B3hw, size=size).run(RoutingConfig(k=0.0))
+        for j, share in enumerate(result.shares):
             self.log(f"val/share_{j}", share, batch_size=1, sync_dist=True)
-        rough = bilinear_upsample(lr_B3hw, size) + residual
-        (h, w), (H, W) = grid.lr_size, size
-        if RoutingConfig().refines((H / h, W / w)):
-            rough = refine(rough, class_BHW, network.num_classes)
-        return Prediction(rough, class_BHW)
+        return Prediction(result.image, result.assignment)
 
     def trained_parts(self) -> dict[str, nn.Module]:
         last = self.network.num_classes - 1

@@ -10,10 +10,10 @@ from torch import Tensor
 
 import pcsr_lightning
 from pcsr_lightning.errors import ConfigError, PCSRError
-from pcsr_lightning.inference import Execution, RoutingConfig
+from pcsr_lightning.inference import Execution, RoutingConfig, Session
 from pcsr_lightning.inference import upscaling as fresh
+from pcsr_lightning.inference.class_images import NO_CLASS
 from pcsr_lightning.inference.kernels import IntegerScale, Strip
-from pcsr_lightning.inference.rerouting import NOBODY, Rerouter
 from pcsr_lightning.networks import PCSR, build_network, default_config
 
 # Matrix products of other row counts may be summed in another order.
@@ -59,9 +59,9 @@ def picture(h: int, w: int, seed: int = 0) -> Tensor:
     return (0.5 * (1 - ramp) + noise * ramp).clamp(0, 1)
 
 
-def check(model: PCSR, image: Tensor, rerouter: Rerouter, routing: RoutingConfig) -> None:
-    ours = rerouter.run(routing)
-    expected = fresh.upscale_by(model, image, routing, Execution(), size=rerouter.size)
+def check(model: PCSR, image: Tensor, session: Session, routing: RoutingConfig) -> None:
+    ours = session.run(routing)
+    expected = fresh.upscale_by(model, image, routing, Execution(), size=session.size)
     assert torch.equal(ours.assignment, expected.assignment), routing
     assert float((ours.image - expected.image).abs().max()) <= ROUNDING, routing
     assert ours.flops == expected.flops, routing
@@ -72,18 +72,29 @@ def check(model: PCSR, image: Tensor, rerouter: Rerouter, routing: RoutingConfig
 def test_each_routing_after_all_others(model: PCSR, scale: float) -> None:
     image = picture(30, 44)
     size = (round(30 * scale), round(44 * scale))
-    rerouter = Rerouter(model, image, size)
+    session = Session(model, image, size=size)
     for routing in [*ROUTINGS, *reversed(ROUTINGS)]:
-        check(model, image, rerouter, routing)
+        check(model, image, session, routing)
 
 
 def test_strips(model: PCSR) -> None:
     """A picture of several strips, so that seams between them show if there are any."""
     image = picture(400, 60)
-    rerouter = Rerouter(model, image, (800, 120))
-    assert rerouter._rows < 400
+    session = Session(model, image, size=(800, 120))
+    assert session._engine.rows < 400
     for routing in (ROUTINGS[1], ROUTINGS[2], ROUTINGS[0]):
-        check(model, image, rerouter, routing)
+        check(model, image, session, routing)
+
+
+def test_every_class_at_once_and_in_main_memory(three: PCSR) -> None:
+    """A sweep and a search select from what every class has computed."""
+    image = torch.cat([picture(12, 9, 1), picture(12, 9, 2)])
+    for prepare in (Session.compute_every_class, Session.offload):
+        session = Session(three, image, size=(36, 27))
+        prepare(session)
+        for routing in ROUTINGS:
+            check(three, image, session, routing)
+    assert session.feature_bytes == 0
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -98,10 +109,10 @@ def test_any_order_of_budgets(
     three: PCSR, budgets: list[float], h: int, w: int, scale: float, seed: int
 ) -> None:
     image = picture(h, w, seed)
-    rerouter = Rerouter(three, image, (round(h * scale), round(w * scale)))
+    session = Session(three, image, size=(round(h * scale), round(w * scale)))
     for budget in budgets:
-        check(three, image, rerouter, RoutingConfig(budget=budget))
-        check(three, image, rerouter, RoutingConfig(budget=budget, cost="proportional"))
+        check(three, image, session, RoutingConfig(budget=budget))
+        check(three, image, session, RoutingConfig(budget=budget, cost="proportional"))
 
 
 @pytest.fixture
@@ -111,7 +122,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     residual = IntegerScale.residual
 
     def counting(self: IntegerScale, feat: Tensor, strip: Strip, class_BQ: Tensor) -> Tensor:
-        asked.append(int((class_BQ != NOBODY).sum()))
+        asked.append(int((class_BQ != NO_CLASS).sum()))
         return residual(self, feat, strip, class_BQ)
 
     monkeypatch.setattr(IntegerScale, "residual", counting)
@@ -119,53 +130,16 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_only_new_pixels_are_computed(model: PCSR, asked: list[int]) -> None:
-    rerouter = Rerouter(model, picture(24, 32), (96, 128))
-    first = rerouter.run(RoutingConfig(budget=0.5))
+    session = Session(model, picture(24, 32), size=(96, 128))
+    first = session.run(RoutingConfig(budget=0.5))
     assert sum(asked) == 96 * 128
     asked.clear()
-    second = rerouter.run(RoutingConfig(budget=0.7))
+    second = session.run(RoutingConfig(budget=0.7))
     changed = int((first.assignment != second.assignment).sum())
     assert 0 < sum(asked) == changed < 96 * 128
     asked.clear()
-    rerouter.run(RoutingConfig(budget=0.5))
+    session.run(RoutingConfig(budget=0.5))
     assert asked == []
-
-
-def test_all_heavy_fills_the_heaviest_class(model: PCSR) -> None:
-    image = picture(24, 32)
-    rerouter = Rerouter(model, image, (96, 128))
-    before = rerouter.run(RoutingConfig(budget=0.5))
-    heavy = rerouter.all_heavy()
-    expected = fresh.upscale_by(model, image, RoutingConfig(fixed_class=0), size=(96, 128))
-    assert float((heavy.image_3HW - expected.image[0]).abs().max()) <= ROUNDING
-    assert heavy.seconds > 0
-    assert bool(rerouter._done_MHW[0].all())
-    after = rerouter.run(RoutingConfig(budget=0.5))
-    assert float((after.image - before.image).abs().max()) <= ROUNDING
-
-
-def test_all_heavy_begins_with_what_larger_budgets_need(model: PCSR, asked: list[int]) -> None:
-    """Each pixel once, the new ones first; what was done before a stop is not done again."""
-    rerouter = Rerouter(model, picture(400, 60), (800, 120))
-    run = rerouter.run(RoutingConfig(budget=0.7))
-    new = int((run.assignment != 0).sum())
-    asked.clear()
-    told: list[float] = []
-
-    def stop_half_way(part: float) -> None:
-        told.append(part)
-        if part == 0.5:
-            raise Stop
-
-    with pytest.raises(Stop):
-        rerouter.all_heavy(stop_half_way)
-    assert (len(asked), sum(asked)) == (len(told), new)
-    assert len(told) > 1
-    rerouter.run(RoutingConfig(budget=1.0))
-    assert sum(asked) == new
-    rerouter.all_heavy(told.append)
-    assert sum(asked) == 800 * 120
-    assert told[-1] == 1
 
 
 class Stop(Exception):
@@ -182,38 +156,34 @@ def test_a_stopped_run_stops_at_once_and_loses_nothing(model: PCSR) -> None:
             raise Stop
 
     with pytest.raises(Stop):
-        Rerouter(model, image, (400, 60), progress=lambda part: stop_at(0.1, part))
+        Session(model, image, size=(400, 60), progress=lambda part: stop_at(0.1, part))
     assert len(told) == 1
-    rerouter = Rerouter(model, image, (400, 60))
+    session = Session(model, image, size=(400, 60))
     for limit in (0.1, 0.5, 0.9):
         with pytest.raises(Stop):
-            rerouter.run(ROUTINGS[1], progress=lambda part, limit=limit: stop_at(limit, part))
+            session.run(ROUTINGS[1], progress=lambda part, limit=limit: stop_at(limit, part))
+    check(model, image, session, ROUTINGS[1])
     told.clear()
-    with pytest.raises(Stop):
-        rerouter.all_heavy(lambda part: stop_at(0.0, part))
-    assert len(told) == 1
-    check(model, image, rerouter, ROUTINGS[1])
-    told.clear()
-    rerouter.run(ROUTINGS[2], progress=told.append)
+    session.run(ROUTINGS[2], progress=told.append)
     assert told == sorted(told)
     assert told[-1] == pytest.approx(1)
 
 
 def test_mistakes(model: PCSR) -> None:
     with pytest.raises(ConfigError, match="each side must grow"):
-        Rerouter(model, picture(8, 8), (4, 4))
+        Session(model, picture(8, 8), size=(4, 4))
     with pytest.raises(ConfigError, match="no class 2"):
-        Rerouter(model, picture(8, 8), (16, 16)).run(RoutingConfig(fixed_class=2))
+        Session(model, picture(8, 8), size=(16, 16)).run(RoutingConfig(fixed_class=2))
     broken = build_network(default_config("fsrcnn", 2)).eval()
     assert isinstance(broken, PCSR)
     with torch.no_grad():
         next(broken.backbone.parameters()).fill_(float("nan"))
     with pytest.raises(PCSRError, match="features"):
-        Rerouter(broken, picture(8, 8), (16, 16))
+        Session(broken, picture(8, 8), size=(16, 16))
 
 
 def test_bytes(model: PCSR) -> None:
-    rerouter = Rerouter(model, picture(10, 12), (40, 48))
+    session = Session(model, picture(10, 12), size=(40, 48))
     channels = model.backbone.out_channels
-    assert rerouter.bytes == 10 * 12 * 4 * channels + 40 * 48 * (2 * (12 + 1 + 4) + 4 + 1)
-    assert rerouter.heavy_bytes == 10 * 12 * 4 * channels + 40 * 48 * 12
+    assert session.bytes == 10 * 12 * 4 * channels + 40 * 48 * (2 * (12 + 1 + 4) + 4 + 1)
+    assert session.feature_bytes == 10 * 12 * 4 * channels

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from pcsr_lightning.app.all_heavy import AllHeavyRun
 from pcsr_lightning.app.loading import Loaded
 from pcsr_lightning.app.measure import Meter
-from pcsr_lightning.inference import RoutingConfig, UpscaleResult
-from pcsr_lightning.inference.rerouting import Rerouter
+from pcsr_lightning.inference import RoutingConfig, Session, UpscaleResult
 
 KEPT_SECONDS = 3600.0
 """After so long without a request a visitor is forgotten."""
-KEPT_SESSIONS = 64
+KEPT_VISITORS = 64
 KEPT_BYTES = 2 * 2**30
 """Features and finished pixels of all visitors together; those of the longest idle go first."""
 
@@ -99,15 +99,15 @@ class Run:
 
 
 @dataclass
-class Session:
+class Visitor:
     """One visitor's picture and all that was computed of it.
 
     Attributes:
-        folder: for the files that the page shows; goes with the session.
+        folder: for the files that the page shows; goes with the visitor.
         number: of the picture, counted up.
         wanted: the newest request; work on any other stops.
         refused: why the newest picture that was brought is not shown, until the next request.
-        key: what ``rerouter`` was made for: picture number, model and size.
+        key: what ``session`` was made for: picture number, model and size.
         reference: a picture that the visitor gave to compare with, and its name.
         features: what the backbone's part of the first run took.
         spent: seconds that runs took since then.
@@ -123,7 +123,8 @@ class Session:
     refused: str | None = None
     key: tuple[int, str, tuple[int, int]] | None = None
     reference: tuple[str, Tensor] | None = None
-    rerouter: Rerouter | None = None
+    session: Session | None = None
+    heavy_run: AllHeavyRun | None = None
     features: Meter = field(default_factory=Meter)
     spent: float = 0.0
     first: FirstRun | None = None
@@ -153,7 +154,8 @@ class Session:
 
     def forget_work(self) -> None:
         """Drops whatever can be computed again."""
-        self.key = self.rerouter = self.first = self.heavy = self.run = self.shown = None
+        self.key = self.session = self.heavy_run = self.first = self.heavy = None
+        self.run = self.shown = None
         for path in self.views.values():
             path.unlink(missing_ok=True)
         self.views = {}
@@ -176,7 +178,7 @@ class Session:
     @property
     def fitting_reference(self) -> Tensor | None:
         """What the result can be compared with: the visitor's reference, or a sample's own."""
-        size = None if self.rerouter is None else self.rerouter.size
+        size = None if self.session is None else self.session.size
         own = None if self.loaded is None else self.loaded.reference_3HW
         given = own if self.reference is None else self.reference[1]
         return given if given is not None and tuple(given.shape[1:]) == size else None
@@ -184,72 +186,72 @@ class Session:
     @property
     def bytes(self) -> int:
         """Memory that :meth:`forget_work` frees, about."""
-        if self.rerouter is None:
+        if self.session is None:
             return 0
-        H, W = self.rerouter.size
-        return self.rerouter.bytes + 12 * H * W * (
-            (self.run is not None) + (self.heavy is not None)
-        )
+        H, W = self.session.size
+        return self.session.bytes + 12 * H * W * ((self.run is not None) + (self.heavy is not None))
 
 
-class Sessions:
+class Visitors:
     """All visitors.
 
     Args:
         folder: for their files.
-        seconds, sessions, bytes: the bounds.
+        seconds: after so long without a request a visitor is forgotten.
+        visitors: how many are kept.
+        bytes: of all their work together.
     """
 
     def __init__(
         self,
         folder: Path,
         seconds: float = KEPT_SECONDS,
-        sessions: int = KEPT_SESSIONS,
+        visitors: int = KEPT_VISITORS,
         bytes: int = KEPT_BYTES,
     ) -> None:
-        self._folder, self._seconds, self._most, self._bytes = folder, seconds, sessions, bytes
-        self._all: OrderedDict[str, Session] = OrderedDict()
+        self._folder, self._seconds, self._most, self._bytes = folder, seconds, visitors, bytes
+        self._all: OrderedDict[str, Visitor] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def of(self, visitor: str) -> Session:
-        """A visitor's session, made where there is none."""
+    def of(self, page: str) -> Visitor:
+        """The visitor of an open page, new if it is not known."""
         ended = []
         with self._lock:
-            if visitor not in self._all:
-                self._all[visitor] = Session(self._folder / secrets.token_urlsafe(16))
-            self._all.move_to_end(visitor)
-            session = self._all[visitor]
-            session.used = time.monotonic()
+            if page not in self._all:
+                self._all[page] = Visitor(self._folder / secrets.token_urlsafe(16))
+            self._all.move_to_end(page)
+            visitor = self._all[page]
+            visitor.used = time.monotonic()
             while len(self._all) > self._most:
                 ended.append(self._all.popitem(last=False)[1])
         for old in ended:
             old.end()
-        return session
+        return visitor
 
-    def end(self, visitor: str) -> None:
-        """A visitor has left."""
+    def end(self, page: str) -> None:
+        """The visitor of a page has left."""
         with self._lock:
-            session = self._all.pop(visitor, None)
-        if session is not None:
-            session.end()
+            visitor = self._all.pop(page, None)
+        if visitor is not None:
+            visitor.end()
 
     def sweep(self) -> None:
         """Forgets whoever was idle for too long, and the work of the longest idle beyond bounds."""
         now = time.monotonic()
         with self._lock:
-            late = [v for v, s in self._all.items() if now - s.used > self._seconds]
-            ended = [self._all.pop(visitor) for visitor in late]
+            late = [page for page, v in self._all.items() if now - v.used > self._seconds]
+            ended = [self._all.pop(page) for page in late]
             idle = list(self._all.values())
-        for session in ended:
-            session.end()
-        held = sum(session.bytes for session in idle)
-        for session in idle[:-1]:
+        for visitor in ended:
+            visitor.end()
+        held = sum(visitor.bytes for visitor in idle)
+        for visitor in idle[:-1]:
             if held <= self._bytes:
                 return
-            if session.lock.acquire(blocking=False):  # whoever computes is not idle
-                held -= session.bytes
-                session.forget_work()
-                session.lock.release()
+            if visitor.lock.acquire(blocking=False):  # whoever computes is not idle
+                held -= visitor.bytes
+                visitor.forget_work()
+                visitor.lock.release()

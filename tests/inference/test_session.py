@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pcsr_lightning.errors import ConfigError, PCSRError
-from pcsr_lightning.inference import Analysis, Execution, RoutingConfig, kernels, upscale
+from pcsr_lightning.inference import Execution, RoutingConfig, Session, kernels, upscale
 from pcsr_lightning.inference.kernels import MLPKernel
 from pcsr_lightning.networks import (
     PCSR,
@@ -66,7 +66,7 @@ def plain(
 def check(
     model: PCSR, lr: Tensor, scale: Any, routing: RoutingConfig, tile_rows: int | None = None
 ) -> None:
-    found = Analysis.of(model, lr, scale, execution=Execution(tile_rows=tile_rows))
+    found = Session(model, lr, scale, execution=Execution(tile_rows=tile_rows))
     result = found.run(routing)
     image, assignment = plain(model, lr, found.size, routing)
     # A verdict on the very edge may fall either way by rounding.
@@ -190,9 +190,7 @@ def test_each_pixel_meets_its_own_upsampler_only(
 ) -> None:
     model, counted = make_network(num_classes=3), Counted(monkeypatch)
     lr = torch.rand(2, 3, 12, 10)
-    result = Analysis.of(model, lr, scale, execution=Execution(tile_rows=5)).run(
-        RoutingConfig(k=0.2)
-    )
+    result = Session(model, lr, scale, execution=Execution(tile_rows=5)).run(RoutingConfig(k=0.2))
     counts = torch.bincount(result.assignment.flatten(), minlength=3).tolist()
     assert [counted.rest[f"upsampler {j}"] for j in range(3)] == counts
     assert counted.rest["the classifier"] == result.assignment.numel()
@@ -208,9 +206,9 @@ def test_a_strip_without_a_class_does_not_prepare_it(
     by_hand[:, :8] = 0
     by_hand[:, 20, 7] = 0
     model, counted = make_network(), Counted(monkeypatch)
-    monkeypatch.setattr(Analysis, "assign", lambda *_: by_hand)
+    monkeypatch.setattr(Session, "assign", lambda *_: by_hand)
     one_row = Execution(tile_rows=1)
-    found = Analysis.of(model, torch.rand(1, 3, 12, 10), 4, execution=one_row)
+    found = Session(model, torch.rand(1, 3, 12, 10), 4, execution=one_row)
     result = found.run(RoutingConfig(refine=False))
     assert (counted.first["upsampler 0"], counted.first["upsampler 1"]) == (30, 100)
     tail = [hoisted_macs(model.upsampler(j), 0, 1) for j in range(2)]
@@ -233,11 +231,11 @@ def test_working_memory_does_not_grow_with_the_picture(
     assert max(most) <= 1.5 * most[0]
 
 
-def test_one_analysis_serves_all_routings(
+def test_one_session_serves_all_routings(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, counted = make_network(), Counted(monkeypatch)
-    found = Analysis.of(model, torch.rand(1, 3, 8, 8), 3)
+    found = Session(model, torch.rand(1, 3, 8, 8), 3)
     found.run(RoutingConfig(fixed_class=1))
     assert "the classifier" not in counted.rest, "a single class asks for no verdict"
     shares = [found.run(RoutingConfig(k=k)).shares[0] for k in (-50.0, -1.0, 0.0, 1.0, 50.0)]
@@ -269,7 +267,7 @@ def test_flops_are_those_that_fvcore_counts(
 ) -> None:
     model, routing = make_network(backbone, 2), RoutingConfig(**options)
     lr = torch.rand(1, 3, 16, 24)
-    flops = Analysis.of(model, lr, 4).run(routing).flops
+    flops = Session(model, lr, 4).run(routing).flops
     # The line above has counted the parts already, so the trace below holds the picture alone.
     # CARN's batch norm (0.2%) is folded into its convolutions.
     assert flops.gmacs == pytest.approx(count_macs(Whole(model, routing), lr) / 1e9, rel=5e-3)
@@ -279,8 +277,8 @@ def test_batch_equals_singles(make_network: MakeNetwork) -> None:
     model, lr = make_network(num_classes=3), torch.rand(3, 3, 9, 7)
     lr[1] = 0.5
     for routing in (RoutingConfig(k=0.1), RoutingConfig("adaptive")):
-        together = Analysis.of(model, lr, 2.5).run(routing)
-        singles = [Analysis.of(model, one[None], 2.5).run(routing) for one in lr]
+        together = Session(model, lr, 2.5).run(routing)
+        singles = [Session(model, one[None], 2.5).run(routing) for one in lr]
         torch.testing.assert_close(
             together.image, torch.cat([s.image for s in singles]), atol=1e-6, rtol=0
         )
@@ -340,13 +338,13 @@ def test_class_that_is_not_there(make_network: MakeNetwork) -> None:
     with pytest.raises(ConfigError, match=r"no class 2.* 0 \(heaviest\) to 1"):
         upscale(make_network(), torch.rand(1, 3, 4, 4), fixed_class=2)
     with pytest.raises(ConfigError, match="one upsampler"):
-        _ = Analysis.of(make_network(num_classes=1), torch.rand(1, 3, 4, 4)).logits
+        _ = Session(make_network(num_classes=1), torch.rand(1, 3, 4, 4)).logits
 
 
 def test_single_class_network(make_network: MakeNetwork) -> None:
     model = make_network(num_classes=1)
     for routing in (RoutingConfig(), RoutingConfig("adaptive"), RoutingConfig(fixed_class=0)):
-        result = Analysis.of(model, torch.rand(1, 3, 5, 4), 3).run(routing)
+        result = Session(model, torch.rand(1, 3, 5, 4), 3).run(routing)
         assert result.shares == (1.0,)
         assert int(result.assignment.max()) == 0
 
@@ -359,7 +357,7 @@ def test_seams_are_smoothed_from_scale_4_up(
 ) -> None:
     """Below that the mean over 3 x 3 pixels costs more than seams do."""
     model, lr = make_network(), torch.rand(1, 3, 20, 30)
-    found = Analysis.of(model, lr, scale)
+    found = Session(model, lr, scale)
     by_itself, asked = found.run(RoutingConfig()), found.run(RoutingConfig(refine=refined))
     other = found.run(RoutingConfig(refine=not refined))
     assert 0 < by_itself.shares[0] < 1
