@@ -14,7 +14,7 @@ import pytest
 
 from pcsr_lightning.batch.claims import Claim, Unclaimed, claim_file
 from pcsr_lightning.batch.outputs import Job
-from pcsr_lightning.batch.run import tidy
+from pcsr_lightning.batch.run import remove_stale_files
 from pcsr_lightning.errors import Terminated, hold_interrupts, interruptible
 
 OWNER = """
@@ -55,7 +55,7 @@ def test_one_owner(tmp_path: Path) -> None:
     with take(target):
         assert Claim.take(target, "run") is Unclaimed.BUSY
         assert Claim.take(target, "other") is Unclaimed.BUSY
-        tidy(Job(tmp_path / "in.png", target))
+        remove_stale_files(Job(tmp_path / "in.png", target))
         assert claim_file(target).exists()
         with take(tmp_path / "b.png"):
             pass
@@ -82,7 +82,7 @@ def test_a_killed_owner_blocks_nobody(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     claim_file(target).touch()
     (tmp_path / ".a.png.1-abc.tmp").touch()
-    tidy(Job(tmp_path / "in.png", target))
+    remove_stale_files(Job(tmp_path / "in.png", target))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -90,7 +90,7 @@ def test_what_cannot_be_removed_stops_nobody(tmp_path: Path) -> None:
     """A folder in a claim's place stands for whatever the system refuses."""
     target = tmp_path / "a.png"
     claim_file(target).mkdir()
-    tidy(Job(tmp_path / "in.png", target))
+    remove_stale_files(Job(tmp_path / "in.png", target))
     assert claim_file(target).is_dir()
 
 

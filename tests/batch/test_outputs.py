@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pcsr_lightning.batch.inputs import find_inputs
-from pcsr_lightning.batch.outputs import Job, Wishes, plan_jobs
+from pcsr_lightning.batch.outputs import Job, OutputOptions, plan_jobs
 from pcsr_lightning.errors import PCSRError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif")
@@ -25,14 +25,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def plan(
     words: Sequence[str],
     out: str | None,
-    added: str | None = None,
+    name_suffix: str | None = None,
     format: str | None = None,
     class_map: str | None = None,
     overwrite: bool = False,
 ) -> list[Job]:
-    wishes = Wishes(
+    options = OutputOptions(
         out,
-        added,
+        name_suffix,
         "_x4",
         format,
         None if class_map is None else Path(class_map),
@@ -40,7 +40,7 @@ def plan(
         SUFFIXES,
     )
     readable = (*SUFFIXES, ".gif")
-    return plan_jobs(find_inputs(words, readable, wishes.folders), wishes)
+    return plan_jobs(find_inputs(words, readable, options.folders), options)
 
 
 def targets(*args: object, **options: object) -> dict[str, str]:
@@ -69,11 +69,11 @@ def test_one_file(here: Path) -> None:
     touch("a.png", "done/x", "b.gif")
     assert targets(["a.png"], "b.jpg") == {"a.png": "b.jpg"}
     assert targets(["a.png"], None) == {"a.png": "a_x4.png"}
-    assert targets(["./a.png"], None, added="-big") == {"a.png": "a-big.png"}
+    assert targets(["./a.png"], None, name_suffix="-big") == {"a.png": "a-big.png"}
     assert targets(["a.png"], None, format=".jpg") == {"a.png": "a_x4.jpg"}
     assert targets(["a.png"], "done") == {"a.png": "done/a.png"}
     assert targets(["a.png"], "new/") == {"a.png": "new/a.png"}
-    assert targets(["a.png"], "new/", added="_2", format=".tif") == {"a.png": "new/a_2.tif"}
+    assert targets(["a.png"], "new/", name_suffix="_2", format=".tif") == {"a.png": "new/a_2.tif"}
     assert targets(["a.png"], "-") == {"a.png": "-"}
     assert targets(["-"], "b.jpg") == {"-": "b.jpg"}
     assert targets(["-"], None) == {"-": "-"}
@@ -86,7 +86,7 @@ def test_a_folder(here: Path) -> None:
     for out in ("o", "o/", "./o"):
         assert targets(["p"], out) == {"p/a.JPEG": "o/a.JPEG", "p/sub/b.png": "o/sub/b.png"}
     assert targets(["p/"], None) == {"p/a.JPEG": "p_x4/a.JPEG", "p/sub/b.png": "p_x4/sub/b.png"}
-    assert set(targets(["p"], "o", added="_x4", format=".jpg").values()) == {
+    assert set(targets(["p"], "o", name_suffix="_x4", format=".jpg").values()) == {
         "o/a_x4.JPEG",
         "o/sub/b_x4.jpg",
     }
@@ -120,7 +120,7 @@ def test_class_maps(here: Path) -> None:
 def test_own_results_are_not_inputs(here: Path) -> None:
     touch("a.png", "b.png", "a_x4.png", "b_x4.png")
     assert targets(["*.png"], None) == {"a.png": "a_x4.png", "b.png": "b_x4.png"}
-    assert targets(["."], ".", added="_x4") == {"a.png": "a_x4.png", "b.png": "b_x4.png"}
+    assert targets(["."], ".", name_suffix="_x4") == {"a.png": "a_x4.png", "b.png": "b_x4.png"}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_own_results_are_not_inputs(here: Path) -> None:
         (["p/a.png"], "q/../p/a.png", {}, "is the input itself"),
         (["p/a.png"], "hard.png", {}, "is the input itself"),
         (["p/a.png"], "soft.png", {}, "is the input itself"),
-        (["p/a.png"], None, {"added": ""}, "is the input itself"),
+        (["p/a.png"], None, {"name_suffix": ""}, "is the input itself"),
         (["q"], "o", {"class_map": "o"}, "class map would overwrite"),
         (["p/a.png"], "o.png", {"class_map": "o.png"}, "class map would overwrite"),
         (["p/a.png"], "o.png", {"class_map": "hard.png"}, "is the input itself"),
@@ -145,8 +145,8 @@ def test_own_results_are_not_inputs(here: Path) -> None:
         (["p/a.png"], "new/o.png", {}, "mkdir -p new"),
         (["p/a.png"], "o", {}, "suffix chooses the format"),
         (["p/a.png"], "o.png", {"format": ".jpg"}, "two formats"),
-        (["p/a.png"], "o.png", {"added": "_x4"}, "OUT is the name"),
-        (["p"], "o", {"added": "/../x"}, "cannot hold a /"),
+        (["p/a.png"], "o.png", {"name_suffix": "_x4"}, "OUT is the name"),
+        (["p"], "o", {"name_suffix": "/../x"}, "cannot hold a /"),
         (["*.png"], None, {"overwrite": True}, "s_x4.png: is an input, and --overwrite would"),
     ],
 )

@@ -16,7 +16,7 @@ from PIL import Image
 
 import pcsr_lightning
 from pcsr_lightning import images, inference
-from pcsr_lightning.batch.one_picture import Settings, enlarge_file
+from pcsr_lightning.batch.one_picture import UpscaleOptions, upscale_file
 from pcsr_lightning.batch.outputs import Job
 from pcsr_lightning.images import Metadata, Picture
 from pcsr_lightning.networks import PCSR
@@ -90,9 +90,9 @@ def test_memory_does_not_follow_the_result(tmp_path: Path) -> None:
 
 
 SETTINGS = [
-    Settings(4),
-    Settings(2.5, routing=RoutingConfig("adaptive")),
-    Settings(3, routing=RoutingConfig(budget=0.6, refine=True)),
+    UpscaleOptions(4),
+    UpscaleOptions(2.5, routing=RoutingConfig("adaptive")),
+    UpscaleOptions(3, routing=RoutingConfig(budget=0.6, refine=True)),
 ]
 SUFFIXES = [".png", ".tif", ".jpg", ".bmp", ".webp", ".avif"]
 ALPHAS = ["none", "opaque", "half", "holes"]
@@ -107,7 +107,7 @@ def alpha_of(kind: str, size: tuple[int, int], generator: torch.Generator) -> to
 
 
 def written_at_once(
-    model: PCSR, source: Path, target: Path, classes: Path, settings: Settings
+    model: PCSR, source: Path, target: Path, classes: Path, settings: UpscaleOptions
 ) -> None:
     """The same by way of whole pictures in memory."""
     picture = images.read(source)
@@ -149,7 +149,7 @@ def test_streamed_and_whole_results_are_the_same_files(
         for way in ("rows", "whole"):
             classes = tmp_path / "classes.png"
             if way == "rows":
-                enlarge_file(model, Job(source, target, classes), settings)
+                upscale_file(model, Job(source, target, classes), settings)
             else:
                 written_at_once(model, source, target, classes, settings)
             found.append((target.read_bytes(), classes.read_bytes()))
@@ -169,7 +169,7 @@ def test_the_result_has_its_name_last(tmp_path: Path, monkeypatch: pytest.Monkey
         return replace(self, other)
 
     monkeypatch.setattr(Path, "replace", noted)
-    enlarge_file(model, Job(source, target, classes), Settings(4))
+    upscale_file(model, Job(source, target, classes), UpscaleOptions(4))
     assert replaced == ["classes.png", "out.png"]
 
 
@@ -182,14 +182,14 @@ def test_large_pictures_are_decided_by_counts(
     generator = torch.Generator().manual_seed(0)
     images.write(Picture(torch.rand(3, 40, 50, generator=generator)), source)
     for routing in (RoutingConfig("adaptive"), RoutingConfig(budget=0.6)):
-        settings = Settings(4, routing=routing)
-        exact = enlarge_file(model, Job(source, target), settings)
+        settings = UpscaleOptions(4, routing=routing)
+        exact = upscale_file(model, Job(source, target), settings)
         with monkeypatch.context() as patch:
             patch.setattr(scores, "SCORE_BYTES", 0)
-            counted = enlarge_file(model, Job(source, target), settings)
+            counted = upscale_file(model, Job(source, target), settings)
         assert counted.shares[0] == pytest.approx(exact.shares[0], abs=1e-3)
         assert 0.01 < counted.shares[0] < 0.99
         if routing.mode == "budget":
-            all_heavy = Settings(4, routing=RoutingConfig(fixed_class=0))
-            heavy = enlarge_file(model, Job(source, target), all_heavy)
+            all_heavy = UpscaleOptions(4, routing=RoutingConfig(fixed_class=0))
+            heavy = upscale_file(model, Job(source, target), all_heavy)
             assert 0.599 * heavy.gmacs < counted.gmacs <= 0.6 * heavy.gmacs

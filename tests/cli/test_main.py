@@ -90,7 +90,7 @@ def test_exit_codes_are_the_command_s(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["train", "stag=2"], 1, "error: stag: there is no such setting; did you mean stage"),
+        (["train", "thread=2"], 1, "error: thread: there is no such setting; did you mean threads"),
         (["evaluate", "--help"], 0, "pcsr evaluate model="),
     ],
 )

@@ -15,8 +15,8 @@ import torch
 
 from pcsr_lightning import images, weights
 from pcsr_lightning.batch.inputs import STREAM, Inputs, find_inputs
-from pcsr_lightning.batch.one_picture import Settings, rehearse
-from pcsr_lightning.batch.outputs import Job, Wishes, plan_jobs
+from pcsr_lightning.batch.one_picture import UpscaleOptions, dry_run
+from pcsr_lightning.batch.outputs import Job, OutputOptions, plan_jobs
 from pcsr_lightning.batch.report import Reporter, Tally
 from pcsr_lightning.batch.run import Batch
 from pcsr_lightning.batch.sizes import check_scale
@@ -47,12 +47,12 @@ def run(args: argparse.Namespace) -> int:
     """Carries out the command; returns its exit code.
 
     Args:
-        args: from ``pcsr_lightning.upscale.parse``.
+        args: from :func:`pcsr_lightning.cli.upscale.parse`.
 
     Raises:
-        PCSRError: nothing could be begun; told to a program that reads JSON already.
+        PCSRError: nothing could be begun; with ``--json`` it is reported here.
     """
-    with _warnings_told(args.quiet):
+    with _warnings_on_stderr(args.quiet):
         return _run(args)
 
 
@@ -63,11 +63,11 @@ def _run(args: argparse.Namespace) -> int:
         if launched_group().launcher != "other":
             group = connected_group()
 
-        def prepare() -> tuple[PCSR | Original, Settings, _Plan]:
-            model, settings = _load(args, group)
-            return model, settings, _plan(args, settings)
+        def prepare() -> tuple[PCSR | Original, UpscaleOptions, _Plan]:
+            model, options = _load(args, group)
+            return model, options, _make_plan(args, options)
 
-        model, settings, plan = group.run_collectively(prepare)
+        model, options, plan = group.run_collectively(prepare)
         # One plan for all, so that they mean the same by "was there before".
         plan = group.broadcast(plan)
     except PCSRError as error:
@@ -92,11 +92,11 @@ def _run(args: argparse.Namespace) -> int:
     if group.rank == 0:
         for folder, reason in plan.inputs.unreadable:
             reporter.failed(folder, None, f"{folder}: {reason}")
-    batch = Batch(model, plan.jobs, settings, args.overwrite, plan.run, group, reporter, args.debug)
+    batch = Batch(model, plan.jobs, options, args.overwrite, plan.run, group, reporter, args.debug)
     return batch.work()
 
 
-def _load(args: argparse.Namespace, group: ProcessGroup) -> tuple[PCSR | Original, Settings]:
+def _load(args: argparse.Namespace, group: ProcessGroup) -> tuple[PCSR | Original, UpscaleOptions]:
     """The model and how to use it, tried out."""
     if args.scale is not None:
         check_scale(args.scale)
@@ -109,7 +109,7 @@ def _load(args: argparse.Namespace, group: ProcessGroup) -> tuple[PCSR | Origina
     scale = args.scale
     if scale is None:
         scale = model.scale or 4
-    settings = Settings(
+    options = UpscaleOptions(
         scale=scale,
         size=args.size,
         routing=_routing(args),
@@ -119,8 +119,8 @@ def _load(args: argparse.Namespace, group: ProcessGroup) -> tuple[PCSR | Origina
         quality=args.quality,
         max_pixels=args.max_pixels or images.MAX_PIXELS,
     )
-    rehearse(model, settings)
-    return model, settings
+    dry_run(model, options)
+    return model, options
 
 
 def _routing(args: argparse.Namespace) -> RoutingConfig:
@@ -132,23 +132,29 @@ def _routing(args: argparse.Namespace) -> RoutingConfig:
     if args.only_class is not None:
         _log.warning("--only-class is deprecated: use --fixed-class")
         args.fixed_class = args.only_class
-    options = {name: getattr(args, name) for name in RULES}
-    return RoutingConfig(cost=args.cost, refine=args.refine, **options)
+    rules = {name: getattr(args, name) for name in RULES}
+    return RoutingConfig(cost=args.cost, refine=args.refine, **rules)
 
 
-def _plan(args: argparse.Namespace, settings: Settings) -> _Plan:
+def _make_plan(args: argparse.Namespace, options: UpscaleOptions) -> _Plan:
     suffixes = images.SUFFIXES
-    if settings.format is not None and settings.format not in suffixes:
+    if options.format is not None and options.format not in suffixes:
         raise ConfigError(
             f"--format {args.format}: the picture library here cannot write it; it can write "
             f"{', '.join(suffixes)}"
         )
-    added = f"_{args.size}" if args.size is not None else f"_x{settings.scale:g}"
-    wishes = Wishes(
-        args.out, args.suffix, added, settings.format, args.class_map, args.overwrite, suffixes
+    name_suffix = f"_{args.size}" if args.size is not None else f"_x{options.scale:g}"
+    outputs = OutputOptions(
+        args.out,
+        args.suffix,
+        name_suffix,
+        options.format,
+        args.class_map,
+        args.overwrite,
+        suffixes,
     )
-    inputs = find_inputs(args.inputs, suffixes, wishes.folders)
-    return _Plan(inputs, plan_jobs(inputs, wishes), secrets.token_hex(8))
+    inputs = find_inputs(args.inputs, suffixes, outputs.folders)
+    return _Plan(inputs, plan_jobs(inputs, outputs), secrets.token_hex(8))
 
 
 def _device(args: argparse.Namespace, group: ProcessGroup) -> str:
@@ -171,7 +177,7 @@ class _Stderr(logging.Handler):
 
 
 @contextmanager
-def _warnings_told(quiet: bool) -> Iterator[None]:
+def _warnings_on_stderr(quiet: bool) -> Iterator[None]:
     handler = _Stderr(logging.ERROR if quiet else logging.WARNING)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logging.getLogger().addHandler(handler)

@@ -18,7 +18,7 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
-class Found:
+class InputFile:
     """A picture to enlarge.
 
     Attributes:
@@ -41,7 +41,7 @@ class Inputs:
         single: the only input is a file named outright, or standard input.
     """
 
-    found: list[Found] = field(default_factory=list)
+    found: list[InputFile] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     folder: Path | None = None
     single: bool = False
@@ -63,7 +63,7 @@ def find_inputs(words: Sequence[str], suffixes: Collection[str], without: Sequen
         PictureError: there is no such file or folder, or no picture in it.
     """
     if list(words) == ["-"]:
-        return Inputs([Found(STREAM, Path("stdin"))], single=True)
+        return Inputs([InputFile(STREAM, Path("stdin"))], single=True)
     inputs = Inputs()
     for word in words:
         if word == "-":
@@ -80,7 +80,7 @@ def find_inputs(words: Sequence[str], suffixes: Collection[str], without: Sequen
                 leads = "its symbolic link leads nowhere, or in a circle"
                 reason = leads if path.is_symlink() else "no such file or folder"
                 raise PictureError(f"{path}: {reason}")
-            inputs.found.append(Found(path, Path(path.name)))
+            inputs.found.append(InputFile(path, Path(path.name)))
             inputs.single = len(words) == 1
         else:
             _add_pattern(inputs, word, suffixes, without)
@@ -104,7 +104,7 @@ def _add_folder(
         )
     # Several folders would otherwise pour their files into one.
     above = Path(folder.resolve().name) if keep_name else Path()
-    inputs.found += [Found(path, above / path.relative_to(folder)) for path in found]
+    inputs.found += [InputFile(path, above / path.relative_to(folder)) for path in found]
     inputs.folder = None if keep_name else folder
 
 
@@ -125,7 +125,7 @@ def _add_pattern(
             f"{pattern}: no picture matches"
             + (f"; {len(matching)} other files do, none of {_list(suffixes)}" if matching else "")
         )
-    inputs.found += [Found(path, path.relative_to(root)) for path in found]
+    inputs.found += [InputFile(path, path.relative_to(root)) for path in found]
 
 
 def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -182,7 +182,7 @@ class _Walk:
             try:
                 is_folder = entry.is_dir()
             except OSError:
-                is_folder = False  # a link to itself: a file that will not open, and is told so
+                is_folder = False  # a link to itself: a file, which fails to open
             if not is_folder:
                 yield path
             elif deeper and entry.is_symlink():
@@ -196,9 +196,9 @@ def _identity(folder: Path) -> tuple[int, int]:
     return there.st_dev, there.st_ino
 
 
-def _without_doubles(found: Sequence[Found]) -> list[Found]:
+def _without_doubles(found: Sequence[InputFile]) -> list[InputFile]:
     """The same file named twice, by a pattern and by name say, is one picture."""
-    first: dict[str, Found] = {}
+    first: dict[str, InputFile] = {}
     for one in found:
         first.setdefault(os.path.abspath(one.path), one)  # noqa: PTH100 - links stay what they are
     return sorted(first.values(), key=lambda one: (one.place, one.path))

@@ -36,7 +36,7 @@ _PIECE = 2**20
 
 
 @dataclass(frozen=True)
-class Settings:
+class UpscaleOptions:
     """How every picture of a run is enlarged; see ``pcsr_lightning.inference.upscale``.
 
     Attributes:
@@ -70,10 +70,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a picture. Sizes are ``(H, W)``.
+    """What is reported of an upscaled picture. Sizes are ``(H, W)``.
 
     Attributes:
-        words: the line to tell the user.
+        summary: the line to print.
     """
 
     lr_size: tuple[int, int]
@@ -81,11 +81,11 @@ class Done:
     seconds: float
     shares: tuple[float, ...]
     gmacs: float
-    words: str
+    summary: str
 
 
-def enlarge_file(
-    model: PCSR | Original, job: Job, settings: Settings, progress: Progress | None = None
+def upscale_file(
+    model: PCSR | Original, job: Job, options: UpscaleOptions, progress: Progress | None = None
 ) -> Done:
     """Reads a picture, enlarges it and writes the result, with its class map first if wanted.
 
@@ -96,21 +96,21 @@ def enlarge_file(
     Args:
         model: on the device to work on.
         job: which picture.
-        settings: how.
+        options: how.
         progress: see ``pcsr_lightning.inference.upscale``.
 
     Raises:
         PCSRError: the picture cannot be read, enlarged so, or written.
     """
     start = time.perf_counter()
-    picture, own = _read(job.source, settings.max_pixels)
+    picture, own = _read(job.source, options.max_pixels)
     colour = images.ColourRows(picture)
-    size = settings.size_of(colour.size)
-    suffix = settings.format or (own if job.target == STREAM else job.target.suffix)
+    size = options.size_of(colour.size)
+    suffix = options.format or (own if job.target == STREAM else job.target.suffix)
     images.check_writable(suffix if job.target == STREAM else job.target, size)
     alpha = None if picture.alpha is None else images.EnlargedAlpha(picture.alpha, size)
     with (
-        _result_file(picture, size, job, suffix, settings.quality) as put,
+        _result_file(picture, size, job, suffix, options.quality) as put,
         _class_file(model, size, job.class_map) as put_classes,
     ):
         top = 0
@@ -122,10 +122,10 @@ def enlarge_file(
             put_classes(rows_3nW, class_nW.cpu())
             top = bottom
 
-        result = upscale(model, colour, size, settings, picture.bits, sink, progress)
+        result = upscale(model, colour, size, options, picture.bits, sink, progress)
     seconds = time.perf_counter() - start
-    words = _words(model, colour.size, size, result, seconds, settings.routing)
-    return Done(colour.size, size, seconds, result.shares, result.flops.gmacs, words)
+    summary = _summary(model, colour.size, size, result, seconds, options.routing)
+    return Done(colour.size, size, seconds, result.shares, result.flops.gmacs, summary)
 
 
 def _result_file(
@@ -163,32 +163,32 @@ def upscale(
     model: PCSR | Original,
     picture: Tensor | PictureRows,
     size: tuple[int, int],
-    settings: Settings,
+    options: UpscaleOptions,
     bits: int,
     sink: PictureSink,
     progress: Progress | None = None,
 ) -> RowsDone:
     """One picture under a run's settings, to exactly ``size``; ``sink`` takes its rows in order."""
-    execution = inference.Execution(settings.precision, settings.max_memory)
+    execution = inference.Execution(options.precision, options.max_memory)
     if isinstance(picture, Tensor):
         picture = picture.to(model.mean.device)
     return inference.upscale_rows(
-        model, picture, size, sink, settings.routing, execution, bits, progress
+        model, picture, size, sink, options.routing, execution, bits, progress
     )
 
 
-def rehearse(model: PCSR | Original, settings: Settings) -> None:
-    """A tiny picture, so that what is wrong with the settings is told before a batch, and once.
+def dry_run(model: PCSR | Original, options: UpscaleOptions) -> None:
+    """Upscales a tiny picture, so that wrong settings are reported once, before a batch.
 
     Raises:
         PCSRError: the settings do not fit each other, the model or the machine; or the model gives
             NaN.
     """
-    size = (8, 8) if settings.size is not None else settings.size_of((4, 4))
-    if settings.size is not None and isinstance(model, Original):
+    size = (8, 8) if options.size is not None else options.size_of((4, 4))
+    if options.size is not None and isinstance(model, Original):
         size = (4 * model.scale, 4 * model.scale)
     rgb_3hw = torch.linspace(0, 1, 48).reshape(3, 4, 4)
-    upscale(model, rgb_3hw, size, settings, 8, lambda *_: None)
+    upscale(model, rgb_3hw, size, options, 8, lambda *_: None)
 
 
 def _read(source: Path, max_pixels: int) -> tuple[Picture, str]:
@@ -209,7 +209,7 @@ def _from_stdin(most: int) -> tuple[bytes, str]:
     try:
         own = recognise(data).suffixes[0]
     except ValueError:
-        return data, ""  # the decoder tells what is wrong with it
+        return data, ""  # the decoder reports what is wrong with it
     held = io.BytesIO(data)
     held.seek(0, io.SEEK_END)
     while piece := sys.stdin.buffer.read(min(_PIECE, most + 1 - held.tell())):
@@ -222,7 +222,7 @@ def _from_stdin(most: int) -> tuple[bytes, str]:
     return held.getvalue(), own
 
 
-def _words(
+def _summary(
     model: PCSR | Original,
     lr_size: tuple[int, int],
     size: tuple[int, int],

@@ -1,4 +1,4 @@
-"""Where each picture's result goes; two that would meet in one file are told of before any work."""
+"""Where each picture's result goes; two results in one file are an error before any work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pcsr_lightning.batch.inputs import STREAM, Found, Inputs
+from pcsr_lightning.batch.inputs import STREAM, InputFile, Inputs
 from pcsr_lightning.errors import ConfigError, PictureError
 
 _SAME = {".jpeg": ".jpg", ".tiff": ".tif"}
@@ -16,12 +16,12 @@ FALLBACK = ".png"
 """What a picture becomes whose own format can be read but not written."""
 
 Version = tuple[int, int, int]
-"""What tells a file from the one that was there before: inode, time and size."""
+"""What identifies the file that was there before: inode, time and size."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture's way.
+    """One picture to upscale, and where its result goes.
 
     Attributes:
         source: ``-`` is standard input.
@@ -37,13 +37,13 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the command line says of outputs.
+class OutputOptions:
+    """What the command line says about outputs.
 
     Attributes:
         out: as typed; ``None`` where it was left out, for results beside their inputs.
-        added: put between name and suffix; ``None`` where nothing was said.
-        default_added: what is added where results lie beside their inputs.
+        name_suffix: added to a result's name, before the dot; ``None`` if not given.
+        default_name_suffix: what is added instead where results lie beside their inputs.
         format: a suffix such as ``.png``, or ``None`` for the input's own.
         class_map: a file for one picture, a folder for several.
         overwrite: whether outputs that exist are made again.
@@ -51,8 +51,8 @@ class Wishes:
     """
 
     out: str | None
-    added: str | None
-    default_added: str
+    name_suffix: str | None
+    default_name_suffix: str
     format: str | None
     class_map: Path | None
     overwrite: bool
@@ -65,7 +65,7 @@ class Wishes:
         return [path for path in named if path is not None and _is_folder(path)]
 
 
-def plan_jobs(inputs: Inputs, wishes: Wishes) -> list[Job]:
+def plan_jobs(inputs: Inputs, options: OutputOptions) -> list[Job]:
     """One job a picture.
 
     Raises:
@@ -73,11 +73,11 @@ def plan_jobs(inputs: Inputs, wishes: Wishes) -> list[Job]:
             suffix names no format, its folder is missing.
         ConfigError: options that contradict each other or the number of inputs.
     """
-    if inputs.single and _is_file(wishes.out, inputs.found[0]):
-        jobs = [_single(inputs.found[0], wishes)]
+    if inputs.single and _names_a_file(options.out, inputs.found[0]):
+        jobs = [_single(inputs.found[0], options)]
     else:
-        jobs = _several(inputs, wishes)
-    jobs = _without_own_results(jobs, wishes.overwrite)
+        jobs = _several(inputs, options)
+    jobs = _without_own_results(jobs, options.overwrite)
     _check_distinct(jobs)
     _check_inputs_untouched(jobs)
     return [replace(job, before=_version_now(job.target, len(jobs) == 1)) for job in jobs]
@@ -106,10 +106,10 @@ def _version_now(path: Path, alone: bool) -> Version | None:
     except OSError as error:
         if alone:
             raise PictureError(f"{path}: cannot be made there ({error.strerror})") from error
-        return None  # told when it is this picture's turn: the others can be made
+        return None  # reported when it is this picture's turn: the others can be made
 
 
-def _is_file(out: str | None, found: Found) -> bool:
+def _names_a_file(out: str | None, found: InputFile) -> bool:
     """Whether OUT names the one result itself, rather than a folder for it."""
     if out is None:
         return found.path == STREAM
@@ -123,18 +123,18 @@ def _is_folder(path: Path) -> bool:
         raise PictureError(f"{path}: cannot be made there ({error.strerror})") from error
 
 
-def _single(found: Found, wishes: Wishes) -> Job:
-    target = STREAM if wishes.out is None else Path(wishes.out)
-    if wishes.added is not None:
+def _single(found: InputFile, options: OutputOptions) -> Job:
+    target = STREAM if options.out is None else Path(options.out)
+    if options.name_suffix is not None:
         raise ConfigError("--suffix is for results named after their inputs; here OUT is the name")
-    paths = [path for path in (target, wishes.class_map) if path is not None and path != STREAM]
+    paths = [path for path in (target, options.class_map) if path is not None and path != STREAM]
     for path in paths:
-        _check_file(path, wishes.suffixes)
-    if target != STREAM and wishes.format and _plain(target.suffix) != wishes.format:
+        _check_file(path, options.suffixes)
+    if target != STREAM and options.format and _plain(target.suffix) != options.format:
         raise ConfigError(
-            f"{target}: its suffix and --format {wishes.format[1:]} name two formats; drop one"
+            f"{target}: its suffix and --format {options.format[1:]} name two formats; drop one"
         )
-    return Job(found.path, target, wishes.class_map)
+    return Job(found.path, target, options.class_map)
 
 
 def _check_file(path: Path, suffixes: Collection[str]) -> None:
@@ -156,34 +156,34 @@ def _check_file(path: Path, suffixes: Collection[str]) -> None:
         raise PictureError(f"{path}: no permission to write into the folder {folder}")
 
 
-def _several(inputs: Inputs, wishes: Wishes) -> list[Job]:
-    if wishes.out == "-":
+def _several(inputs: Inputs, options: OutputOptions) -> list[Job]:
+    if options.out == "-":
         raise ConfigError("-: standard output takes one picture; name a folder for several")
-    beside = wishes.out is None and inputs.folder is None
-    added = wishes.added
-    if added is None:
-        added = wishes.default_added if beside else ""
-    if "/" in added or os.sep in added:
-        raise ConfigError(f"--suffix {added!r}: a part of a file's name, it cannot hold a /")
-    folder = Path(wishes.out or "")
-    if wishes.out is None and inputs.folder is not None:
+    beside = options.out is None and inputs.folder is None
+    name_suffix = options.name_suffix
+    if name_suffix is None:
+        name_suffix = options.default_name_suffix if beside else ""
+    if "/" in name_suffix or os.sep in name_suffix:
+        raise ConfigError(f"--suffix {name_suffix!r}: a part of a file's name, it cannot hold a /")
+    folder = Path(options.out or "")
+    if options.out is None and inputs.folder is not None:
         whole = inputs.folder.resolve()
-        folder = whole.with_name(whole.name + wishes.default_added)
+        folder = whole.with_name(whole.name + options.default_name_suffix)
         # Shown as it was typed where that is possible.
         if inputs.folder.name not in ("", ".."):
             folder = inputs.folder.with_name(folder.name)
-    _check_folder_names([] if beside else [folder], wishes.class_map)
-    one_map = inputs.single and wishes.class_map is not None and not wishes.class_map.is_dir()
-    if one_map and wishes.class_map is not None:
-        _check_file(wishes.class_map, wishes.suffixes)
+    _check_folder_names([] if beside else [folder], options.class_map)
+    one_map = inputs.single and options.class_map is not None and not options.class_map.is_dir()
+    if one_map and options.class_map is not None:
+        _check_file(options.class_map, options.suffixes)
     jobs = []
     for found in inputs.found:
         if found.path == STREAM:
             raise ConfigError("-: a picture from standard input has no name; name the output file")
-        suffix = _suffix(found.path.suffix, wishes)
-        name = f"{found.path.stem}{added}{suffix}"
+        suffix = _suffix(found.path.suffix, options)
+        name = f"{found.path.stem}{name_suffix}{suffix}"
         target = found.path.with_name(name) if beside else folder / found.place.with_name(name)
-        class_map = wishes.class_map
+        class_map = options.class_map
         if class_map is not None and not one_map:
             class_map = class_map / found.place.with_name(f"{found.path.stem}{FALLBACK}")
         jobs.append(Job(found.path, target, class_map))
@@ -204,11 +204,11 @@ def _check_folder_names(outs: list[Path], class_map: Path | None) -> None:
         raise PictureError(f"{class_map}: is a file; --class-map needs a folder for several")
 
 
-def _suffix(own: str, wishes: Wishes) -> str:
+def _suffix(own: str, options: OutputOptions) -> str:
     """The result's, its own in its own spelling wherever it can stay."""
-    if wishes.format is None:
-        return own if own.lower() in wishes.suffixes else FALLBACK
-    return own if _plain(own) == wishes.format else wishes.format
+    if options.format is None:
+        return own if own.lower() in options.suffixes else FALLBACK
+    return own if _plain(own) == options.format else options.format
 
 
 def _plain(suffix: str) -> str:
@@ -221,7 +221,7 @@ def _key(path: Path) -> str:
 
 
 def _without_own_results(jobs: Sequence[Job], overwrite: bool) -> list[Job]:
-    """Leaves out what an earlier run has made: results beside their inputs are found again."""
+    """Leaves out results of an earlier run: those beside their inputs are found as inputs."""
     targets = {_key(job.target): job for job in jobs if job.target != STREAM}
     kept = []
     for job in jobs:

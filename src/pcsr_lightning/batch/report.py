@@ -1,4 +1,4 @@
-"""What a run tells: a line or a JSON object a picture, bars on a terminal, failures at the end.
+"""What a run prints: a line or a JSON object a picture, bars on a terminal, failures at the end.
 
 Rich is loaded only where there is a terminal to draw bars on.
 """
@@ -52,8 +52,8 @@ class Tally:
         self.stopped = self.stopped or other.stopped
         self.left = min(self.left, other.left)
 
-    def words(self) -> str:
-        """In one line."""
+    def summary(self) -> str:
+        """All counts in one line."""
         parts = [f"{self.done} done"]
         if self.skipped:
             parts.append(f"{self.skipped} skipped (they exist; --overwrite makes them again)")
@@ -66,14 +66,14 @@ class Tally:
 
 
 class Reporter:
-    """Tells the user what happens.
+    """Prints what happens to each picture.
 
     Args:
         total: pictures in the run.
-        as_json: JSON lines instead of words.
+        as_json: JSON lines instead of text.
         quiet: nothing but errors.
         bars: whether bars may be drawn, on a terminal.
-        to_stderr: words go there, since stdout takes the picture.
+        to_stderr: text goes there, since stdout takes the picture.
         single: the one picture was named outright, so it need not be named again.
     """
 
@@ -107,7 +107,7 @@ class Reporter:
             self._bars = None
 
     def begin(self, job: Job) -> Callable[[float], None] | None:
-        """A picture is begun: what to call with its progress, if anybody looks."""
+        """A picture is begun; returns what takes its progress, or ``None`` without bars."""
         bars = self._bars
         if bars is None:
             return None
@@ -135,9 +135,9 @@ class Reporter:
                 gmacs=done.gmacs,
             )
         elif self._single:
-            self._say(done.words)
+            self._print(done.summary)
         else:
-            self._say(f"{job.source} -> {job.target}: {done.words}")
+            self._print(f"{job.source} -> {job.target}: {done.summary}")
         self._advance()
 
     def skipped(self, job: Job, elsewhere: bool = False) -> None:
@@ -151,7 +151,7 @@ class Reporter:
             self._picture(job, "skipped", reason=reason)
         elif self._single:
             advice = "" if elsewhere else "; --overwrite makes it again"
-            self._say(f"{job.target}: skipped ({reason}{advice})")
+            self._print(f"{job.target}: skipped ({reason}{advice})")
         self._advance()
 
     def failed(self, source: Path, target: Path | None, error: Exception | str) -> None:
@@ -163,7 +163,7 @@ class Reporter:
         self._advance()
 
     def passed_over(self) -> None:
-        """Another process of this run tells of a picture."""
+        """Another process of this run reports a picture."""
         self._advance()
 
     def finish(self, tally: Tally, processes: int = 1) -> None:
@@ -187,11 +187,11 @@ class Reporter:
             seconds = time.perf_counter() - self._start
             by = f" by {processes} processes" if processes > 1 else ""
             noun = "picture" if self._total == 1 else "pictures"
-            self._say(f"{self._total} {noun}: {tally.words()}, in {seconds:.1f} s{by}")
+            self._print(f"{self._total} {noun}: {tally.summary()}, in {seconds:.1f} s{by}")
         for source, reason in tally.failures:
             name = single_line(source)
-            told = reason if reason.startswith(name) or self._single else f"{name}: {reason}"
-            print(f"error: {told}", file=sys.stderr)
+            line = reason if reason.startswith(name) or self._single else f"{name}: {reason}"
+            print(f"error: {line}", file=sys.stderr)
         if tally.stopped is not None:
             print(f"error: {tally.stopped}", file=sys.stderr)
 
@@ -217,7 +217,7 @@ class Reporter:
         sys.stdout.write(json.dumps(content) + "\n")
         sys.stdout.flush()
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if self._quiet:
             return
         text = single_line(text)

@@ -1,4 +1,4 @@
-"""The loop over a batch: skip, claim, enlarge, go on past what fails."""
+"""The loop over a batch: skip, claim, upscale, and continue after failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pcsr_lightning.atomic_io import remove_stale_temporaries
 from pcsr_lightning.batch.claims import Claim, Unclaimed, claim_file, failure_mark
 from pcsr_lightning.batch.inputs import STREAM
-from pcsr_lightning.batch.one_picture import Settings, enlarge_file
+from pcsr_lightning.batch.one_picture import UpscaleOptions, upscale_file
 from pcsr_lightning.batch.outputs import Job, version
 from pcsr_lightning.batch.report import Reporter, Tally
 from pcsr_lightning.distributed import ProcessGroup
@@ -42,17 +42,17 @@ class Batch:
     Attributes:
         model: on its device.
         jobs: all of the run's, the same in every process.
-        settings: how each is enlarged.
+        options: how each is upscaled.
         overwrite: whether outputs that were there before are made again.
         run: the run's own name, the same in every process of it.
-        group: who else is at work.
-        reporter: whom to tell.
+        group: the processes that share the run.
+        reporter: prints progress and results.
         debug: whether to show traces.
     """
 
     model: PCSR | Original
     jobs: Sequence[Job]
-    settings: Settings
+    options: UpscaleOptions
     overwrite: bool
     run: str
     group: ProcessGroup
@@ -60,13 +60,13 @@ class Batch:
     debug: bool = False
 
     def work(self) -> int:
-        """Does all that nobody else does; returns the exit code."""
+        """Upscales what no other process does; returns the exit code."""
         tally = self.reporter.tally
         jobs = self._in_order()
         try:
             self._work(jobs)
         except BaseException:
-            tally.left = max(0, len(self.jobs) - _settled(tally))
+            tally.left = max(0, len(self.jobs) - _accounted(tally))
             # A lone picture needs no account of what was done before.
             if len(self.jobs) > 1:
                 self.reporter.finish(tally)
@@ -75,13 +75,13 @@ class Batch:
             self.reporter.close()
         others = self.group.gather(tally)
         if self.group.rank:
-            return DONE  # the first process tells what went wrong, and fails for all
+            return DONE  # the first process reports what went wrong, and fails for all
         for other in others[1:]:
             tally.add(other)
         if self.group.size > 1:
             tally.elsewhere = 0 if not tally.stopped else tally.elsewhere
             for job in self.jobs:
-                tidy(job)
+                remove_stale_files(job)
         self.reporter.finish(tally, self.group.size)
         return FAILED if tally.failures or tally.stopped else DONE
 
@@ -108,13 +108,13 @@ class Batch:
             waiting, first = busy, False
 
     def _visit(self, job: Job, own: bool) -> Unclaimed | None:
-        """Does a job, or sees that it needs nothing; ``BUSY`` where somebody is at it."""
+        """Does a job, or finds that it is done; ``BUSY`` while another process works on it."""
         if job.target == STREAM:
-            self._enlarge(job)
+            self._upscale(job)
             return None
         if job.before is not None and not self.overwrite:
             if own:
-                tidy(job)
+                remove_stale_files(job)
                 self.reporter.skipped(job)
             else:
                 self.reporter.passed_over()
@@ -143,15 +143,15 @@ class Batch:
             else:
                 if self.group.size > 1:
                     _log.warning("%s: no file locks here; the shares are fixed", job.target.parent)
-                self._enlarge(job)
+                self._upscale(job)
             return None
 
     def _claimed(self, job: Job, claim: Claim) -> None:
         if version(job.target) != job.before:
             self._elsewhere(job)
             return
-        _remove_halves(job)  # nobody else is at it: processes that were killed have left them
-        if not self._enlarge(job) and self.group.size > 1:
+        _remove_stale_temporaries(job)  # of processes that were killed: nobody else works on it now
+        if not self._upscale(job) and self.group.size > 1:
             claim.leave_failed()
 
     def _elsewhere(self, job: Job) -> None:
@@ -161,10 +161,10 @@ class Batch:
         else:
             self.reporter.skipped(job, elsewhere=True)
 
-    def _enlarge(self, job: Job) -> bool:
-        tell = self.reporter.begin(job)
+    def _upscale(self, job: Job) -> bool:
+        progress = self.reporter.begin(job)
         try:
-            done = enlarge_file(self.model, job, self.settings, _stoppable(tell))
+            done = upscale_file(self.model, job, self.options, _interruptible(progress))
         except BrokenPipeError:
             raise
         except Exception as error:  # whatever a picture can do to a library
@@ -180,20 +180,20 @@ class Batch:
         self.reporter.failed(job.source, job.target, error)
         if is_disk_full(error):
             tally = self.reporter.tally
-            tally.left = len(self.jobs) - _settled(tally)
+            tally.left = len(self.jobs) - _accounted(tally)
             tally.stopped = (
                 f"the disk is full ({job.target.parent}): free some space or name another OUT; the "
                 "same command goes on where this one stopped"
             )
 
 
-def _stoppable(tell: Progress | None) -> Progress:
-    """Looks for signals at every strip of a picture, too."""
+def _interruptible(report: Progress | None) -> Progress:
+    """Checks for signals at every strip of a picture, too."""
 
     def progress(part: float) -> None:
         raise_if_interrupted()
-        if tell is not None:
-            tell(part)
+        if report is not None:
+            report(part)
 
     return progress
 
@@ -209,23 +209,23 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
-def _settled(tally: Tally) -> int:
+def _accounted(tally: Tally) -> int:
     return tally.done + tally.skipped + tally.elsewhere + len(tally.failures)
 
 
-def tidy(job: Job) -> None:
-    """Removes what processes that were killed have left beside an output: claims and halves."""
+def remove_stale_files(job: Job) -> None:
+    """Removes the locks and temporaries that killed processes have left beside an output."""
     with suppress(OSError):  # where nothing can be removed, nothing is lost
         if not (claim_file(job.target).exists() or failure_mark(job.target).exists()):
             return
         claim = Claim.take(job.target, "")
         if isinstance(claim, Claim):
             with claim:
-                _remove_halves(job)
+                _remove_stale_temporaries(job)
 
 
-def _remove_halves(job: Job) -> None:
+def _remove_stale_temporaries(job: Job) -> None:
     for path in (job.target, job.class_map):
-        with suppress(OSError):  # the writer will meet it, and tell
+        with suppress(OSError):  # the writer will meet and report it
             if path is not None:
                 remove_stale_temporaries(path)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pcsr_lightning.errors import ConfigError
 
 MAX_SCALE = 16
-"""The same as the network's door allows; here too, so that no library is loaded for a typing error.
+"""The same as the network allows; here too, so that no library is loaded for a typing error.
 A test holds the two together."""
 
 

@@ -26,7 +26,7 @@ examples:
 
 Results that exist are skipped, so the same command goes on where it was stopped. Any number of
 processes and machines may work on one folder. A file that cannot be read or written is passed
-over, and told of at the end.
+over, and reported at the end.
 
 exit codes: 0 all done or there already, 1 an error (one line on stderr for each), 2 wrong usage,
 130 interrupted (Ctrl-C), 143 terminated (SIGTERM)
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     _add_size(p)
     _add_files(p)
     _add_work(p)
-    _add_telling(p)
+    _add_reporting(p)
     return p
 
 
@@ -180,19 +180,19 @@ def _add_routing(p: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_telling(p: argparse.ArgumentParser) -> None:
-    telling = p.add_mutually_exclusive_group()
-    telling.add_argument(
+def _add_reporting(p: argparse.ArgumentParser) -> None:
+    output = p.add_mutually_exclusive_group()
+    output.add_argument(
         "--json",
         action="store_true",
         help="a JSON object a picture on stdout, one a line, and one at the end that sums up",
     )
-    telling.add_argument("--quiet", action="store_true", help="tell of nothing but errors")
+    output.add_argument("--quiet", action="store_true", help="print nothing but errors")
     p.add_argument("--debug", action="store_true", help="show the whole trace of an error")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line's values, with ``inputs`` and ``out`` told apart; ends on wrong usage."""
+    """The command line's values, with ``inputs`` and ``out`` separated; exits on wrong usage."""
     p = parser()
     args = p.parse_intermixed_args(argv)  # OUT may come after options
     args.inputs = list(args.words)
