@@ -130,7 +130,7 @@ def test_a_training_in_two_processes(bin_folder: Path) -> None:
         ("pcsr convert pho", {"photo.jpg"}),
         ("pcsr train stage=o", {"stage=original"}),
         ("pcsr train -m data", {"data.", "data="}),
-        ("pcsr evaluate routing.m", {"routing.mode="}),
+        ("pcsr evaluate target", {"target_psnr="}),
     ],
 )
 def test_completion_in_bash(line: str, expected: set[str], bin_folder: Path) -> None:
