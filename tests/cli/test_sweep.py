@@ -89,8 +89,9 @@ def test_mistakes_are_one_line(settings: tuple[str, ...], says: str, tmp_path: P
     from hydra import compose, initialize_config_dir
 
     from pcsr_lightning import conf_dir
+    from pcsr_lightning.cli.routing_group import register_routing
     from pcsr_lightning.errors import PCSRError
-    from pcsr_lightning.evaluation.config import EvaluationConfig, register_routing
+    from pcsr_lightning.evaluation.config import EvaluationConfig
     from pcsr_lightning.training.settings import typed
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -19,9 +19,10 @@ from tests.warm_python import warm_python
 
 from pcsr_lightning import conf_dir
 from pcsr_lightning.cli import evaluate
+from pcsr_lightning.cli.routing_group import register_routing
 from pcsr_lightning.distributed import ProcessGroup
 from pcsr_lightning.errors import PCSRError
-from pcsr_lightning.evaluation.config import EvaluationConfig, register_routing
+from pcsr_lightning.evaluation.config import EvaluationConfig
 from pcsr_lightning.networks import build_network, default_config
 from pcsr_lightning.training.settings import typed
 from pcsr_lightning.weights import save

@@ -62,6 +62,10 @@ def complete_hydra(config_name: str, words: Sequence[str]) -> None:
     """Prints what may follow, as Hydra does for ``-sc query=bash``, without importing a command."""
     import hydra
 
+    from pcsr_lightning.cli.routing_group import register_routing
+
+    register_routing()
+
     def nothing(_: object) -> None:
         """Completion ends before the command would begin."""
 

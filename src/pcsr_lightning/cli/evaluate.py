@@ -12,10 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from pcsr_lightning.cli.hydra_command import run_hydra_command
+from pcsr_lightning.cli.routing_group import register_routing
 from pcsr_lightning.cli.run_folder import as_one_run
 from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.errors import ConfigError, PCSRError, exit_on_error
-from pcsr_lightning.evaluation.config import EvaluationConfig, register_routing
+from pcsr_lightning.evaluation.config import EvaluationConfig
 from pcsr_lightning.evaluation.loggers import group_name
 from pcsr_lightning.evaluation.prepared import model_name
 from pcsr_lightning.evaluation.run import run_evaluation

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
 from pcsr_lightning.distributed import ALONE, ProcessGroup
 from pcsr_lightning.errors import ConfigError
@@ -18,7 +16,7 @@ from pcsr_lightning.evaluation.metrics import check_lpips
 from pcsr_lightning.evaluation.pairs import Protocol, check_integer_scale, scale_pair
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.target import check_target
-from pcsr_lightning.routing import RULES, RoutingConfig
+from pcsr_lightning.routing import RULES, RoutingConfig, routing_defaults
 
 _log = logging.getLogger(__name__)
 
@@ -28,17 +26,8 @@ class DataSettings:
     root: str
 
 
-ROUTING: dict[str, Any] = {
-    "mode": None,
-    **{name: None for name, rule in RULES.items() if rule.parameter is not None},
-    "cost": "softmax",
-    "refine": None,
-}
-"""The settings ``routing.*`` and their defaults."""
-
-
 def _routing_schema() -> type[Any]:
-    """``ROUTING`` with its types."""
+    """The keys of ``routing`` with their types."""
     kinds: dict[str, Any] = {"mode": str | None, "cost": str, "refine": bool | None}
     rules = {name: rule.parameter for name, rule in RULES.items()}
     kinds |= {
@@ -48,7 +37,7 @@ def _routing_schema() -> type[Any]:
     }
     return make_dataclass(
         "RoutingSettings",
-        [(name, kinds[name], field(default=value)) for name, value in ROUTING.items()],
+        [(name, kinds[name], field(default=value)) for name, value in routing_defaults().items()],
     )
 
 
@@ -56,23 +45,6 @@ if TYPE_CHECKING:
     RoutingSettings = Any
 else:
     RoutingSettings = _routing_schema()
-
-
-def routing_help() -> str:
-    """A line for each setting ``routing.*``."""
-    lines = {
-        "mode": f"{', '.join(RULES)}; null for the one that has a value below, or else k",
-        **{name: rule.help for name, rule in RULES.items() if rule.parameter is not None},
-        "cost": "for k and budget: softmax (Eq. 9), or proportional as the published code has it",
-        "refine": "smooth light pixels beside heavy ones; null: for scales from 4 up",
-    }
-    return "\n".join(f"    routing.{name}: {text}" for name, text in lines.items())
-
-
-def register_routing() -> None:
-    """Makes the group ``routing`` and its help known to Hydra."""
-    ConfigStore.instance().store(group="routing", name="default", node=ROUTING)
-    OmegaConf.register_new_resolver("routing_help", routing_help, replace=True)
 
 
 @dataclass

@@ -11,7 +11,7 @@ Everything here takes numbers and tensors, never a model. What this file exports
 torch, so that command lines can be made from it.
 """
 
-from pcsr_lightning.routing.config import CostRule, RoutingConfig, make_policy
+from pcsr_lightning.routing.config import CostRule, RoutingConfig, make_policy, routing_defaults
 from pcsr_lightning.routing.policy import RULES, Parameter, RoutingPolicy, register
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "RoutingPolicy",
     "make_policy",
     "register",
+    "routing_defaults",
 ]

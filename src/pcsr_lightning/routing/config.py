@@ -43,6 +43,12 @@ class CostRule(StrEnum):
             raise ConfigError(f"the cost rule must be {names}, not {value!r}") from None
 
 
+def routing_defaults() -> dict[str, Any]:
+    """What a config file sets for ``routing`` by default: the mode, each rule's value, the rest."""
+    values = {name: None for name, rule in RULES.items() if rule.parameter is not None}
+    return {"mode": None, **values, "cost": CostRule.SOFTMAX.value, "refine": None}
+
+
 @dataclass(frozen=True, init=False)
 class RoutingConfig:
     """Which upsampler each pixel takes, and what is done about the seams.
