@@ -2,7 +2,7 @@
 
     <!-- include: benchmarks/README.md#Sweeps over `k` -->  a section, without its heading
     <!-- include: benchmarks/README.md#Training/Results --> a section within a section
-    <!-- include: conf/recipe/about-data.md -->             a whole file
+    <!-- include: conf/experiment/release/about-data.md --> a whole file
     <!-- model cards -->                                    the card of every released model
 
 A link in an included part leads to the page that shows its target. Without such a page only the

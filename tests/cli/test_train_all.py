@@ -17,15 +17,17 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from tests.warm_python import warm_python
 
 from pcsr_lightning import conf_dir
 from pcsr_lightning.cli.train import main
+from pcsr_lightning.errors import ConfigError, TrainingError
 from pcsr_lightning.evaluation import Measurement
+from pcsr_lightning.training import run_all
 from pcsr_lightning.training.m_sweep import gather, paper_rows, sweep_table
-from pcsr_lightning.training.stage_configs import compose_stage, stage_words
+from pcsr_lightning.training.stage_configs import plan_stages, stage_words
 from pcsr_lightning.weights import load
 
 SMALL = (
@@ -200,8 +202,8 @@ def test_killed_in_its_second_stage_it_goes_on_to_the_same_weights(tmp_path: Pat
     assert not (folder / "run.json").is_file()
     first = (folder / "stage-1" / "model.safetensors").stat().st_mtime_ns
     done = train(tmp_path, *words, "hydra.run.dir=killed")
-    assert "stage 1 of 2 is finished" in done.stdout
-    assert "stage 2 of 2 goes on" in done.stdout
+    assert "stage 1 is finished" in done.stdout
+    assert "stage 2 goes on" in done.stdout
     assert (folder / "stage-1" / "model.safetensors").stat().st_mtime_ns == first
     assert json.loads((folder / "run.json").read_text())["steps"] == 40
     assert same_weights(tmp_path / "whole", folder)
@@ -284,36 +286,73 @@ def test_help_names_it(in_process, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @contextmanager
-def job(*words: str) -> Iterator[None]:
+def job(*words: str) -> Iterator[DictConfig]:
     """As within a job of Hydra's."""
     holder = HydraConfig.instance()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        holder.set_config(compose("train", list(words), return_hydra_config=True))
+        cfg = compose("train", list(words), return_hydra_config=True)
+        holder.set_config(cfg)
         try:
-            yield
+            yield cfg
         finally:
             holder.cfg = None
 
 
 @pytest.mark.parametrize("name", ["paper/carn_x4_m3", "paper/carn_multi", "quick/fsrcnn_x4"])
-def test_a_stage_has_the_settings_that_it_has_alone(name: str) -> None:
+def test_a_stage_has_the_settings_that_it_has_alone(name: str, tmp_path: Path) -> None:
     more = (f"experiment={name}", "scheduler.warmup=7", "+trainer.max_time=1", "seed=3")
-    for number in (1, 2):
+    with job("stage=all", *more) as cfg:
+        plans = plan_stages(cfg, tmp_path)
+    for plan in plans:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            alone = compose("train", [*more, f'stage="{number}"'])
-        with job("stage=all", *more):
-            assert compose_stage(number) == alone
+            alone = compose("train", [*more, f'stage="{plan.label}"'])
+        number = int(plan.label)
+        alone.init = None if number == 1 else str(tmp_path / f"stage-{number - 1}")
+        assert plan.cfg == alone
 
 
 def test_words_reach_every_stage() -> None:
     words = [
-        "stage=all", "stage.queries=1", "+stage.new=1", "~stage.queries", "num_classes=3",
+        "stage=all", "stage.queries=1", "+stage.new=1", "~stage.seed", "num_classes=3",
         "data.root='a b'", "hydra.mode=MULTIRUN", "hydra.searchpath=[file://x]",
     ]  # fmt: skip
-    assert stage_words(words, 2) == [
-        "++stage.queries=1", "+stage.new=1", "~stage.queries", "num_classes=3", "data.root='a b'",
-        "hydra.searchpath=[file://x]", 'stage="2"',
+    own = ["stage=2", "num_classes=4", "seed=5", "stage.queries=7"]
+    assert stage_words(words, own) == [
+        "++stage.queries=1", "+stage.new=1", "~stage.seed", "num_classes=3", "data.root='a b'",
+        "hydra.searchpath=[file://x]", "seed=5", 'stage="2"',
     ]  # fmt: skip
+
+
+def test_listed_stages_and_their_parts(tmp_path: Path) -> None:
+    listed = [["stage=1", "seed=4"], ["stage=1", "optimizer=muon"], ["stage=2", "stage.lr=0.5"]]
+    stages = f"stages={json.dumps(listed)}"
+    with job("stage=all", stages) as cfg:
+        plans = plan_stages(cfg, tmp_path)
+    assert [plan.label for plan in plans] == ["1", "1-part-2", "2"]
+    assert [plan.cfg.seed for plan in plans] == [4, 0, 0]
+    assert plans[1].cfg.optimizer._target_.endswith("Muon")
+    assert plans[2].cfg.optimizer.lr == 0.5
+    assert plans[2].cfg.init == str(tmp_path / "stage-1-part-2")
+    for wrong, says in (
+        ("stages=[]", "stages is empty"),
+        ('stages=[["seed=1"]]', "without stage=NAME"),
+        ("stages=[1]", "stages=.*expected a list"),
+    ):
+        with job("stage=all", wrong) as cfg, pytest.raises(ConfigError, match=says):
+            plan_stages(cfg, tmp_path)
+
+
+def test_two_trainings_do_not_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_all, "LOCK_TIMEOUT_S", 0.1)
+    with (
+        run_all.lock(tmp_path),
+        pytest.raises(TrainingError, match="another process is training here"),
+    ):
+        run_all.lock(tmp_path)
+    with run_all.lock(tmp_path):
+        pass
 
 
 def row(backbone: str, classes: int, scale: float = 4) -> Measurement:

@@ -1,6 +1,7 @@
 """The release command: whole, resumable, and the same however often it was killed."""
 
 import json
+import logging
 import os
 import random
 import signal
@@ -10,29 +11,32 @@ import time
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from tests.warm_python import warm_python
 
+from pcsr_lightning import conf_dir
 from pcsr_lightning.cli.release import main
 from pcsr_lightning.data import SAMPLE_FOLDER
-from pcsr_lightning.errors import ConfigError, TrainingError
+from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.release import Recipe, list_recipes
+from pcsr_lightning.release import list_experiments, train_experiment
 from pcsr_lightning.release.card import describe_validation
-from pcsr_lightning.release.run_stages import locked
+from pcsr_lightning.release.experiment import keep_experiment
+from pcsr_lightning.training.stage_configs import listed_stages, stage_name, stage_words
+from pcsr_lightning.training.train_stage import check_settings
 from pcsr_lightning.weights import find_model, load
 
-RECIPE = """
-all:
-  - backbone=fsrcnn
-  - backbone.args={d:12,s:8,m:1}
-  - backbone.upsamplers=[[8,8],[8]]
-  - data.batch_size=2
-  - data.lr_crop=8
-  - stage.queries=64
-  - stage.optimizer=muon
-  - stage.lr=1e-3
-  - trainer.log_every_n_steps=20
+EXPERIMENT = """# @package _global_
+defaults:
+  - override /backbone: fsrcnn
+  - override /optimizer: muon
+backbone: {args: {d: 12, s: 8, m: 1}, upsamplers: [[8, 8], [8]]}
+data: {batch_size: 2, lr_crop: 8}
+optimizer: {lr: 1.0e-3}
+stage: {queries: 64}
+trainer: {log_every_n_steps: 20}
 stages:
   - [stage=1, trainer.max_steps=80]
   - [stage=1, trainer.max_steps=80, stage.teacher=fsrcnn-pcsr-x4]
@@ -48,24 +52,24 @@ WORDS = [
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
-    path.write_text(RECIPE)
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("experiment") / "tiny.yaml"
+    path.write_text(EXPERIMENT)
     return path
 
 
-def command(recipe: Path, out: Path, python: str | None = None) -> list[str]:
+def command(experiment: Path, out: Path, python: str | None = None) -> list[str]:
     return [
-        python or warm_python(), "-m", "pcsr_lightning.release", str(recipe),
+        python or warm_python(), "-m", "pcsr_lightning.release", str(experiment),
         "--train", str(SAMPLE_FOLDER / "train"), "--valid", str(SAMPLE_FOLDER / "valid"),
         "--test", str(SAMPLE_FOLDER / "valid"), "--out", str(out), "--allow-unsound", "--", *WORDS,
     ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed")
-    done = subprocess.run(command(recipe, out), capture_output=True, text=True, check=False)
+    done = subprocess.run(command(experiment, out), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] == str(out / "tiny" / "tiny.safetensors")
     return out / "tiny"
@@ -89,10 +93,10 @@ def test_what_a_release_holds(undisturbed: Path) -> None:
     assert (undisturbed / "valid-x4.png").stat().st_size > 5_000
 
 
-def test_a_finished_release_trains_nothing_again(recipe: Path, undisturbed: Path) -> None:
+def test_a_finished_release_trains_nothing_again(experiment: Path, undisturbed: Path) -> None:
     before = (undisturbed / "stage-2" / "run.json").stat().st_mtime_ns
     again = subprocess.run(
-        command(recipe, undisturbed.parent, sys.executable),
+        command(experiment, undisturbed.parent, sys.executable),
         capture_output=True,
         text=True,
         check=False,
@@ -104,21 +108,21 @@ def test_a_finished_release_trains_nothing_again(recipe: Path, undisturbed: Path
 
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_in_the_same_weights(
-    recipe: Path, undisturbed: Path, tmp_path: Path
+    experiment: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     """SIGKILL to the command and its training at random moments, at least three times."""
     draw, kills = random.Random(0), 0
     said = (tmp_path / "said.txt").open("w")
     for _ in range(12):
         process = subprocess.Popen(
-            command(recipe, tmp_path),
+            command(experiment, tmp_path, sys.executable),
             stdout=subprocess.DEVNULL,
             stderr=said,
             start_new_session=True,
         )
         if kills < 3:
             await_checkpoint(tmp_path, process)
-            time.sleep(draw.uniform(0, 0.5))
+            time.sleep(draw.uniform(0, 0.1))
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 kills += 1
@@ -128,7 +132,7 @@ def test_killed_again_and_again_it_ends_in_the_same_weights(
     assert kills == 3
     assert process.returncode == 0
     # To start anew each time would end in the same weights too.
-    assert (tmp_path / "said.txt").read_text().count("goes on in") >= 2
+    assert (tmp_path / "said.txt").read_text().count("goes on: ") >= 2
     ours, theirs = (
         load_file(folder / "tiny.safetensors") for folder in (tmp_path / "tiny", undisturbed)
     )
@@ -164,56 +168,75 @@ def newest(out: Path) -> int:
     return max((path.stat().st_mtime_ns for path in out.rglob("last.ckpt")), default=0)
 
 
-@pytest.mark.parametrize("name", list_recipes())
-def test_every_recipe_can_be_read(name: str) -> None:
-    recipe = Recipe.read(name)
-    assert recipe.stages
-    if recipe.after is not None:
-        assert recipe.after.stage in {s.name for s in Recipe.read(recipe.after.recipe).stages}
+def composed(*words: str) -> DictConfig:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("train", list(words))
+        OmegaConf.set_struct(cfg, False)
+        cfg.callbacks, cfg.logger = {}, {}  # they ask for a run's folder
+    return cfg
 
 
-def test_a_stage_in_parts(recipe: Path) -> None:
-    read = Recipe.read(str(recipe))
-    assert [s.label for s in read.stages] == ["1", "1-part-2", "2"]
-    assert read.until("1").stages == read.stages[:2]
-    assert read.until("2") == read
-    with pytest.raises(ConfigError, match="tiny has no stage original"):
-        read.until("original")
+@pytest.mark.parametrize("name", list_experiments())
+def test_every_stage_of_an_experiment_can_be_trained(name: str) -> None:
+    alone = [f"experiment=release/{name}"]
+    stages = listed_stages(composed(*alone))
+    for own in stages:
+        cfg = composed(*stage_words(alone, own))
+        check_settings(cfg)
+        assert cfg.stage.name == stage_name(own)
+        assert cfg.optimizer._target_ == "pcsr_lightning.training.optim.Muon"
+    last = stage_name(stages[-1])
+    assert last == ("original" if "pcsr" not in name else str(cfg.num_classes))
+
+
+def test_a_card_says_what_was_set(undisturbed: Path) -> None:
+    card = (undisturbed / "tiny.md").read_text()
+    for label, word in (
+        ("1", "trainer.max_steps=80"),
+        ("1-part-2", "stage.teacher=fsrcnn-pcsr-x4"),
+        ("2", "trainer.max_steps=120"),
+    ):
+        [line] = [line for line in card.splitlines() if line.startswith(f"- stage {label}: ")]
+        assert word in line
+        assert "optimizer._target_=pcsr_lightning.training.optim.Muon" in line
+        assert "data.root" not in line
+
+
+def test_a_recipe_of_an_earlier_version(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = tmp_path / "old.yaml"
+    recipe.write_text("all: [backbone=carn]\nstages: [[stage=1], [stage=2, seed=1]]\n")
+    with caplog.at_level(logging.WARNING):
+        kept = keep_experiment(recipe, tmp_path / "conf")
+    assert "recipes are experiments now" in caplog.text
+    assert kept.read_text().startswith("# @package _global_\n")
+    assert OmegaConf.load(kept).stages == [
+        ["backbone=carn", "stage=1"],
+        ["backbone=carn", "stage=2", "seed=1"],
+    ]
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- a\n")
     (tmp_path / "key.yaml").write_text("stages: [[stage=1]]\nlr: 3\n")
-    (tmp_path / "none.yaml").write_text("stages: []\n")
-    (tmp_path / "nameless.yaml").write_text("stages: [[trainer.max_steps=3]]\n")
     for name, word in [
         ("nothing-of-the-kind", "fsrcnn-pcsr-x4"),
         (str(tmp_path / "list.yaml"), "mapping"),
         (str(tmp_path / "key.yaml"), "lr"),
-        (str(tmp_path / "none.yaml"), "empty"),
-        (str(tmp_path / "nameless.yaml"), "stage=NAME"),
     ]:
         with pytest.raises(ConfigError, match=word):
-            Recipe.read(name)
+            train_experiment(name, [], tmp_path)
 
 
-def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(TrainingError, match="another process"), locked(tmp_path):
-        pass
-    with locked(tmp_path):
-        pass
-
-
-def test_a_failing_stage_is_told(recipe: Path, tmp_path: Path) -> None:
-    words = [*command(recipe, tmp_path), "stage.lr=-1"]
+def test_a_failing_stage_is_told(experiment: Path, tmp_path: Path) -> None:
+    words = [*command(experiment, tmp_path), "stage.lr=-1"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "stage.lr" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: tiny, stage 1: the training ended")
+    assert "optimizer" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: tiny: the training ended")
 
 
-def test_wrong_folders_are_told_before_training(recipe: Path, tmp_path: Path) -> None:
-    words = command(recipe, tmp_path)
+def test_wrong_folders_are_told_before_training(experiment: Path, tmp_path: Path) -> None:
+    words = command(experiment, tmp_path)
     words[words.index("--test") + 1] = "nowhere"
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -230,11 +253,13 @@ def test_a_learning_curve_in_words() -> None:
 
 
 def test_an_unsound_model_is_not_released(
-    recipe: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
+    experiment: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A few steps give little more than bilinear enlargement, whose text is off by 83 of 255."""
     before = {path: path.stat().st_mtime_ns for path in undisturbed.iterdir() if path.is_file()}
-    words = [word for word in command(recipe, undisturbed.parent)[3:] if word != "--allow-unsound"]
+    words = [
+        word for word in command(experiment, undisturbed.parent)[3:] if word != "--allow-unsound"
+    ]
     assert main(words) == 1
     [said] = capsys.readouterr().err.splitlines()[-1:]
     assert said.startswith("error: tiny is not sound on pictures unlike photographs: white text on")

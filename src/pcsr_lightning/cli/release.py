@@ -16,10 +16,10 @@ examples:
   %(prog)s fsrcnn-pcsr-x4 --train photos --valid more-photos
   %(prog)s carn-pcsr-x4 --train DIV2K/train --valid DIV2K/valid \\
       --test Set5 Set14 --about-data about.md
-  %(prog)s my-recipe.yaml --train photos -- data.val_limit=20 threads=2
+  %(prog)s my-model.yaml --train photos -- data.val_limit=20 threads=2
   %(prog)s my-model --weights model.safetensors --made how.md --test Set5
 
-Words after -- go to every stage's training, see python -m pcsr_lightning.train --help.
+Overrides after -- go to every stage's training, see python -m pcsr_lightning.train --help.
 The same command goes on where it was stopped, whatever stopped it.
 
 exit codes: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 interrupted
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog=program("release"),
-        usage="%(prog)s MODEL --train DIR [--valid DIR] [--test DIR ...] [options] [-- WORD ...]\n"
+        usage="%(prog)s MODEL --train DIR [--valid DIR] [--test DIR ...] [options] [-- WORDS]\n"
         "       %(prog)s MODEL --weights FILE --made FILE.md [--test DIR ...] [options]",
         description="Train a model stage by stage (or take one trained in another way), check it\n"
         "on pictures unlike photographs, measure it, and write it with its card to\n"
@@ -38,7 +38,11 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("model", metavar="MODEL", help="a recipe's name (conf/recipe), or a .yaml file")
+    p.add_argument(
+        "model",
+        metavar="MODEL",
+        help="an experiment's name (conf/experiment/release), or a .yaml file",
+    )
     p.add_argument("--train", metavar="DIR", type=Path, help="pictures to learn from")
     p.add_argument(
         "--weights", metavar="FILE", type=Path, help="a trained model: nothing is trained"
@@ -106,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, words: list[str], command: str) -> str:
     # Heavy libraries are imported here: --help and wrong usage answer at once.
-    from pcsr_lightning.release import Recipe, Sources, release, release_weights
+    from pcsr_lightning.release import Sources, release, release_weights
 
     sources = Sources(args.train, args.valid, tuple(args.test), args.about_data)
     if args.weights is not None:
@@ -120,7 +124,5 @@ def _run(args: argparse.Namespace, words: list[str], command: str) -> str:
             args.allow_unsound,
         )
         return "\n".join(str(path) for path in written)
-    written = release(
-        Recipe.read(args.model), sources, args.out, words, command, args.allow_unsound
-    )
+    written = release(args.model, sources, args.out, words, command, args.allow_unsound)
     return "\n".join(str(path) for path in written)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -16,27 +15,10 @@ from pcsr_lightning.cli.hydra_command import FULL_ERROR, run_hydra_command
 from pcsr_lightning.cli.run_folder import as_one_run
 from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.errors import ConfigError, exit_on_error
+from pcsr_lightning.training.known_keys import renamed
 from pcsr_lightning.training.m_sweep import failure_kept
 from pcsr_lightning.training.run_all import ALL, train_all
 from pcsr_lightning.training.train_stage import train
-
-log = logging.getLogger(__name__)
-
-RENAMED = {
-    "stage.optimizer": "optimizer",
-    "stage.lr": "optimizer.lr",
-    "stage.betas": "optimizer.betas",
-    "stage.vector_lr": "optimizer.vector_lr",
-    "stage.weight_decay": "optimizer.weight_decay",
-    "stage.schedule": "scheduler",
-    "stage.lr_min": "scheduler.lr_min",
-    "stage.warmup": "scheduler.warmup",
-    "stage.decay": "scheduler.decay",
-    "stage.max_steps": "trainer.max_steps",
-    "stage.recon": "loss",
-    "stage.revive": "stage.reinitialize_dead_units",
-}
-"""What a setting was called before, and what it is called now."""
 
 
 def quoted_stage(argument: str) -> str:
@@ -45,17 +27,6 @@ def quoted_stage(argument: str) -> str:
     if key.lstrip("+") != "stage" or not sign:
         return argument
     return key + sign + re.sub(r"(?<![\w\"'])(\d+)(?![\w\"'])", r'"\1"', value)
-
-
-def renamed(argument: str) -> str:
-    """``stage.lr=1e-3`` as ``optimizer.lr=1e-3``, with a warning: the old words keep working."""
-    key, sign, value = argument.partition("=")
-    old = key.lstrip("+~")
-    if old not in RENAMED:
-        return argument
-    sigil, new = key[: len(key) - len(old)], RENAMED[old]
-    print(f"warning: {old} is called {new} now: write {sigil}{new}{sign}{value}", file=sys.stderr)
-    return f"{sigil}{new}{sign}{value}"
 
 
 def several_devices(cfg: DictConfig) -> bool:

@@ -12,8 +12,8 @@ from pathlib import Path
 from pcsr_lightning.evaluation import Measurement
 from pcsr_lightning.evaluation.tables import Column, markdown_table, number, scale_text
 from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.release.experiment import StageRun
 from pcsr_lightning.release.robustness import Robustness
-from pcsr_lightning.release.run_stages import StageRun
 
 WIDTH = 100
 CURVE_POINTS = 8
@@ -69,7 +69,7 @@ def schedule(runs: Sequence[StageRun], commit: str, seed: int, command: str) -> 
     """How stages were trained by one command, as Markdown.
 
     Args:
-        runs: the stages, those of other recipes that it starts from included.
+        runs: the stages in order.
         commit: of the code, or its version.
         seed: of the training.
         command: that makes it.
@@ -129,8 +129,8 @@ def _trained_scales(scales: Sequence[float]) -> str:
 
 
 def _stage(run: StageRun) -> str:
-    words = " ".join(word for word in run.stage.words)
-    return f"- `{words}`\n  - {describe_validation(learning_curve(run.folder))}"
+    stage = f"stage {run.label}: `{' '.join(run.settings())}`"
+    return f"- {stage}\n  - {describe_validation(learning_curve(run.folder))}"
 
 
 def learning_curve(folder: Path) -> list[tuple[int, float]]:

@@ -11,8 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from omegaconf import OmegaConf
-
 import pcsr_lightning
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.data import SAMPLE_FOLDER
@@ -21,10 +19,9 @@ from pcsr_lightning.evaluation import Measurement, benchmark
 from pcsr_lightning.evaluation.tables import scale_text
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.release.card import ModelCard, learning_curve, schedule, write_card
+from pcsr_lightning.release.experiment import model_name, train_experiment
 from pcsr_lightning.release.measure import draw_curve, measure
-from pcsr_lightning.release.recipe import Recipe
 from pcsr_lightning.release.robustness import check_robustness, robustness
-from pcsr_lightning.release.run_stages import run_stages
 from pcsr_lightning.weights import load, save
 
 
@@ -71,7 +68,7 @@ class Sources:
 
 
 def release(
-    recipe: Recipe,
+    experiment: str,
     sources: Sources,
     output: Path,
     words: Sequence[str] = (),
@@ -81,7 +78,7 @@ def release(
     """Trains what is not trained yet, measures the model, and writes it with its card.
 
     Args:
-        recipe: how.
+        experiment: how: its name in ``conf/experiment/release``, or a YAML file.
         sources: on what.
         output: every model gets a folder below.
         words: more words of the training command, for every stage.
@@ -93,24 +90,23 @@ def release(
         test set.
 
     Raises:
-        PCSRError: a folder, a recipe, a setting or a training failed, or the model breaks on
+        PCSRError: a folder, an experiment, a setting or a training failed, or the model breaks on
             pictures unlike photographs; the message says which.
     """
     sources.check()
-    runs = run_stages(recipe, [*sources.words(), *words], output)
-    settings = _settings(runs[-1].folder)
-    low, high = _scales(settings["data"]["scale"])
+    runs = train_experiment(experiment, [*sources.words(), *words], output)
+    config, name = runs[-1].config, model_name(experiment)
+    low, high = _scales(config.data.scale)
     facts = {
         "scales": [low] if low == high else [low, high],
-        "steps": {f"{r.folder.parent.name}/{r.stage.label}": _steps(r.folder) for r in runs},
-        "seed": settings["seed"],
+        "steps": {f"{name}/{run.label}": run.record["steps"] for run in runs},
+        "seed": config.seed,
         "commit": code(),
     }
     made = schedule(runs, facts["commit"], facts["seed"], command)
-    validation = {run.stage.label: learning_curve(run.folder) for run in runs}
+    validation = {run.label: learning_curve(run.folder) for run in runs}
     model = load(runs[-1].folder)
-    folder = output / recipe.name
-    return write_release(model, folder, facts, made, sources, validation, allow_unsound)
+    return write_release(model, output / name, facts, made, sources, validation, allow_unsound)
 
 
 def release_weights(
@@ -231,27 +227,12 @@ def code() -> str:
     return f"{version}, commit {found.stdout.strip()}" if found.returncode == 0 else version
 
 
-def _settings(run: Path) -> dict[str, Any]:
-    """What Hydra composed for a run."""
-    path = run / ".hydra" / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"{path}: missing, though the stage is finished; train it again")
-    plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    assert isinstance(plain, dict)
-    # ${...} of Hydra's own cannot be resolved here, and nothing asked for below has any but these.
-    return {str(key): value for key, value in plain.items()}
-
-
 def _scales(scale: float | Sequence[float]) -> tuple[float, float]:
     return (scale[0], scale[-1]) if isinstance(scale, Sequence) else (scale, scale)
 
 
 def _tested(low: float, high: float) -> list[float]:
     return [high] if low == high else [float(s) for s in range(int(low), int(high) + 1)]
-
-
-def _steps(run: Path) -> int:
-    return int(json.loads((run / "run.json").read_text(encoding="utf-8"))["steps"])
 
 
 def _curves(measured: Sequence[Measurement], folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,33 @@ from omegaconf import DictConfig, OmegaConf
 
 from pcsr_lightning import conf_dir
 from pcsr_lightning.training.signatures import parameters
+
+RENAMED = {
+    "stage.optimizer": "optimizer",
+    "stage.lr": "optimizer.lr",
+    "stage.betas": "optimizer.betas",
+    "stage.vector_lr": "optimizer.vector_lr",
+    "stage.weight_decay": "optimizer.weight_decay",
+    "stage.schedule": "scheduler",
+    "stage.lr_min": "scheduler.lr_min",
+    "stage.warmup": "scheduler.warmup",
+    "stage.decay": "scheduler.decay",
+    "stage.max_steps": "trainer.max_steps",
+    "stage.recon": "loss",
+    "stage.revive": "stage.reinitialize_dead_units",
+}
+"""What a setting was called before, and what it is called now."""
+
+
+def renamed(argument: str) -> str:
+    """``stage.lr=1e-3`` as ``optimizer.lr=1e-3``, with a warning: the old words keep working."""
+    key, sign, value = argument.partition("=")
+    old = key.lstrip("+~")
+    if old not in RENAMED:
+        return argument
+    sigil, new = key[: len(key) - len(old)], RENAMED[old]
+    print(f"warning: {old} is called {new} now: write {sigil}{new}{sign}{value}", file=sys.stderr)
+    return f"{sigil}{new}{sign}{value}"
 
 
 @cache

@@ -16,7 +16,6 @@ from pcsr_lightning.evaluation import Benchmark, Pair, Skipped, scale_pair, shav
 from pcsr_lightning.evaluation.benchmark import describe_setup, measure_pair
 from pcsr_lightning.evaluation.report import METRICS, metrics, write_json
 from pcsr_lightning.inference import RoutingConfig
-from pcsr_lightning.networks import PCSR
 from pcsr_lightning.training.instantiation import in_plain_values, instantiate
 from pcsr_lightning.training.modules.base import ValPicture
 from pcsr_lightning.weights import load
@@ -40,7 +39,6 @@ def measure_model(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         torch.set_num_threads(cfg.threads)
     device = device_of(in_plain_values(cfg.trainer, "trainer"))
     model = load(run_dir, device)
-    assert isinstance(model, PCSR)
     data = in_plain_values(cfg.data, "data")
     highest = data["scale"][-1] if isinstance(data["scale"], list) else data["scale"]
     scale = scale_pair(float(highest if data["val_scale"] is None else data["val_scale"]))

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from pcsr_lightning.atomic_io import atomic_write
-from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.distributed import launched_group
+from pcsr_lightning.errors import ConfigError, TrainingError
 from pcsr_lightning.evaluation.report import METRICS
-from pcsr_lightning.training.initialization import stage_number
 from pcsr_lightning.training.measure import measure_model
-from pcsr_lightning.training.signatures import whole_number
 from pcsr_lightning.training.stage_configs import (
+    StagePlan,
     check_same,
-    compose_stage,
     keep_config,
+    plan_stages,
     stage_folder,
 )
 from pcsr_lightning.training.train_stage import check_settings, train
@@ -29,13 +32,15 @@ log = logging.getLogger(__name__)
 
 ALL = "all"
 """The word for all stages where a stage is named."""
+LOCK_TIMEOUT_S = 10.0
 MODEL = ("model.json", "model.safetensors")  # as :func:`weights.save` writes them
 
 
 def train_all(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
-    """Trains stages 1 to ``num_classes``, each on the one before, and measures the model.
+    """Trains stages in order, each on the one before, and measures the finished model.
 
-    Every stage has the settings of its own file in ``conf/stage``, with the job's words on top.
+    The stages are 1 to ``num_classes``, or those that ``stages`` lists. Each has the settings of
+    its own file in ``conf/stage``, with its overrides and then the job's on top.
     What an earlier call has finished in ``run_dir`` is left as it is, and a stage that has a
     checkpoint goes on from it: the weights come out as without the interruption.
 
@@ -49,8 +54,8 @@ def train_all(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
         ``val/psnr`` of the finished model in dB, on the rank that measures it.
 
     Raises:
-        PCSRError: a setting of any stage, the data or ``init`` cannot be used; or ``run_dir`` holds
-            stages of other settings.
+        PCSRError: a setting of any stage, the data or ``init`` cannot be used; ``run_dir`` holds
+            stages of other settings; or another process trains there.
     """
     if cfg.ckpt_path is not None:
         raise ConfigError(
@@ -58,64 +63,78 @@ def train_all(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
             "To go on with a run, give its command again with hydra.run.dir=FOLDER; to resume one "
             "stage alone, name it, such as stage=2 ckpt_path=FILE"
         )
-    stages = checked_stages(run_dir)
-    for number, stage_cfg in enumerate(stages, start=1):
-        folder = run_dir / f"stage-{number}"
-        if is_finished(folder):
-            log.info("stage %d of %d is finished: %s", number, len(stages), folder)
-            continue
-        last = folder / LAST
-        if last.is_file():
-            read_checkpoint(last)  # says so now if it is damaged
-            stage_cfg.ckpt_path = str(last)
-        log.info(
-            "stage %d of %d %s: %s", number, len(stages),
-            "goes on" if last.is_file() else "starts", folder,
-        )  # fmt: skip
-        try:
-            with stage_folder(folder):
-                keep_config(stage_cfg, folder)
-                train(stage_cfg, folder)
-        except (KeyboardInterrupt, SystemExit):
-            log.info("stage=all: its command goes on from here with hydra.run.dir=%s", run_dir)
-            raise
-    return conclude(stages[-1], run_dir) or {}
+    plans = checked_plans(cfg, run_dir)
+    with lock(run_dir):
+        for plan in plans:
+            if is_finished(plan.folder):
+                log.info("stage %s is finished: %s", plan.label, plan.folder)
+                continue
+            last = plan.folder / LAST
+            if last.is_file():
+                read_checkpoint(last)  # says so now if it is damaged
+                plan.cfg.ckpt_path = str(last)
+            begins = "goes on" if last.is_file() else "starts"
+            log.info("stage %s %s: %s", plan.label, begins, plan.folder)
+            try:
+                with stage_folder(plan.folder):
+                    keep_config(plan)
+                    train(plan.cfg, plan.folder)
+            except (KeyboardInterrupt, SystemExit):
+                log.info("stage=all: its command goes on from here with hydra.run.dir=%s", run_dir)
+                raise
+        return conclude(plans[-1], run_dir) or {}
 
 
-def checked_stages(run_dir: Path) -> list[DictConfig]:
-    """The configs of all stages, each to start from the one before, checked before any training.
+def checked_plans(cfg: DictConfig, run_dir: Path) -> list[StagePlan]:
+    """The job's stages, checked before any training.
 
     Raises:
         ConfigError: a setting cannot be used, or ``run_dir`` holds stages of other settings.
     """
-    stages = [compose_stage(1)]
-    classes = stages[0].num_classes
-    whole_number("num_classes", classes, 1)
-    stage_number(str(classes), classes)
-    stages += [compose_stage(number) for number in range(2, classes + 1)]
-    for number, cfg in enumerate(stages, start=1):
-        if number > 1:
-            cfg.init = str(run_dir / f"stage-{number - 1}")
-        check_settings(cfg)
-        check_same(cfg, run_dir / f"stage-{number}")
-    if (run_dir / f"stage-{classes + 1}").exists():
+    plans = plan_stages(cfg, run_dir)
+    for plan in plans:
+        check_settings(plan.cfg)
+        check_same(plan, first=plan is plans[0])
+    others = {path.name for path in run_dir.glob("stage-*")} - {plan.folder.name for plan in plans}
+    if others:
         raise ConfigError(
-            f"{run_dir} was begun with more than num_classes={classes}: give another hydra.run.dir"
+            f"{run_dir} was begun with more stages ({', '.join(sorted(others))}): give another "
+            "hydra.run.dir"
         )
-    return stages
+    return plans
+
+
+def lock(run_dir: Path) -> AbstractContextManager[object]:
+    """Takes a run folder: a second training in it would mix its checkpoints with the first one's.
+
+    The first process of a run takes it for the others, those that Lightning starts included.
+
+    Raises:
+        TrainingError: another process trains there.
+    """
+    if launched_group().rank > 0 or int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        return nullcontext()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    # A killed training's loader processes hold it for a few seconds more.
+    taken = FileLock(run_dir / ".lock", timeout=LOCK_TIMEOUT_S)
+    try:
+        return taken.acquire()
+    except Timeout:
+        raise TrainingError(
+            f"{run_dir}: another process is training here; wait for it, or stop it first"
+        ) from None
 
 
 @rank_zero_only
-def conclude(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
+def conclude(plan: StagePlan, run_dir: Path) -> dict[str, float]:
     """Makes the last stage's model the run's, measures it, and marks the run as finished."""
-    last = run_dir / f"stage-{cfg.stage.name}"
     if is_finished(run_dir):
         log.info("finished before: %s", run_dir)
         return val_psnr(json.loads((run_dir / METRICS).read_text(encoding="utf-8")))
     for name in MODEL:
-        atomic_write(run_dir / name, (last / name).read_bytes())
-    found = measure_model(cfg, run_dir)
-    atomic_write(run_dir / RECORD, (last / RECORD).read_bytes())
+        atomic_write(run_dir / name, (plan.folder / name).read_bytes())
+    found = measure_model(plan.cfg, run_dir)
+    atomic_write(run_dir / RECORD, (plan.folder / RECORD).read_bytes())
     log.info(
         "M = %d: %s dB at k = 0 on %d pictures; %s",
         found["classes"], json.dumps(found["psnr"]), found["pictures"], run_dir / MODEL[1],

@@ -1,10 +1,11 @@
-"""The config of each stage of a ``stage=all`` job, composed anew from the job's own words."""
+"""The config of each stage of a ``stage=all`` job, composed anew from the job's overrides."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +18,10 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.training.initialization import stage_number
 from pcsr_lightning.training.instantiation import in_plain_values
-from pcsr_lightning.training.known_keys import in_one_line
+from pcsr_lightning.training.known_keys import in_one_line, renamed
+from pcsr_lightning.training.signatures import check_type, whole_number
 
 DECIDING = ("backbone", "stage", "optimizer", "scheduler", "loss", "data", "trainer")
 """Groups that say what comes out of a training."""
@@ -32,36 +35,111 @@ FREE = {
 """What may be another when a run goes on: it decides where and how fast, or what is watched."""
 
 
-def compose_stage(number: int) -> DictConfig:
-    """The config that the job's command line would have had with ``stage=number``.
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of a ``stage=all`` job.
+
+    Attributes:
+        label: the stage's name; ``1-part-2`` where it is trained a second time.
+        words: the overrides that compose its config.
+        cfg: the config.
+        folder: its run folder.
+    """
+
+    label: str
+    words: tuple[str, ...]
+    cfg: DictConfig
+    folder: Path
+
+
+def plan_stages(cfg: DictConfig, run_dir: Path) -> list[StagePlan]:
+    """The stages of a job in order, each to start from the one before.
+
+    Args:
+        cfg: composed with ``stage=all``; ``stages`` lists the stages, or is null for 1 to
+            ``num_classes``.
+        run_dir: of the job; each stage gets a folder inside.
 
     Raises:
-        ConfigError: Hydra cannot compose it; there is no such stage, say.
+        ConfigError: Hydra cannot compose a stage: there is no such stage, say.
     """
-    job = HydraConfig.get()
-    words = stage_words([*job.overrides.task, *job.overrides.hydra], number)
+    plans: list[StagePlan] = []
+    for own in listed_stages(cfg):
+        name = stage_name(own)
+        part = 1 + sum(plan.cfg.stage.name == name for plan in plans)
+        label = name if part == 1 else f"{name}-part-{part}"
+        words = stage_words(job_words(), own)
+        stage_cfg = compose_stage(name, words)
+        if plans:
+            stage_cfg.init = str(plans[-1].folder)
+        plans.append(StagePlan(label, tuple(words), stage_cfg, run_dir / f"stage-{label}"))
+    return plans
+
+
+def listed_stages(cfg: DictConfig) -> list[list[str]]:
+    """The overrides of each stage, ``stage=NAME`` among them.
+
+    Raises:
+        ConfigError: ``stages`` is no list of lists of overrides, or there are too few classes.
+    """
+    if cfg.stages is None:
+        whole_number("num_classes", cfg.num_classes, 1)
+        stage_number(str(cfg.num_classes), cfg.num_classes)
+        return [[f"stage={number}"] for number in range(1, cfg.num_classes + 1)]
+    check_type("stages", OmegaConf.to_container(cfg.stages), list[list[str]])
+    if not cfg.stages:
+        raise ConfigError("stages is empty: expected the overrides of each stage")
+    return [[renamed(str(word)) for word in own] for own in cfg.stages]
+
+
+def stage_name(own: Sequence[str]) -> str:
+    """The stage that a list of overrides names.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    for word in own:
+        key, _, value = word.partition("=")
+        if key == "stage" and value:
+            return value.strip("\"'")
+    raise ConfigError(f"stages: a stage without stage=NAME among its overrides: {list(own)}")
+
+
+def job_words() -> list[str]:
+    """The overrides of the command line."""
+    overrides = HydraConfig.get().overrides
+    return [*overrides.task, *overrides.hydra]
+
+
+def compose_stage(name: str, words: Sequence[str]) -> DictConfig:
+    """The config that a command line with these words would have.
+
+    Raises:
+        ConfigError: Hydra cannot compose it.
+    """
     try:
-        return compose(job.job.config_name, words)
+        return compose(HydraConfig.get().job.config_name, list(words))
     except HydraException as error:
-        raise ConfigError(
-            f"stage {number} of stage=all: {in_one_line(error, 'train', words)}"
-        ) from None
+        reason = in_one_line(error, "train", words)
+        raise ConfigError(f"stage {name} of stage=all: {reason}") from None
 
 
-def stage_words(words: Sequence[str], number: int) -> list[str]:
-    """A job's overrides with the choice of the stage replaced.
+def stage_words(words: Sequence[str], own: Sequence[str]) -> list[str]:
+    """A job's overrides with those of one stage, where the job does not decide already.
 
-    ``stage.KEY=VALUE`` goes to stages that do not know the key too: the weights of the losses mean
-    nothing to stage 1, which has one loss.
+    ``stage.KEY=VALUE`` of the job goes to stages that do not know the key too: the weights of the
+    losses mean nothing to stage 1, which has one loss.
     """
-    kept = []
+    kept, given = [], {"stage"}
     for override in OverridesParser.create().parse_overrides(list(words)):
         key, word = override.key_or_group, str(override.input_line)
-        if key in ("stage", "hydra.mode"):
+        if key in ("stage", "stages", "hydra.mode"):
             continue
-        own = key.startswith("stage.") and override.type == OverrideType.CHANGE
-        kept.append(f"++{word}" if own else word)
-    return [*kept, f'stage="{number}"']
+        given.add(key)
+        every = key.startswith("stage.") and override.type == OverrideType.CHANGE
+        kept.append(f"++{word}" if every else word)
+    more = [word for word in own if word.lstrip("+~").partition("=")[0] not in given]
+    return [*kept, *more, f'stage="{stage_name(own)}"']
 
 
 @contextmanager
@@ -97,46 +175,56 @@ def like(handler: logging.FileHandler, folder: Path) -> logging.FileHandler:
     return other
 
 
-def keep_config(cfg: DictConfig, folder: Path) -> None:
+def keep_config(plan: StagePlan) -> None:
     """Writes a stage's config where Hydra keeps that of a run, within :func:`stage_folder`."""
     job = HydraConfig.get()
     if job.output_subdir is None:  # a process that Lightning started beside the first
         return
-    inside = folder / job.output_subdir
+    inside = plan.folder / job.output_subdir
     inside.mkdir(parents=True, exist_ok=True)
-    number = int(cfg.stage.name)
-    words = OmegaConf.create(stage_words(job.overrides.task, number))
-    hydra_node = OmegaConf.create({"hydra": job})
-    for name, node in (("config", cfg), ("overrides", words), ("hydra", hydra_node)):
+    words = [word for word in plan.words if not word.startswith("hydra")]
+    nodes = {
+        "config": plan.cfg,
+        "overrides": OmegaConf.create(words),
+        "hydra": OmegaConf.create({"hydra": job}),
+    }
+    for name, node in nodes.items():
         atomic_write(inside / f"{name}.yaml", OmegaConf.to_yaml(node).encode())
 
 
-def check_same(cfg: DictConfig, folder: Path) -> None:
+def check_same(plan: StagePlan, first: bool) -> None:
     """Refuses to go on with a stage that other settings have begun.
+
+    Args:
+        plan: of the stage.
+        first: it is the job's first, whose ``init`` counts too; those of later stages are the
+            folder of the stage before, however written.
 
     Raises:
         ConfigError: names the first setting that differs, and both values.
     """
-    path = folder / (HydraConfig.get().output_subdir or ".hydra") / "config.yaml"
+    path = plan.folder / (HydraConfig.get().output_subdir or ".hydra") / "config.yaml"
     if not path.is_file():
         return
-    before, now = deciding(OmegaConf.load(path)), deciding(cfg)
+    begun = OmegaConf.load(path)
+    assert isinstance(begun, DictConfig)
+    before, now = deciding(begun), deciding(plan.cfg)
+    if first:
+        before["init"], now["init"] = begun.init, plan.cfg.init
     for key, value in now.items():
         if before.get(key, value) != value:  # another release may have had other keys
             raise ConfigError(
-                f"{folder} was begun with {key}={before[key]}, and this command says "
+                f"{plan.folder} was begun with {key}={before[key]}, and this command says "
                 f"{key}={value}: give another hydra.run.dir (or hydra.sweep.dir), or remove "
                 "that folder and those of the stages after it to train them anew"
             )
 
 
-def deciding(cfg: Any) -> dict[str, Any]:
+def deciding(cfg: DictConfig) -> dict[str, Any]:
     """The settings that decide what comes out, by their names."""
     found = {key: cfg[key] for key in ("num_classes", "seed")}
-    if cfg.stage.name == "1":  # later ones have the folder of the stage before, however written
-        found["init"] = cfg.init
     for group in DECIDING:
         values = in_plain_values(cfg.get(group, {}), group)
         free = FREE.get(group, set())
-        found.update({f"{group}.{key!s}": v for key, v in values.items() if key not in free})
+        found.update({f"{group}.{key}": v for key, v in values.items() if key not in free})
     return found

@@ -1,0 +1,188 @@
+"""Trains an experiment of ``conf/experiment/release`` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pcsr_lightning import conf_dir
+from pcsr_lightning.atomic_io import atomic_write
+from pcsr_lightning.errors import INTERRUPTED, ConfigError, TrainingError
+from pcsr_lightning.training.stage_configs import deciding
+from pcsr_lightning.weights import RECORD, is_finished
+
+log = logging.getLogger(__name__)
+
+GLOBAL = "# @package _global_"
+"""The first line of an experiment."""
+PICTURES = ("data._target_", "data.root", "data.val_root", "data.val_count")
+"""Settings that say where the pictures are, which a card says in other words."""
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A finished stage: its label (``1``, ``1-part-2``, ``original``) and its run folder."""
+
+    label: str
+    folder: Path
+
+    @property
+    def config(self) -> DictConfig:
+        """What Hydra composed for it.
+
+        Raises:
+            ConfigError: that is missing.
+        """
+        path = self.folder / ".hydra" / "config.yaml"
+        if not path.is_file():
+            raise ConfigError(f"{path}: missing, though the stage is finished; train it again")
+        found = OmegaConf.load(path)
+        assert isinstance(found, DictConfig)
+        return found
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Its ``run.json``: steps done, when it finished, validation PSNR."""
+        content = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+        assert isinstance(content, dict)
+        return content
+
+    def settings(self) -> list[str]:
+        """Its settings that are not the training command's own, as overrides."""
+        config = self.config
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            usual = deciding(compose("train", [f'stage="{config.stage.name}"']))
+        return [
+            f"{key}={value}"
+            for key, value in deciding(config).items()
+            if key not in PICTURES and (key not in usual or usual[key] != value)
+        ]
+
+
+def list_experiments() -> list[str]:
+    """The names in ``conf/experiment/release``."""
+    folder = conf_dir() / "experiment" / "release"
+    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "base")
+
+
+def train_experiment(name_or_file: str, words: Sequence[str], output: Path) -> list[StageRun]:
+    """Trains what is not trained yet of an experiment's stages.
+
+    A finished stage is left as it is; one with a checkpoint goes on from there, with the very
+    weights that it would have had without the interruption.
+
+    Args:
+        name_or_file: an experiment of ``conf/experiment/release`` by its name, or a YAML file of
+            that form.
+        words: more overrides of the training command for every stage (where the data is, ...).
+        output: the model gets a folder below, with a folder for each stage inside.
+
+    Returns:
+        The stages in order.
+
+    Raises:
+        ConfigError: there is no such experiment.
+        TrainingError: the training ended without a result; what it said stands above.
+    """
+    name = model_name(name_or_file)
+    folder = output / name
+    if not is_finished(folder):
+        _train(name, experiment_words(name_or_file, folder), words, folder)
+    paths = folder.glob(f"stage-*/{RECORD}")
+    runs = [StageRun(path.parent.name.removeprefix("stage-"), path.parent) for path in paths]
+    return sorted(runs, key=lambda run: float(run.record["finished"]))
+
+
+def experiment_words(name_or_file: str, folder: Path) -> list[str]:
+    """Words of the training command that choose an experiment; a file is copied into ``folder``."""
+    if name_or_file in list_experiments():
+        return [f"experiment=release/{name_or_file}"]
+    kept = keep_experiment(Path(name_or_file), folder / "conf")
+    return ["--config-dir", str(folder / "conf"), f"experiment={kept.stem}"]
+
+
+def model_name(name_or_file: str) -> str:
+    """The name of the model that an experiment trains.
+
+    Raises:
+        ConfigError: there is no such experiment; the message lists those there are.
+    """
+    path = Path(name_or_file)
+    if path.suffix == ".yaml" and path.is_file():
+        return path.stem
+    if name_or_file not in list_experiments():
+        raise ConfigError(
+            f"no experiment is called {name_or_file!r} and no such file exists; there are "
+            f"{', '.join(list_experiments())}; or give a .yaml file"
+        )
+    return name_or_file
+
+
+def keep_experiment(path: Path, folder: Path) -> Path:
+    """Copies an experiment into a folder of configs, where Hydra finds it.
+
+    A recipe as earlier versions had it, with overrides in ``all`` and ``stages``, becomes one.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = OmegaConf.load(path)
+    except (OSError, ValueError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({error})") from None
+    if not isinstance(content, DictConfig) or "stages" not in content:
+        raise ConfigError(f"{path}: expected a mapping with a key stages, the overrides of each")
+    if not text.startswith(GLOBAL):
+        odd = sorted(set(map(str, content)) - {"all", "stages"})
+        if odd:
+            raise ConfigError(f"{path}: {odd[0]}: an experiment begins with {GLOBAL!r}")
+        log.warning("%s: recipes are experiments now, see docs/recipes.md", path)
+        stages = [[*content.get("all", []), *own] for own in content.stages]
+        text = f"{GLOBAL}\n{OmegaConf.to_yaml(OmegaConf.create({'stages': stages}))}"
+    kept = folder / "experiment" / path.name
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(kept, text.encode())
+    return kept
+
+
+def _train(name: str, experiment: Sequence[str], words: Sequence[str], folder: Path) -> None:
+    command = [sys.executable, "-m", "pcsr_lightning.train", *experiment, "stage=all", *words]
+    code = _run([*command, f"hydra.run.dir={folder}"])
+    if code in (INTERRUPTED, -signal.SIGINT):
+        raise KeyboardInterrupt
+    if code != 0 or not is_finished(folder):
+        raise TrainingError(
+            f"{name}: the training ended with exit code {code}, see above; the same command goes "
+            "on from the last checkpoint"
+        )
+
+
+def _run(command: list[str]) -> int:
+    """The exit code of a training.
+
+    Ctrl-C reaches both processes, and the training saves first; so it is waited for. A SIGTERM to
+    this process alone is handed on.
+    """
+    # Standard output is for what this command has to say: the files it wrote.
+    process = subprocess.Popen(command, stdout=sys.stderr)
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, before)
