@@ -104,6 +104,16 @@ def test_exif_goes_into_tiff_and_comes_out_again(order: str) -> None:
     assert (found[0x011A], found[0x011B]) == (254, 508)
 
 
+def test_the_line_of_losses_is_not_too_long(caplog: pytest.LogCaptureFixture) -> None:
+    tags = [(0xC000 + i, 3, 1, i, True) for i in range(40)]
+    file = io.BytesIO()
+    options: Any = {"photometric": "rgb", "metadata": None, "extratags": tags}
+    tifffile.imwrite(file, np.zeros((6, 8, 3), np.uint8), **options)
+    encode(decode(file.getvalue()), "png", name="out")
+    [line] = caplog.messages
+    assert line.endswith(", 0xC00B and 28 more.")
+
+
 @pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])
 def test_exif_of_a_tiff_goes_into_others(order: str, big: bool) -> None:
     tags = [(0x010F, 2, 0, "A maker", True), (0x013B, 2, 0, "Grüße".encode("latin-1"), True)]

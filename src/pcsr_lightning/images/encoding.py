@@ -38,6 +38,7 @@ _SAVERS = {
     TIFF: "tiffsave_target",
     AVIF: "heifsave_target",
 }
+_MOST_NAMES = 12  # of what is not carried over
 _CLASSIC_TIFF = 2**32 - 2**26  # its offsets have 32 bits; some room for what is not pixels
 
 
@@ -88,7 +89,9 @@ class Encoder:
         bands = (1 if picture.grey else 3) + (self._has_alpha and not self._flat)
         metadata, lost = select_metadata(picture.metadata, format_)
         if lost:
-            words = "".join(c if c.isprintable() else "?" for c in ", ".join(lost))
+            more = f" and {len(lost) - _MOST_NAMES} more" if len(lost) > _MOST_NAMES else ""
+            words = ", ".join(lost[:_MOST_NAMES]) + more
+            words = "".join(c if c.isprintable() else "?" for c in words)
             _log.warning("%s: not carried over: %s.", name, words)
         self._encoder: VipsRows | BmpRows
         if format_ is BMP:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, BinaryIO
 
+from PIL.ExifTags import GPSTAGS, TAGS
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from PIL.TiffTags import lookup
 
@@ -31,6 +32,7 @@ _DESCRIPTION = 0x10E
 _LAYOUTS = ('{"shape"', "ImageJ=", "<?xml", "<OME")  # programs that describe the old pixels there
 _PHOTOMETRIC, _COMPRESSION, _YCBCR, _LAB, _JPEG = 0x106, 0x103, 6, {8, 9, 10}, {6, 7}
 _MM_PER_UNIT = {2: 25.4, 3: 10.0}
+_NAMES = GPSTAGS | TAGS
 _EMPTY = b"II*\0\x08\0\0\0"
 Tags = dict[int, Any]
 
@@ -101,9 +103,10 @@ class TiffTags:
 
     def names(self, tags: Iterable[int]) -> list[str]:
         """Names of tags, sorted; numbers for those that have none."""
-        groups = (None, *self.below)
-        found = {tag: {lookup(tag, group).name for group in groups} - {"unknown"} for tag in tags}
-        return sorted(min(names, default=f"0x{tag:04X}") for tag, names in found.items())
+        known = ((lookup(tag).name, tag) for tag in tags)
+        return sorted(
+            _NAMES.get(tag, f"0x{tag:04X}") if name == "unknown" else name for name, tag in known
+        )
 
     def exif(self) -> tuple[bytes | None, list[str]]:
         """What describes the picture as an EXIF block, and names of the tags that it leaves out."""
