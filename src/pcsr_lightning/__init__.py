@@ -9,10 +9,11 @@ Example:
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pcsr_lightning.inference import upscale as upscale
     from pcsr_lightning.weights import list_models as list_models
     from pcsr_lightning.weights import load as load
@@ -28,6 +29,8 @@ def conf_dir() -> Path:
     Raises:
         ConfigError: neither is there.
     """
+    from pathlib import Path
+
     from pcsr_lightning.errors import ConfigError
 
     package = Path(__file__).resolve().parent

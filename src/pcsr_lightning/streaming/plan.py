@@ -108,9 +108,8 @@ class _Planner(RowGraph):
                 steps = self.steps_for(out)
                 if not steps:
                     raise NotStreamable("it returns its input")
-                return RowPlan(
-                    steps, self.in_channels, steps[-1].channels, self.factors[out], self.halo(out)
-                )
+                channels = self.in_channels, steps[-1].channels
+                return RowPlan(steps, *channels, self.factors[out], self.halo(out))
             elif not any(self.depends(n) for n in node.all_input_nodes):
                 self.constants[node] = self.evaluate(node)
             else:
@@ -143,11 +142,9 @@ class _Planner(RowGraph):
         elif isinstance(module, nn.ConvTranspose2d):
             self._transpose(node, x, module)
         elif isinstance(module, nn.PixelShuffle):
-            channels = self.channels_of(x) // module.upscale_factor**2
-            value = self.value(x)
-            self.emit(
-                node, PixelShuffle((value,), -1, channels, upscale_factor=module.upscale_factor)
-            )
+            s, value = module.upscale_factor, self.value(x)
+            channels = self.channels_of(x) // s**2
+            self.emit(node, PixelShuffle((value,), -1, channels, upscale_factor=s))
         elif isinstance(module, nn.Identity | nn.Dropout):
             self.alias(node, x)
         elif isinstance(module, _ACTIVATIONS):
@@ -277,9 +274,7 @@ class _Planner(RowGraph):
                 constant = self.constant(argument)
                 if isinstance(constant, Tensor):
                     if constant.dim() > 1 and max(constant.shape[-2:]) > 1:
-                        raise NotStreamable(
-                            "it adds or multiplies constants that differ from pixel to pixel"
-                        )
+                        raise NotStreamable("it uses constants that differ from pixel to pixel")
                     most = max(most, *constant.shape[-3:-2])
                     constant = constant.detach().to(self.dtype)
                 arguments.append(constant)
