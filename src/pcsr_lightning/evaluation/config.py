@@ -38,6 +38,7 @@ def _routing_schema() -> type[Any]:
     return make_dataclass(
         "RoutingSettings",
         [(name, kinds[name], field(default=value)) for name, value in routing_defaults().items()],
+        namespace={"__module__": __name__},  # where pickle finds it, for processes of their own
     )
 
 
