@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import pcsr_lightning
-from pcsr_lightning.app import words, work
+from pcsr_lightning.app import texts, work
 from pcsr_lightning.app.loading import Loaded
 from pcsr_lightning.app.measure import Meter
 from pcsr_lightning.app.visitors import BY_K, Choices, Visitor
@@ -229,40 +229,40 @@ def test_the_peak_of_two_steps() -> None:
 
 
 def test_words(visitor: Visitor) -> None:
-    assert words.facts(visitor) == ""
-    assert "coffee.png" in words.picture_line(visitor)
+    assert texts.details(visitor) == ""
+    assert "coffee.png" in texts.picture_line(visitor)
     heavy, light = ask(visitor, compute=30.0).result.shares
-    before = words.facts(visitor)
+    before = texts.details(visitor)
     assert f'width:{100 * heavy:.2f}%;background:#d7191c"' in before
     assert f'background:#d7191c"></i>heavy {100 * heavy:.0f} %' in before
     assert f'background:#2c7bb6"></i>light {100 * light:.0f} %' in before
     assert "…" in before  # all-heavy is still to come
     assert visitor.wanted is not None
     work.all_heavy(visitor, visitor.wanted, quiet)
-    after = words.facts(visitor)
+    after = texts.details(visitor)
     assert "…" not in after
     assert "30 %" in after
     assert after.count(" dB") == 3
     assert "4 pixels of the border left out" in after
     assert "Re-routed" not in after
     run = ask(visitor, compute=100.0)
-    assert "ceiling" in words.facts(visitor)
-    assert "Re-routed" in words.facts(visitor)
+    assert "ceiling" in texts.details(visitor)
+    assert "Re-routed" in texts.details(visitor)
     assert visitor.first is not None
-    assert f"{100 * run.seconds / visitor.first.seconds:.0f} % of first" in words.facts(visitor)
+    assert f"{100 * run.seconds / visitor.first.seconds:.0f} % of first" in texts.details(visitor)
     ask(visitor, compute=1.0)
-    assert "below the floor" in words.facts(visitor)
-    assert "150 x 100 → 600 x 400 pixels" in words.picture_line(visitor)
+    assert "below the floor" in texts.details(visitor)
+    assert "150 x 100 → 600 x 400 pixels" in texts.picture_line(visitor)
 
 
 def test_no_psnr_with_another_size(visitor: Visitor) -> None:
     ask(visitor)
     visitor.reference = ("<b>other</b>.png", torch.zeros(3, 10, 10, dtype=torch.uint8))
-    said = words.facts(visitor)
+    said = texts.details(visitor)
     assert " dB" not in said
     assert "No PSNR: the reference &lt;b&gt;other&lt;/b&gt;.png has 10 x 10 pixels" in said
     visitor.reference = ("right.png", torch.zeros(3, 400, 600, dtype=torch.uint8))
-    assert " dB" in words.facts(visitor)
+    assert " dB" in texts.details(visitor)
     assert visitor.loaded is not None
     visitor.show(visitor.loaded)
     assert visitor.reference is None  # it was the old picture's
@@ -272,7 +272,7 @@ def test_nothing_from_outside_is_html(visitor: Visitor) -> None:
     name = '<img src=x onerror="alert(1)">.png'
     visitor.show(Loaded(name, Picture(torch.rand(3, 5, 5))))
     visitor.refused = name
-    status = words.status(visitor)
-    for said in (words.picture_line(visitor), status, words.alert(name), words.note(name)):
+    status = texts.status(visitor)
+    for said in (texts.picture_line(visitor), status, texts.alert(name), texts.note(name)):
         assert "<img" not in said
         assert "&lt;img" in said

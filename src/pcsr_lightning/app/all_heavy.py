@@ -14,6 +14,7 @@ from pcsr_lightning.inference import Session
 from pcsr_lightning.inference.class_images import NO_CLASS
 from pcsr_lightning.inference.engine import Progress
 from pcsr_lightning.inference.kernels import Strip
+from pcsr_lightning.inference.session import part_of
 
 
 class AllHeavyRun:
@@ -50,9 +51,8 @@ class AllHeavyRun:
             rows = slice(strip.hr_top, strip.hr_bottom)
             self._time(strip, feat_BrwD, ~self._timed_BHW[:, rows])
 
-        self._session.each_strip(new, None if progress is None else lambda p: progress(p / 2))
-        told = None if progress is None else lambda p: progress((1 + p) / 2)
-        self._session.each_strip(known, told)
+        self._session.each_strip(new, part_of(progress, 0.0, 0.5))
+        self._session.each_strip(known, part_of(progress, 0.5, 1.0))
         with torch.inference_mode(False):
             return self._session.class_images.image_MB3HW[0, 0].clamp(0, 1)
 

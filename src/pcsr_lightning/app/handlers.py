@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from pcsr_lightning.app import words, work
+from pcsr_lightning.app import texts, work
 from pcsr_lightning.app.loading import (
     SAMPLE_SCALE,
     Loaded,
@@ -65,11 +65,11 @@ class Handlers:
             visitor.show(read())
         except PCSRError as error:
             visitor.refused = str(error)
-            return None, words.status(visitor), gr.skip()
-        return None, words.status(visitor), scale
+            return None, texts.status(visitor), gr.skip()
+        return None, texts.status(visitor), scale
 
     def reference(self, file: str | None, request: gr.Request) -> Answer:
-        """A picture to compare with was sent: an empty drop zone, a note, facts and viewer."""
+        """A picture to compare with was sent: an empty drop zone, a note, details and viewer."""
         visitor = self._visitor(request)
         if file is None:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
@@ -77,15 +77,15 @@ class Handlers:
         try:
             picture_3HW = load_reference(path, self.max_pixels)
         except PCSRError as error:
-            return None, words.alert(str(error)), gr.skip(), gr.skip()
+            return None, texts.alert(str(error)), gr.skip(), gr.skip()
         with visitor.lock:
             visitor.reference = (path.name, picture_3HW)
             _forget_view(visitor, "reference")
-            said = words.reference_problem(visitor)
-            note = words.alert(said) if said else words.note(f"Compared with {path.name}.")
+            said = texts.reference_problem(visitor)
+            note = texts.alert(said) if said else texts.note(f"Compared with {path.name}.")
             if visitor.run is None:
                 return None, note, gr.skip(), gr.skip()
-            return None, note, words.facts(visitor), self._view(visitor)
+            return None, note, texts.details(visitor), self._view(visitor)
 
     def want(
         self, model: str, scale: float, compute: float, way: str, k: float, request: gr.Request
@@ -106,7 +106,7 @@ class Handlers:
         request: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> Answer:
-        """Status, viewer, facts and download button for what is wanted."""
+        """Status, viewer, details and download button for what is wanted."""
         visitor = self._visitor(request)
         ticket = (visitor.number, _chosen(model, scale, compute, way, k))
         nothing = (gr.skip(), gr.skip(), gr.skip(), gr.skip())
@@ -117,12 +117,12 @@ class Handlers:
             try:
                 work.enlarge(visitor, ticket, self.max_pixels, _reporter(progress))
                 view = self._view(visitor)
-                said = words.status(visitor), view, words.facts(visitor)
+                said = texts.status(visitor), view, texts.details(visitor)
             except work.Stopped:
                 return nothing
             except PCSRError as error:
                 visitor.forget_work()
-                return words.alert(str(error)), None, "", gr.update(interactive=False)
+                return texts.alert(str(error)), None, "", gr.update(interactive=False)
         return *said, gr.update(interactive=True)
 
     def compare(
@@ -135,7 +135,7 @@ class Handlers:
         request: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> Answer:
-        """Viewer and facts with the all-heavy run in them, if it was not there yet."""
+        """Viewer and details with the all-heavy run in them, if it was not there yet."""
         visitor = self._visitor(request)
         ticket = (visitor.number, _chosen(model, scale, compute, way, k))
         with visitor.lock:
@@ -143,11 +143,11 @@ class Handlers:
                 return gr.skip(), gr.skip()
             try:
                 work.all_heavy(visitor, ticket, _reporter(progress))
-                return self._view(visitor), words.facts(visitor)
+                return self._view(visitor), texts.details(visitor)
             except work.Stopped:
                 return gr.skip(), gr.skip()
             except PCSRError as error:
-                return gr.skip(), words.alert(str(error))
+                return gr.skip(), texts.alert(str(error))
 
     def download(self, request: gr.Request) -> Answer:
         """Where the browser finds the whole result and what to call it, and the status line."""
@@ -156,7 +156,7 @@ class Handlers:
             try:
                 path = work.save_result(visitor)
             except PCSRError as error:
-                return None, words.alert(str(error))
+                return None, texts.alert(str(error))
             return {"url": address(path), "name": path.name}, gr.skip()
 
     def leave(self, request: gr.Request) -> None:
@@ -190,7 +190,7 @@ class Handlers:
             "after": addresses["after"],
             "map": addresses["map"],
             "before": {n: addresses.get(n) for n in ("bicubic", "all-heavy", "reference")},
-            "label": f"PCSR, {words.way_words(run.ticket[1])}",
+            "label": f"PCSR, {texts.describe_choices(run.ticket[1])}",
         }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import pyvips
 
-from pcsr_lightning.app import look, words
+from pcsr_lightning.app import look, texts
 from pcsr_lightning.app.handlers import Answer, Handlers
 from pcsr_lightning.app.loading import LARGEST_SCALE, SAMPLES, SMALLEST_SCALE, sample_file
 from pcsr_lightning.app.visitors import ADAPTIVE, BY_BUDGET, BY_K, FIRST_COMPUTE
@@ -61,7 +61,7 @@ class Parts:
     status: gr.HTML
     viewer: gr.HTML
     compute: gr.Slider
-    facts: gr.HTML
+    details: gr.HTML
     download: gr.Button
     file: gr.JSON
 
@@ -159,7 +159,7 @@ def _choose(models: Sequence[str], model: str, max_pixels: int) -> dict[str, Any
 
 def _result() -> dict[str, Any]:
     """What comes out, and the slider that it is all about."""
-    status = gr.HTML(words.EMPTY, elem_id="pcsr-status")
+    status = gr.HTML(texts.EMPTY, elem_id="pcsr-status")
     viewer = gr.HTML(
         None,
         html_template=look.text("viewer.html"),
@@ -177,7 +177,7 @@ def _result() -> dict[str, Any]:
         info="What the picture may cost at most; the hardest pixels are paid for first",
         elem_id="pcsr-compute",
     )
-    facts = gr.HTML("", elem_id="pcsr-facts")
+    details = gr.HTML("", elem_id="pcsr-facts")
     download = gr.Button(
         "Download PNG", variant="primary", interactive=False, elem_id="pcsr-download"
     )
@@ -187,7 +187,7 @@ def _result() -> dict[str, Any]:
         "status": status,
         "viewer": viewer,
         "compute": compute,
-        "facts": facts,
+        "details": details,
         "download": download,
         "file": file,
     }
@@ -204,11 +204,11 @@ def _wire(parts: Parts, handlers: Handlers) -> None:
     for control in (parts.scale, parts.compute, parts.k, parts.model):
         asked.append(control.input(handlers.want, parts.controls, None, **AT_ONCE))
     in_turn = {**IN_TURN, "show_progress_on": parts.status}
-    results = [parts.status, parts.viewer, parts.facts, parts.download]
+    results = [parts.status, parts.viewer, parts.details, parts.download]
     for event in asked:
         enlarged = event.then(handlers.enlarge, parts.controls, results, **in_turn)
-        enlarged.then(handlers.compare, parts.controls, [parts.viewer, parts.facts], **in_turn)
-    compared = [parts.reference, parts.reference_note, parts.facts, parts.viewer]
+        enlarged.then(handlers.compare, parts.controls, [parts.viewer, parts.details], **in_turn)
+    compared = [parts.reference, parts.reference_note, parts.details, parts.viewer]
     parts.reference.upload(handlers.reference, parts.reference, compared, **AT_ONCE)
     fetched = parts.download.click(handlers.download, None, [parts.file, parts.status], **AT_ONCE)
     fetched.then(None, parts.file, None, js=_FETCH)

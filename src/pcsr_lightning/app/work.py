@@ -81,8 +81,8 @@ def enlarge(visitor: Visitor, ticket: Ticket, max_pixels: int, report: Report) -
     try:
         with run:
             start = 0.0 if reused else 0.5
-            words = "Routing again" if reused else "Enlarging it"
-            result = visitor.session.run(choices.routing, step(words, start, 1.0))
+            doing = "Routing again" if reused else "Enlarging it"
+            result = visitor.session.run(choices.routing, step(doing, start, 1.0))
     finally:
         # What was stopped before has left pixels that the first run to be finished did not make.
         visitor.spent += run.seconds
@@ -132,10 +132,10 @@ def stopping(
 ) -> Callable[[str, float, float], Callable[[float], None]]:
     """Makes progress callbacks that report, and stop the work when a newer request has come."""
 
-    def step(words: str, start: float, stop: float) -> Callable[[float], None]:
+    def step(doing: str, start: float, stop: float) -> Callable[[float], None]:
         def progress(part: float) -> None:
             check(visitor, ticket)
-            report(start + (stop - start) * part, words)
+            report(start + (stop - start) * part, doing)
 
         check(visitor, ticket)
         return progress

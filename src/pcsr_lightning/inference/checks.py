@@ -1,4 +1,4 @@
-"""What goes in is checked once, at the door, so that no number that means nothing comes out."""
+"""Checks of pictures, sizes and scales, and of what a network computes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def output_size(lr_size: tuple[int, int], scale: float | Sequence[float]) -> tup
 
 
 def check_size(lr_size: tuple[int, int], size: Sequence[int]) -> tuple[int, int]:
-    """An output size asked for outright, as ``(H, W)``.
+    """An output size given explicitly, as ``(H, W)``.
 
     Raises:
         ConfigError: not two whole numbers, smaller than the picture, or absurdly large.
@@ -101,7 +101,7 @@ def check_picture(lr_B3hw: Tensor, device: torch.device) -> None:
 
 
 def check_finite(values: Tensor, what: str) -> None:
-    """Stops where a network gave nonsense, which would otherwise be written as black.
+    """Stops where a network gave NaN or infinity, which would otherwise be written as black.
 
     Raises:
         PCSRError: a value is NaN or infinite.

@@ -1,7 +1,7 @@
 """The fast way through a trained PCSR: strips of rows from the picture to the result.
 
-Strips of LR rows come out of the backbone, the classifier looks at their queries, each query meets
-the upsampler of its class, and finished HR rows go to whoever wants them. Nothing but the picture,
+Strips of LR rows come out of the backbone, the classifier runs on their queries, each query goes
+through the upsampler of its class, and finished HR rows go to a sink. Nothing but the picture,
 the result and one strip is in memory. Where classes depend on the whole picture (adaptive, budget),
 a first pass scores all pixels (`routing.scores`), and the features are kept too as far as memory
 allows.
@@ -121,7 +121,8 @@ class Engine:
             policy: which class each pixel takes.
             image: takes rows ``(B, 3, n, W)``, float32, not clamped.
             classes: takes rows ``(B, n, W)``, uint8; some time before their pixels.
-            progress: told after every strip how far the run is. What it raises ends the run.
+            progress: called after every strip with the part of the work that is done. What it
+                raises ends the run.
 
         Raises:
             PCSRError: NaN or infinite values, or not enough memory for a single row.
@@ -287,4 +288,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on whatever device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)

@@ -166,7 +166,7 @@ class QueryKernels(ABC):
 
     @abstractmethod
     def to_subpixel_major(self, rows_BcnW: Tensor, strip: Strip) -> Tensor:
-        """From the picture's order to native: ``(B, c, Q)``."""
+        """From the picture's order to subpixel-major order: ``(B, c, Q)``."""
 
 
 class IntegerScale(QueryKernels):

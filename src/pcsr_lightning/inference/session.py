@@ -157,9 +157,9 @@ class Session:
             PCSRError: the classifier or an upsampler gave NaN or infinite values.
         """
         policy = make_policy(routing, self.macs)
-        class_BHW = self.assign(routing, _part(progress, 0.0, 0.3))
+        class_BHW = self.assign(routing, part_of(progress, 0.0, 0.3))
         with torch.inference_mode():
-            image_B3HW = self._upscale(policy, class_BHW, _part(progress, 0.3, 1.0))
+            image_B3HW = self._upscale(policy, class_BHW, part_of(progress, 0.3, 1.0))
             done = self._engine.counted(policy, class_BHW)
         lr_pixels = self.lr_B3hw[:, 0].numel()
         flops = done.flops(self._parts, lr_pixels, classified=policy.fixed_class is None)
@@ -295,7 +295,7 @@ class Session:
         return out_B3HW
 
 
-def _part(progress: Progress | None, start: float, stop: float) -> Progress | None:
+def part_of(progress: Progress | None, start: float, stop: float) -> Progress | None:
     """The progress of a step as that of the whole."""
     if progress is None:
         return None

@@ -148,10 +148,10 @@ def upscale_by(
     parts = torch.split(image_B3hw, at_once)
     results = []
     for i, part in enumerate(parts):
-        told = None if progress is None else _part_of(progress, i, len(parts))
+        of_all = None if progress is None else _part_of(progress, i, len(parts))
         rows = InputRows(part.float())
         engine = make_engine(model, rows, wanted, execution, policy.needs_whole_picture)
-        results.append(collect(engine, macs, policy, bits, told))
+        results.append(collect(engine, macs, policy, bits, of_all))
     return results[0] if len(results) == 1 else _joined(results)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a finite number, and not a truth value."""
+    """Whether it is a finite number; a bool is none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -120,7 +120,7 @@ class RoutingPolicy(ABC):
         return cls.name if value is None else f"{cls.name} = {value:g}"
 
     @classmethod
-    def fixed(cls, value: float | None) -> int | None:  # noqa: ARG003 - subclasses look at it
+    def fixed(cls, value: float | None) -> int | None:  # noqa: ARG003 - for subclasses
         """The class that every pixel takes with this value; ``None`` if each has a choice."""
         return None
 
@@ -147,19 +147,22 @@ class RoutingPolicy(ABC):
 
     def assign_pixels(self, logits_BMHW: Tensor) -> Tensor:
         """The classes of any pixels, each by itself: ``(B, H, W)``, uint8."""
-        raise NotImplementedError(f"{self.name} looks at whole pictures")
+        raise NotImplementedError(f"{self.name} needs whole pictures")
 
     def score(self, logits_BMHW: Tensor) -> Tensor:
-        """The routing score of any pixels, all that is kept of them: ``(B, c, H, W)``."""
-        raise NotImplementedError(f"{self.name} looks at single pixels")
+        """The routing score of any pixels, all that is kept of them: ``(B, c, H, W)``.
+
+        It depends on the logits and :attr:`costs_M` alone, not on the rule's value.
+        """
+        raise NotImplementedError(f"{self.name} assigns single pixels")
 
     def assign(self, score_BcHW: Tensor) -> Tensor:
         """The classes of whole pictures from all their scores: ``(B, H, W)``, uint8."""
-        raise NotImplementedError(f"{self.name} looks at single pixels")
+        raise NotImplementedError(f"{self.name} assigns single pixels")
 
     def histogram(self) -> ScoreHistogram:
         """Counts a picture's scores where they do not fit into memory."""
-        raise NotImplementedError(f"{self.name} looks at single pixels")
+        raise NotImplementedError(f"{self.name} assigns single pixels")
 
     def assign_constant(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """:attr:`fixed_class` at every pixel, uint8."""

@@ -56,7 +56,7 @@ class Budget(RoutingPolicy):
         return 0 if value == 1 else None
 
     def note(self) -> str | None:
-        """What to tell of a budget at or near the floor, or at the ceiling."""
+        """Of a budget at or near the floor, or at the ceiling."""
         macs, share = self.macs, self.config.value
         assert share is not None
         if share == 1:

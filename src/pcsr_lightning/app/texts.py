@@ -36,8 +36,8 @@ def note(message: str) -> str:
     return f'<p class="pcsr-note" role="status">{escape(message)}</p>'
 
 
-def way_words(choices: Choices) -> str:
-    """How the pixels were chosen, in a few characters."""
+def describe_choices(choices: Choices) -> str:
+    """The routing, in a few characters."""
     if choices.way == BY_K:
         return f"k = {choices.k:g}"
     return "adaptive" if choices.way == ADAPTIVE else f"{choices.compute:g} %"
@@ -76,7 +76,7 @@ def budget_note(visitor: Visitor) -> str | None:
     return None if words is None else words[0].upper() + words[1:] + "."
 
 
-def facts(visitor: Visitor) -> str:
+def details(visitor: Visitor) -> str:
     """Cost, time, memory and PSNR of the last run beside the all-heavy run's."""
     run, session = visitor.run, visitor.session
     if run is None or session is None or visitor.first is None:
