@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from tests.warm_python import warm_python
 
-from pcsr_lightning.training.callbacks.checkpoints import WholeCheckpoints
+from pcsr_lightning.training.callbacks.checkpoints import AtomicCheckpoints
 
 SAVE_FOREVER = """
 import sys, torch
-from pcsr_lightning.training.callbacks.checkpoints import WholeCheckpoints
-io, n = WholeCheckpoints(), 0
+from pcsr_lightning.training.callbacks.checkpoints import AtomicCheckpoints
+io, n = AtomicCheckpoints(), 0
 while True:
     n += 1
     io.save_checkpoint({"n": n, "values": torch.full((3_000_000,), float(n))}, sys.argv[1])
@@ -43,5 +43,5 @@ def test_killed_amid_saving(tmp_path: Path) -> None:
         if kill >= 3 and halves:
             break
     assert halves > 0  # or no kill has come amid a write, and nothing was tested
-    WholeCheckpoints().save_checkpoint({"n": 0}, path)
+    AtomicCheckpoints().save_checkpoint({"n": 0}, path)
     assert list(path.parent.iterdir()) == [path]

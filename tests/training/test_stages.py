@@ -1,5 +1,6 @@
 """Each stage on a small real training: what learns, what stays bit-identical."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,9 +8,12 @@ from typing import Any, NamedTuple
 import lightning as L
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pcsr_lightning import conf_dir
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR, Original, build_network, default_config
 from pcsr_lightning.training import (
@@ -27,6 +31,7 @@ from pcsr_lightning.training.initialization import (
     stage_network,
     stage_number,
 )
+from pcsr_lightning.training.train_stage import train
 from pcsr_lightning.weights import save
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -249,3 +254,21 @@ def test_any_loss_optimizer_and_scheduler(tmp_path: Path) -> None:
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-4)
     sr, hr = torch.zeros(1, 3, 4), torch.full((1, 3, 4), 0.5)
     assert stage.loss(sr, hr).item() == pytest.approx(0.125)
+
+
+def test_train_returns_what_validation_measured(tmp_path: Path) -> None:
+    words = [
+        "backbone.args={d:8,s:4,m:1}", "data=sample", "data.lr_crop=8", "data.shrinks=[1.0]",
+        "data.val_limit=1", "stage.queries=64", "trainer.accelerator=cpu", "trainer.max_steps=1",
+        "logger=none", f"data.cache_dir={tmp_path}/cache",
+    ]  # fmt: skip
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("train", words)
+    OmegaConf.set_struct(cfg, False)
+    cfg.callbacks = {}  # they ask for a run's folder
+    found = train(cfg, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert found == {"val/psnr": pytest.approx(record["val_psnr"], abs=1e-3)}
+    cfg.stage = {**cfg.stage, "optimizer": "muon"}
+    with pytest.raises(ConfigError, match=r"stage\.optimizer.*called optimizer now"):
+        train(cfg, tmp_path / "other")

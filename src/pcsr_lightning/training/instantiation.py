@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.training.known_keys import group_keys
+from pcsr_lightning.training.known_keys import RENAMED, group_keys
 from pcsr_lightning.training.signatures import check_type, parameters
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,9 @@ def configured(node: Mapping[str, Any] | DictConfig, key: str) -> partial[Any]:
     known = {name for name in values if name.startswith("_") or name in takes or more}
     elsewhere = {name for name in values if name not in known and name in group_keys(key)}
     for name, value in values.items():
+        new = RENAMED.get(f"{key}.{name}")
+        if new is not None:  # in a file; the command line's are translated
+            raise ConfigError(f"{key}.{name} is called {new} now")
         if name in takes:
             check_type(f"{key}.{name}", value, takes[name])
         elif name not in known | elsewhere:

@@ -21,7 +21,7 @@ from pcsr_lightning.networks import (
     backbone_class,
     import_backbone,
 )
-from pcsr_lightning.training.callbacks.checkpoints import WholeCheckpoints, validate_if_missing
+from pcsr_lightning.training.callbacks.checkpoints import AtomicCheckpoints, validate_if_missing
 from pcsr_lightning.training.callbacks.freezing import FreezeEarlierStages
 from pcsr_lightning.training.callbacks.progress import quieten_lightning
 from pcsr_lightning.training.callbacks.stopping import (
@@ -217,7 +217,7 @@ def make_trainer(cfg: DictConfig, run_dir: Path) -> L.Trainer:
         options, "trainer",
         logger=logger,
         callbacks=[FreezeEarlierStages(), StopBetweenSteps(run_dir / LAST), *callbacks],
-        plugins=[WholeCheckpoints()],
+        plugins=[AtomicCheckpoints()],
         default_root_dir=run_dir,
         check_val_every_n_epoch=None,
         enable_model_summary=False,

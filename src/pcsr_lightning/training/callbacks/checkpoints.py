@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from pcsr_lightning.atomic_io import atomic_write, remove_stale_temporaries
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpoints(TorchCheckpointIO):
     """Writes beside the checkpoint and renames.
 
     Lightning's own way writes into the system's folder for temporary files; where that is on

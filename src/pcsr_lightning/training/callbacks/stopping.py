@@ -41,7 +41,9 @@ class Stopped(SystemExit):
 class StopBetweenSteps(L.Callback):
     """The first Ctrl-C or SIGTERM finishes the step, saves ``checkpoint`` and stops.
 
-    A checkpoint taken amid a step could hold half of the optimizer's update. The same signal
+    Lightning's own ways, ``ModelCheckpoint(save_on_exception=True)`` and the requeueing of its
+    ``SLURMEnvironment``, save wherever the signal happens to come, so that a checkpoint can hold
+    half of an optimizer's update, and processes can save different steps. The same signal
     again, more than two seconds later, is abrupt. Several processes agree on the step after which
     they stop, whichever of them got the signal; one of them writes. In one process a validation
     is left between two pictures, and done anew on resuming.
