@@ -14,6 +14,7 @@ from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pcsr_lightning import conf_dir
+from pcsr_lightning.cli.routing_group import register_routing
 from pcsr_lightning.cli.train import check_multirun, main
 from pcsr_lightning.weights import read_checkpoint
 
@@ -24,6 +25,7 @@ needs_plugin = pytest.mark.skipif(
 
 
 def launcher(*words: str, config: str = "train") -> dict[str, Any]:
+    register_routing()  # as the evaluating command does
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose(config, list(words), return_hydra_config=True)
     with open_dict(cfg):
