@@ -140,11 +140,3 @@ def test_pictures_are_handed_over(pcsr: PCSR, folder: Path) -> None:
     for score, result in got:
         assert tuple(result.image.shape) == (1, 3, *score.size)
     assert len(got) == 2
-
-
-def test_bicubic_on_set14_as_in_the_tables(shared: Path, pcsr: PCSR) -> None:
-    result = benchmark(
-        pcsr, shared / "images" / "Set14", 4, RoutingConfig(fixed_class=1), "published"
-    )
-    assert len(result.images) == 14
-    assert abs(result.mean.bicubic.psnr - 24.32) < 0.005

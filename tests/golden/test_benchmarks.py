@@ -58,7 +58,10 @@ def means(scores: list[tuple[float, float, float]]) -> tuple[float, float, float
     return quality, gflops, heavy
 
 
-@pytest.mark.parametrize(("folder", "backbone"), SETS)
+@pytest.mark.parametrize(
+    ("folder", "backbone"),
+    [pytest.param(*s, marks=[] if s[0] == "Set5" else [pytest.mark.slow]) for s in SETS],
+)
 def test_originals(
     shared: Path,
     theirs: dict[str, Any],

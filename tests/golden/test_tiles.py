@@ -26,9 +26,9 @@ def test_carn_in_strips(
 ) -> None:
     model = published_pcsr("carn")
     folder = shared / "images" / "Set14"
-    hr = read_rgb8(sorted(folder.glob("*"))[1])[None, :, :480, :640] / 255
+    hr = read_rgb8(sorted(folder.glob("*"))[1])[None, :, :320, :480] / 255
     lr = bicubic(hr, (hr.shape[2] // 4, hr.shape[3] // 4)).clamp(0, 1)
-    assert min(lr.shape[2:]) > 100
+    assert min(lr.shape[2:]) >= 80
     whole = upscale(model, lr, scale, tile_rows=lr.shape[2], refine=False, **options)
     strips = upscale(model, lr, scale, tile_rows=17, refine=False, **options)
     assert 0.1 < whole.shares[0] < 0.9

@@ -233,7 +233,7 @@ def test_xmp_of_any_size(size: int, caplog: pytest.LogCaptureFixture) -> None:
     cut=st.integers(0, len(camera_exif())),
     order=st.sampled_from("<>"),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_block_is_too_odd(at: int, junk: bytes, cut: int, order: str) -> None:
     """Whatever a block holds, a file is written, which others can read."""
     exif = camera_exif(order)

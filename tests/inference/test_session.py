@@ -259,9 +259,13 @@ class Whole(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"k": 1.5}, {"adaptive": True}, {"fixed_class": 1}], ids=str
+    ("backbone", "options"),
+    [
+        *(("fsrcnn", o) for o in ({}, {"k": 1.5}, {"adaptive": True}, {"fixed_class": 1})),
+        ("carn", {}),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("backbone", ["fsrcnn", "carn"])
 def test_flops_are_those_that_fvcore_counts(
     make_network: MakeNetwork, backbone: str, options: dict[str, Any]
 ) -> None:

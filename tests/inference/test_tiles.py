@@ -59,7 +59,7 @@ def assert_same(found: UpscaleResult, expected: UpscaleResult) -> None:
     assert found.shares == pytest.approx(expected.shares)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=BRIEF)
+@settings(max_examples=40, deadline=None, suppress_health_check=BRIEF)
 @given(
     h=st.integers(1, 24),
     w=st.integers(1, 16),

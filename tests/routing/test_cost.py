@@ -17,7 +17,7 @@ def test_proportional_shares_are_the_published_ones(backbone: str, light: float)
 
 
 @pytest.mark.parametrize("backbone", ["fsrcnn", "carn", "srresnet", "bsrn"])
-@pytest.mark.parametrize("num_classes", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("num_classes", [2, 3, 6])
 def test_softmax_is_neither_flat_nor_one_hot(backbone: str, num_classes: int) -> None:
     model = build_network(default_config(backbone, num_classes))
     assert isinstance(model, PCSR)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import TrainingError
 from pcsr_lightning.images import read
-from pcsr_lightning.inference import upscale
+from pcsr_lightning.inference import RoutingConfig, Session, upscale
 from pcsr_lightning.networks import PCSR, Original
 
 MOST_OFF = 50.0
@@ -119,7 +119,6 @@ def _text() -> Tensor:
     return torch.from_numpy(np.array(picture)) / 255
 
 
-@torch.inference_mode()
 def robustness(model: PCSR | Original, scales: Sequence[float] = (4,)) -> list[Robustness]:
     """Tries a model on every synthetic picture.
 
@@ -132,12 +131,15 @@ def robustness(model: PCSR | Original, scales: Sequence[float] = (4,)) -> list[R
     """
     usual = 0.0
     if isinstance(model, PCSR):
-        usual = _largest_feature(model, read(SAMPLE_FOLDER / "valid" / "coffee.png").rgb[None])
+        photograph_13hw = read(SAMPLE_FOLDER / "valid" / "coffee.png").rgb[None]
+        usual = _largest_feature(Session(model, photograph_13hw, scale=1))
     found = []
     for pattern, lr_13hw in patterns().items():
-        features = _largest_feature(model, lr_13hw) / usual if isinstance(model, PCSR) else None
         for scale in map(int, scales):
-            off, allowed = _off(model, lr_13hw, scale), allowed_off(model, pattern, scale)
+            image_13HW, largest = _upscaled(model, lr_13hw, scale)
+            off = 255 * float((F.avg_pool2d(image_13HW, scale) - lr_13hw).abs().max())
+            features = largest / usual if largest is not None else None
+            allowed = allowed_off(model, pattern, scale)
             found.append(Robustness(pattern, scale, off, allowed, features))
     return found
 
@@ -172,10 +174,13 @@ def check_robustness(found: Sequence[Robustness], name: str) -> None:
         )
 
 
-def _largest_feature(model: PCSR, lr_13hw: Tensor) -> float:
-    return float(model.features(lr_13hw).abs().max())
+def _upscaled(model: PCSR | Original, lr_13hw: Tensor, scale: int) -> tuple[Tensor, float | None]:
+    """The result at ``k = 0``, ``(1, 3, H, W)`` in [0, 1], and a PCSR model's largest feature."""
+    if isinstance(model, Original):
+        return upscale(model, lr_13hw, scale=scale).image, None
+    session = Session(model, lr_13hw, scale)
+    return session.run(RoutingConfig(k=0.0)).image, _largest_feature(session)
 
 
-def _off(model: PCSR | Original, lr_13hw: Tensor, scale: int) -> float:
-    made = upscale(model, lr_13hw, scale=scale).image.clamp(0, 1)
-    return 255 * float((F.avg_pool2d(made, scale) - lr_13hw).abs().max())
+def _largest_feature(session: Session) -> float:
+    return float(session.feat_BDhw.abs().max())
