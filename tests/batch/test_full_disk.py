@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import errno
+import resource
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.warm_python import warm_python
+from tests.batch.folders import files, fill, lines, upscale
 
 from pcsr_lightning import images
 from pcsr_lightning.batch.run import is_disk_full
 from pcsr_lightning.cli.upscale import main
 from pcsr_lightning.errors import PictureError
-
-Door = Callable[..., tuple[int, str, str]]
-Fill = Callable[..., list[Path]]
-Files = Callable[[Path], dict[str, bytes]]
-LIMITED = """
-import resource, sys
-from pcsr_lightning.cli.upscale import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 @pytest.fixture
@@ -42,12 +32,10 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_stops_the_run(
-    door: Door, fill: Fill, files: Files, lines: Any, tmp_path: Path, tiny_disk: Path
-) -> None:
+def test_a_full_disk_stops_the_run(tmp_path: Path, tiny_disk: Path) -> None:
     source = tmp_path / "in"
     fill(source, 12, (30, 30))  # about 42 kB each at x4
-    code, out, err = door(source, tiny_disk / "out", "--json")
+    code, out, err = upscale(source, tiny_disk / "out", "--json")
     assert code == 1
     found, summary = lines(out)
     done = [one for one in found if one["status"] == "done"]
@@ -64,20 +52,18 @@ def test_a_full_disk_stops_the_run(
         assert images.read(one["output"]).rgb.shape == (3, 120, 120)
     # The same command on a larger disk does the rest.
     shutil.copytree(tiny_disk / "out", tmp_path / "larger")
-    code, out, _ = door(source, tmp_path / "larger", "--json")
+    code, out, _ = upscale(source, tmp_path / "larger", "--json")
     assert code == 0
     assert lines(out)[1]["done"] == 12 - len(done)
     assert lines(out)[1]["skipped"] == len(done)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".bmp", ".webp"])
-def test_a_disk_that_fills_up_within_a_result(
-    door: Door, fill: Fill, files: Files, tmp_path: Path, tiny_disk: Path, suffix: str
-) -> None:
+def test_a_disk_that_fills_up_within_a_result(tmp_path: Path, tiny_disk: Path, suffix: str) -> None:
     """The old file stays, and nothing of the new one."""
     source, target = fill(tmp_path, ["in.png"], (200, 190))[0], tiny_disk / f"out{suffix}"
     target.write_text("older")
-    code, out, err = door(source, target, "--overwrite", "--quiet", "--quality", 100)
+    code, out, err = upscale(source, target, "--overwrite", "--quiet", "--quality", 100)
     assert (code, out, len(err.splitlines())) == (1, "", 2)
     assert f"out{suffix}: cannot write this picture" in err.splitlines()[0]
     assert "No space left on device" in err.splitlines()[0]
@@ -85,13 +71,11 @@ def test_a_disk_that_fills_up_within_a_result(
     assert files(tiny_disk) == {target.name: b"older"}
 
 
-def test_a_class_map_whose_disk_fills_up(
-    door: Door, fill: Fill, files: Files, tmp_path: Path, tiny_disk: Path
-) -> None:
+def test_a_class_map_whose_disk_fills_up(tmp_path: Path, tiny_disk: Path) -> None:
     """Without it the result is not done either."""
     source = fill(tmp_path, ["in.png"], (200, 190))[0]
     classes = tiny_disk / "classes.png"
-    code, _, err = door(source, tmp_path / "out.png", "--class-map", classes, "--quiet")
+    code, _, err = upscale(source, tmp_path / "out.png", "--class-map", classes, "--quiet")
     assert (code, len(err.splitlines())) == (1, 2)
     assert "classes.png: cannot write this picture" in err.splitlines()[0]
     assert list(files(tmp_path)) == ["in.png"]
@@ -99,8 +83,6 @@ def test_a_class_map_whose_disk_fills_up(
 
 
 def test_no_room_for_temporary_files(
-    fill: Fill,
-    files: Files,
     tmp_path: Path,
     tiny_disk: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -116,20 +98,20 @@ def test_no_room_for_temporary_files(
     assert files(tiny_disk) == {}
 
 
-def test_files_of_limited_size(fill: Fill, files: Files, tmp_path: Path) -> None:
+def test_files_of_limited_size(tmp_path: Path) -> None:
     """The system cuts a file off in the midst of a write."""
     fill(tmp_path / "in", ["a.png"], (60, 60))
     fill(tmp_path / "in", ["b.png"], (8, 8))
-    done = subprocess.run(
-        [warm_python(), "-c", LIMITED, "in", "out", "--quiet"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert "a.png" in done.stderr
-    assert "File too large" in done.stderr
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
+    try:
+        done = upscale("in", "out", "--quiet", cwd=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert done.code == 1
+    [line] = done.err.splitlines()
+    assert "a.png" in line
+    assert "File too large" in line
     assert list(files(tmp_path / "out")) == ["b.png"]
 
 

@@ -5,20 +5,12 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-Start = Callable[..., "subprocess.Popen[str]"]
-Fill = Callable[..., list[Path]]
-Files = Callable[[Path], dict[str, bytes]]
-Door = Callable[..., tuple[int, str, str]]
+from tests.batch.folders import files, fill, lines, start, upscale
 
 
 def visible(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -35,14 +27,12 @@ def versions(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("kills", "pictures"), [(4, 240), pytest.param(50, 1000, marks=pytest.mark.slow)]
+    ("kills", "pictures"), [(2, 40), pytest.param(50, 1000, marks=pytest.mark.slow)]
 )
-def test_killed_again_and_again(
-    start: Start, fill: Fill, files: Files, door: Door, tmp_path: Path, kills: int, pictures: int
-) -> None:
+def test_killed_again_and_again(tmp_path: Path, kills: int, pictures: int) -> None:
     source, target, whole = tmp_path / "in", tmp_path / "out", tmp_path / "whole"
     fill(source, [f"{'sub/' if i % 3 == 0 else ''}{i:04}.png" for i in range(pictures)])
-    assert door(source, whole, "--quiet", "--threads", 1)[0] == 0
+    upscale(source, whole, "--quiet", "--threads", 1, code=0)
     expected = files(whole)
     assert len(expected) == pictures
 
@@ -50,9 +40,8 @@ def test_killed_again_and_again(
     told: Counter[str] = Counter()
     complete: dict[str, tuple[int, int]] = {}
     landed = 0
-    launcher = (sys.executable,) if kills > 10 else ()
     for _ in range(kills):
-        process = start(source, target, "--json", "--threads", 1, launcher=launcher)
+        process = start(source, target, "--json", "--threads", 1)
         assert process.stdout is not None
         out = ""
         if moments.random() < 0.9:
@@ -61,7 +50,7 @@ def test_killed_again_and_again(
                 out += line
             time.sleep(moments.uniform(0, 0.25))
         else:
-            time.sleep(moments.uniform(0, 2.5 if launcher else 0.5))  # imports and all
+            time.sleep(moments.uniform(0, 2.5))  # imports and all
         process.send_signal(signal.SIGKILL)
         out += process.communicate()[0]
         landed += process.returncode == -signal.SIGKILL
@@ -76,13 +65,12 @@ def test_killed_again_and_again(
     assert landed >= 0.9 * kills
     assert 0 < len(complete) < pictures  # the kills met work, and left some
 
-    process = start(source, target, "--json", "--threads", 1)
-    out, err = process.communicate(timeout=500)
-    assert (process.returncode, err) == (0, "")
-    lines = [json.loads(line) for line in out.splitlines()]
-    told.update(line["input"] for line in lines if line.get("status") == "done")
-    assert lines[-1]["done"] == pictures - len(complete)
-    assert lines[-1]["skipped"] == len(complete)
+    done = upscale(source, target, "--json", "--threads", 1)
+    assert (done.code, done.err) == (0, "")
+    made, summary = lines(done.out)
+    told.update(line["input"] for line in made if line["status"] == "done")
+    assert summary["done"] == pictures - len(complete)
+    assert summary["skipped"] == len(complete)
     assert set(told.values()) == {1}
     assert complete.items() <= versions(target).items()
     assert files(target) == expected  # and nothing hidden is left
@@ -93,21 +81,14 @@ def test_killed_again_and_again(
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
 def test_stopped(
-    start: Start,
-    fill: Fill,
-    files: Files,
-    door: Door,
-    lines: Any,
     tmp_path: Path,
     number: signal.Signals,
     code: int,
     word: str,
 ) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
-    fill(source, 80, (40, 40))
-    # Of its own: two signals that are passed on come too far apart.
-    launcher = (sys.executable,)
-    process = start(source, target, "--json", "--threads", 1, launcher=launcher)
+    fill(source, 12, (40, 40))
+    process = start(source, target, "--json", "--threads", 1)
     assert process.stdout is not None
     first = process.stdout.readline()
     # Twice: a terminal and a launcher both pass it on.
@@ -119,8 +100,8 @@ def test_stopped(
     found, summary = lines(first + out)
     made = files(target)
     assert sorted(made) == sorted(Path(one["output"]).name for one in found)
-    assert (summary["done"], summary["left"]) == (len(found), 80 - len(found))
-    assert 0 < len(found) < 80
-    assert door(source, target, "--quiet")[0] == 0
-    assert len(files(target)) == 80
+    assert (summary["done"], summary["left"]) == (len(found), 12 - len(found))
+    assert 0 < len(found) < 12
+    assert upscale(source, target, "--quiet")[0] == 0
+    assert len(files(target)) == 12
     assert made.items() <= files(target).items()

@@ -5,21 +5,17 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from tests.batch.folders import files, fill, lines, upscale
 
 from pcsr_lightning import images
 from pcsr_lightning.batch import one_picture
 from pcsr_lightning.cli.upscale import main
-
-Door = Callable[..., tuple[int, str, str]]
-Fill = Callable[..., list[Path]]
-Files = Callable[[Path], dict[str, bytes]]
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -27,14 +23,14 @@ def size(path: Path) -> tuple[int, int]:
         return image.size
 
 
-def test_a_tree_past_bad_files(door: Door, fill: Fill, files: Files, tmp_path: Path) -> None:
+def test_a_tree_past_bad_files(tmp_path: Path) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
     fill(source, ["a.png", "b.jpg", "sub/c.webp", "sub/deep/d.bmp", "sub/e.TIF"])
     (source / "bad.png").write_bytes(b"no picture")
     (source / "sub" / "empty.jpg").touch()
     (source / "sub" / "notes.txt").write_text("no picture either")
     before = files(source)
-    code, out, err = door(source, target)
+    code, out, err = upscale(source, target)
     assert code == 1
     assert out.splitlines()[-1].startswith("7 pictures: 5 done, 2 failed, in ")
     assert len(out.splitlines()) == 6
@@ -49,14 +45,12 @@ def test_a_tree_past_bad_files(door: Door, fill: Fill, files: Files, tmp_path: P
     assert files(source) == before
 
 
-def test_what_exists_is_skipped(
-    door: Door, fill: Fill, files: Files, lines: Any, tmp_path: Path
-) -> None:
+def test_what_exists_is_skipped(tmp_path: Path) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
     fill(source, 3)
     target.mkdir()
     (target / "001.png").write_bytes(b"mine")
-    code, out, err = door(source, target, "--json")
+    code, out, err = upscale(source, target, "--json")
     assert (code, err) == (0, "")
     found, summary = lines(out)
     assert [one["status"] for one in found] == ["done", "skipped", "done"]
@@ -64,54 +58,52 @@ def test_what_exists_is_skipped(
     assert (summary["done"], summary["skipped"], summary["failed"]) == (2, 1, 0)
     assert (target / "001.png").read_bytes() == b"mine"
 
-    code, out, err = door(source, target)
+    code, out, err = upscale(source, target)
     assert (code, err) == (0, "")
     assert "0 done, 3 skipped (they exist; --overwrite makes them again), 0 failed" in out
 
     made = files(target)
-    code, out, err = door(source, target, "--overwrite", "--quiet")
+    code, out, err = upscale(source, target, "--overwrite", "--quiet")
     assert (code, out, err) == (0, "", "")
     again = files(target)
     assert again.pop("001.png") != made.pop("001.png")
     assert again == made
 
 
-def test_one_file_that_exists(door: Door, fill: Fill, tmp_path: Path) -> None:
+def test_one_file_that_exists(tmp_path: Path) -> None:
     source, target = fill(tmp_path, ["a.png"])[0], tmp_path / "b.png"
     target.write_bytes(b"mine")
-    code, out, err = door(source, target)
+    code, out, err = upscale(source, target)
     assert (code, err) == (0, "")
     assert out == f"{target}: skipped (exists; --overwrite makes it again)\n"
     assert target.read_bytes() == b"mine"
-    assert door(source, target, "--overwrite")[0] == 0
+    assert upscale(source, target, "--overwrite")[0] == 0
     assert size(target) == (40, 48)
 
 
-def test_without_out_and_twice(
-    door: Door, fill: Fill, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_out_and_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fill(tmp_path, ["a.png", "b.jpg"])
-    assert door("*.*", "--scale", 2.5)[0] == 0
+    assert upscale("*.*", "--scale", 2.5)[0] == 0
     assert sorted(files(tmp_path)) == ["a.png", "a_x2.5.png", "b.jpg", "b_x2.5.jpg"]
     assert size(tmp_path / "a_x2.5.png") == (25, 30)
     # Results beside the inputs are found again, and not enlarged again.
-    code, out, _ = door("*.*", "--scale", 2.5)
+    code, out, _ = upscale("*.*", "--scale", 2.5)
     assert code == 0
     assert out.startswith("2 pictures: 0 done, 2 skipped")
     assert sorted(files(tmp_path)) == ["a.png", "a_x2.5.png", "b.jpg", "b_x2.5.jpg"]
-    assert door("a.png", "--size", "31x37", "--exact")[0] == 0
+    assert upscale("a.png", "--size", "31x37", "--exact")[0] == 0
     assert size(tmp_path / "a_31x37.png") == (31, 37)
 
 
-def test_names_formats_and_quality(door: Door, fill: Fill, files: Files, tmp_path: Path) -> None:
+def test_names_formats_and_quality(tmp_path: Path) -> None:
     source = tmp_path / "in"
     fill(source, ["a.png", "s/b.jpeg"], (30, 30))
     sizes = []
     for quality in (30, 95):
         out = tmp_path / f"q{quality}"
         words = ("--format", "jpg", "--suffix", "_big", "--quality", quality)
-        assert door(source, "-o", out, *words)[0] == 0
+        assert upscale(source, "-o", out, *words)[0] == 0
         assert sorted(files(out)) == ["a_big.jpg", "s/b_big.jpeg"]
         for path in (out / "a_big.jpg", out / "s/b_big.jpeg"):
             with Image.open(path) as image:
@@ -121,28 +113,28 @@ def test_names_formats_and_quality(door: Door, fill: Fill, files: Files, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["png", "jpg", "jpeg", "webp", "tif", "bmp", "avif"])
-def test_every_format(door: Door, fill: Fill, files: Files, tmp_path: Path, name: str) -> None:
+def test_every_format(tmp_path: Path, name: str) -> None:
     suffix = {"jpeg": "jpg"}.get(name, name)
     if f".{suffix}" not in images.SUFFIXES:
         pytest.skip(f"the picture library here does not write {name}")
     fill(tmp_path / "in", 1)
-    assert door(tmp_path / "in", tmp_path / "out", "--format", name)[0] == 0
+    assert upscale(tmp_path / "in", tmp_path / "out", "--format", name)[0] == 0
     assert list(files(tmp_path / "out")) == [f"000.{suffix}"]
     assert images.read(tmp_path / f"out/000.{suffix}").rgb.shape == (3, 48, 40)
 
 
-def test_class_maps_of_several(door: Door, fill: Fill, files: Files, tmp_path: Path) -> None:
+def test_class_maps_of_several(tmp_path: Path) -> None:
     fill(tmp_path / "in", ["a.jpg", "s/b.png"])
     words = (tmp_path / "in", tmp_path / "out", "--class-map", tmp_path / "maps", "--scale", 2)
-    assert door(*words)[0] == 0
+    assert upscale(*words)[0] == 0
     assert sorted(files(tmp_path / "maps")) == ["a.png", "s/b.png"]
     assert size(tmp_path / "maps" / "a.png") == (20, 24)
 
 
-def test_json_tells_all(door: Door, fill: Fill, lines: Any, tmp_path: Path) -> None:
+def test_json_tells_all(tmp_path: Path) -> None:
     fill(tmp_path / "in", ["a.png", "ü.png"])
     (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
-    code, out, err = door(tmp_path / "in", tmp_path / "out", "--json", "--budget", "50%")
+    code, out, err = upscale(tmp_path / "in", tmp_path / "out", "--json", "--budget", "50%")
     assert code == 1
     found, summary = lines(out)
     done, bad, other = found
@@ -162,8 +154,8 @@ def test_json_tells_all(door: Door, fill: Fill, lines: Any, tmp_path: Path) -> N
     assert err == f"error: {bad['error']}\n"
 
 
-def test_json_of_a_run_that_could_not_begin(door: Door, lines: Any, tmp_path: Path) -> None:
-    code, out, err = door(tmp_path / "missing", tmp_path / "out", "--json")
+def test_json_of_a_run_that_could_not_begin(tmp_path: Path) -> None:
+    code, out, err = upscale(tmp_path / "missing", tmp_path / "out", "--json")
     assert code == 1
     found, summary = lines(out)
     assert found == []
@@ -171,32 +163,32 @@ def test_json_of_a_run_that_could_not_begin(door: Door, lines: Any, tmp_path: Pa
     assert err == f"error: {summary['error']}\n"
 
 
-def test_wrong_settings_are_told_once(door: Door, fill: Fill, tmp_path: Path) -> None:
+def test_wrong_settings_are_told_once(tmp_path: Path) -> None:
     fill(tmp_path / "in", 3)
     for options in (["--fixed-class", "2"], ["--k", "nan"], ["--scale", "17"], ["--budget", "2"]):
-        code, out, err = door(tmp_path / "in", tmp_path / "out", *options)
+        code, out, err = upscale(tmp_path / "in", tmp_path / "out", *options)
         assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_format_that_cannot_hold_the_result(door: Door, fill: Fill, tmp_path: Path) -> None:
+def test_a_format_that_cannot_hold_the_result(tmp_path: Path) -> None:
     """Told before the work: 1 x 1200 pixels 16 times are more than a WebP holds."""
     source = fill(tmp_path, ["a.png"], (1, 1200))[0]
-    code, _, err = door(source, tmp_path / "a.webp", "--scale", 16)
+    code, _, err = upscale(source, tmp_path / "a.webp", "--scale", 16)
     assert code == 1
     assert "16,383" in err
 
 
-def test_too_many_pixels_to_read(door: Door, fill: Fill, tmp_path: Path) -> None:
+def test_too_many_pixels_to_read(tmp_path: Path) -> None:
     source = fill(tmp_path, ["a.png"])[0]
-    assert door(source, tmp_path / "b.png", "--max-pixels", 120)[0] == 0
-    code, _, err = door(source, tmp_path / "c.png", "--max-pixels", 119)
+    assert upscale(source, tmp_path / "b.png", "--max-pixels", 120)[0] == 0
+    code, _, err = upscale(source, tmp_path / "c.png", "--max-pixels", 119)
     assert code == 1
     assert "119" in err
 
 
 def test_surprises_in_a_batch_are_passed_over(
-    door: Door, fill: Fill, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path / "in", 3)
     real = one_picture.upscale
@@ -209,18 +201,18 @@ def test_surprises_in_a_batch_are_passed_over(
         return real(*args, **kwargs)
 
     monkeypatch.setattr(one_picture, "upscale", fail_once)
-    code, _, err = door(tmp_path / "in", tmp_path / "out")
+    code, _, err = upscale(tmp_path / "in", tmp_path / "out")
     assert code == 1
     source = tmp_path / "in" / "001.png"
     assert err == f"error: {source}: MemoryError: no more (--debug shows where)\n"
     assert list(files(tmp_path / "out")) == ["000.png", "002.png"]
 
 
-def test_outputs_that_cannot_be(door: Door, fill: Fill, files: Files, tmp_path: Path) -> None:
+def test_outputs_that_cannot_be(tmp_path: Path) -> None:
     fill(tmp_path / "in", ["a.png", "b.png", "s/c.png"])
     (tmp_path / "out" / "b.png").mkdir(parents=True)
     (tmp_path / "out" / "s").write_text("a file where a folder should be")
-    code, _, err = door(tmp_path / "in", tmp_path / "out")
+    code, _, err = upscale(tmp_path / "in", tmp_path / "out")
     assert code == 1
     folder, below = err.splitlines()
     assert "b.png" in folder
@@ -229,14 +221,12 @@ def test_outputs_that_cannot_be(door: Door, fill: Fill, files: Files, tmp_path: 
     assert sorted(files(tmp_path / "out")) == ["a.png", "s"]
 
 
-def test_a_name_too_long_for_its_result(
-    door: Door, fill: Fill, files: Files, tmp_path: Path
-) -> None:
+def test_a_name_too_long_for_its_result(tmp_path: Path) -> None:
     """Neither this nor what is left of a killed run keeps the others from being made."""
     long = "l" * 250 + ".png"
     fill(tmp_path / "in", ["a.png", "b.png", long])
     (tmp_path / "out" / ".b_wide.png.1.tmp").mkdir(parents=True)
-    code, out, err = door(tmp_path / "in", tmp_path / "out", "--suffix", "_wide")
+    code, out, err = upscale(tmp_path / "in", tmp_path / "out", "--suffix", "_wide")
     assert code == 1
     assert "1 done, 2 failed" in out
     reasons = [line.rpartition(" (")[2] for line in err.splitlines()]
@@ -244,14 +234,12 @@ def test_a_name_too_long_for_its_result(
     assert list(files(tmp_path / "out")) == ["a_wide.png"]
 
 
-def test_names_that_are_no_words(
-    door: Door, fill: Fill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_that_are_no_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes that are no letters, line breaks and what would steer a terminal: one line each."""
     names = ["new\nline.png", "\x1b[31m.png", os.fsdecode(b"caf\xe9.png")]
     fill(tmp_path / "in", names)
     (tmp_path / "in" / "bad\n.png").touch()
-    code, out, err = door(tmp_path / "in", tmp_path / "out")
+    code, out, err = upscale(tmp_path / "in", tmp_path / "out")
     assert code == 1
     assert len(out.splitlines()) == len(names) + 1
     assert (tmp_path / "out" / names[0]).is_file()
@@ -267,25 +255,25 @@ def test_names_that_are_no_words(
     assert r"\u597d.png" in told.read()
 
 
-def test_out_after_options(door: Door, fill: Fill, tmp_path: Path) -> None:
+def test_out_after_options(tmp_path: Path) -> None:
     source = fill(tmp_path, ["a.png"])[0]
-    assert door(source, "--scale", 2, tmp_path / "b.png", "--quiet") == (0, "", "")
+    assert upscale(source, "--scale", 2, tmp_path / "b.png", "--quiet") == (0, "", "")
     assert size(tmp_path / "b.png") == (20, 24)
 
 
-def test_quiet_is_quiet(door: Door, tmp_path: Path) -> None:
+def test_quiet_is_quiet(tmp_path: Path) -> None:
     source = tmp_path / "in.png"
     half = torch.full((1, 6, 5), 0.5)
     images.write(images.Picture(torch.rand(3, 6, 5), half, bits=16), source)
-    _, _, err = door(source, tmp_path / "a.jpg")
+    _, _, err = upscale(source, tmp_path / "a.jpg")
     assert err.count("WARNING") == 2  # depth and transparency
-    assert door(source, tmp_path / "b.jpg", "--quiet") == (0, "", "")
+    assert upscale(source, tmp_path / "b.jpg", "--quiet") == (0, "", "")
 
 
-def test_debug_shows_the_trace_of_each(door: Door, fill: Fill, tmp_path: Path) -> None:
+def test_debug_shows_the_trace_of_each(tmp_path: Path) -> None:
     fill(tmp_path / "in", 1)
     (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
-    code, _, err = door(tmp_path / "in", tmp_path / "out", "--debug")
+    code, _, err = upscale(tmp_path / "in", tmp_path / "out", "--debug")
     assert code == 1
     assert "Traceback" in err
     assert err.splitlines()[-1].startswith("error: ")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tests.batch.folders import fill, upscale
 
 from pcsr_lightning import inference, weights
 from pcsr_lightning.batch.sizes import MAX_SCALE, WantedSize, check_scale
@@ -103,14 +103,12 @@ def test_scales_out_of_range(scale: float) -> None:
     ],
 )
 def test_through_the_command(
-    fill: Callable[..., list[Path]],
-    door: Callable[..., tuple[int, str, str]],
     tmp_path: Path,
     options: list[str],
     size: tuple[int, int],
 ) -> None:
     source = fill(tmp_path, ["in.png"])[0]
-    assert door(source, tmp_path / "out.png", *options)[0] == 0
+    assert upscale(source, tmp_path / "out.png", *options)[0] == 0
     with Image.open(tmp_path / "out.png") as image:
         assert image.size == size
 
@@ -125,14 +123,12 @@ def test_through_the_command(
     ],
 )
 def test_refused_with_numbers(
-    fill: Callable[..., list[Path]],
-    door: Callable[..., tuple[int, str, str]],
     tmp_path: Path,
     options: list[str],
     said: str,
 ) -> None:
     source = fill(tmp_path, ["in.png"])[0]
-    code, out, err = door(source, tmp_path / "out.png", *options)
+    code, out, err = upscale(source, tmp_path / "out.png", *options)
     assert (code, out) == (1, "")
     assert said in err
     assert len(err.splitlines()) == 1

@@ -6,17 +6,13 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.batch.folders import files, start, upscale
 
-from pcsr_lightning.cli.upscale import main
-
-Start = Callable[..., "subprocess.Popen[str]"]
-Files = Callable[[Path], dict[str, bytes]]
 WORDS = ("--class-map", "classes.png", "--overwrite", "--quiet", "--threads", "1")
 
 
@@ -26,16 +22,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("undisturbed")
     values = np.random.default_rng(0).integers(0, 256, (270, 300, 4), np.uint8)
     Image.fromarray(values).save(folder / "in.png")
-    words = [str(folder / "in.png"), str(folder / "out.png"), *WORDS]
-    words[words.index("classes.png")] = str(folder / "classes.png")
-    assert main(words) == 0
+    upscale(*words_in(folder), code=0)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def begin(start: Start, folder: Path) -> subprocess.Popen[str]:
-    """A run of which some, but not all, of the result is in a file."""
+def words_in(folder: Path) -> list[object]:
     words = [folder / word if word.endswith(".png") else word for word in WORDS]
-    process = start(folder / "in.png", folder / "out.png", *words)
+    return [folder / "in.png", folder / "out.png", *words]
+
+
+def begin(folder: Path) -> subprocess.Popen[str]:
+    """A run of which some, but not all, of the result is in a file."""
+    process = start(*words_in(folder))
     while process.poll() is None:
         halves = folder.glob(".out.png*.tmp")
         if any(half.stat().st_size for half in halves):
@@ -54,8 +52,6 @@ def prepare(folder: Path, undisturbed: dict[str, bytes]) -> None:
     [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "terminated\n")],
 )
 def test_stopped(
-    start: Start,
-    files: Files,
     undisturbed: dict[str, bytes],
     tmp_path: Path,
     number: signal.Signals,
@@ -64,22 +60,20 @@ def test_stopped(
 ) -> None:
     """The old file is still there, and nothing else."""
     prepare(tmp_path, undisturbed)
-    process = begin(start, tmp_path)
+    process = begin(tmp_path)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (code, "", word)
     assert files(tmp_path) == {"in.png": undisturbed["in.png"], "out.png": b"older"}
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
-def test_killed(
-    start: Start, files: Files, undisturbed: dict[str, bytes], tmp_path: Path, kills: int
-) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed(undisturbed: dict[str, bytes], tmp_path: Path, kills: int) -> None:
     """What has its name is whole, and the next run removes what is left of the others."""
     prepare(tmp_path, undisturbed)
     moments, landed = random.Random(0), 0
     for _ in range(kills):
-        process = begin(start, tmp_path)
+        process = begin(tmp_path)
         time.sleep(moments.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -88,6 +82,5 @@ def test_killed(
         assert seen.pop("out.png") in (b"older", undisturbed["out.png"])
         assert seen.items() <= undisturbed.items()
     assert landed >= 0.5 * kills
-    process = begin(start, tmp_path)
-    assert process.communicate(timeout=300) == ("", "")
+    assert upscale(*words_in(tmp_path)) == (0, "", "")
     assert files(tmp_path) == undisturbed

@@ -7,24 +7,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.warm_python import warm_python
+from tests.batch.folders import files, fill, upscale
 
 from pcsr_lightning.batch import one_picture
 from pcsr_lightning.cli.upscale import main
 
-Door = Callable[..., tuple[int, str, str]]
-Fill = Callable[..., list[Path]]
-Files = Callable[[Path], dict[str, bytes]]
 
-
-def test_standard_input_and_output(fill: Fill, door: Door, files: Files, tmp_path: Path) -> None:
+def test_standard_input_and_output(tmp_path: Path) -> None:
     source = fill(tmp_path, ["a.jpg"])[0]
-    assert door(source, tmp_path / "b.png")[0] == 0
-    command = [warm_python(), "-m", "pcsr_lightning.upscale", "-", "-", "--format", "png"]
+    assert upscale(source, tmp_path / "b.png")[0] == 0
+    command = [sys.executable, "-m", "pcsr_lightning.upscale", "-", "-", "--format", "png"]
     with source.open("rb") as piped:
         done = subprocess.run(command, stdin=piped, capture_output=True)
     assert done.returncode == 0
@@ -42,7 +37,6 @@ class _Stdin:
 
 
 def test_standard_input_in_its_own_format(
-    fill: Fill,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfdbinary: pytest.CaptureFixture[bytes],
@@ -64,7 +58,6 @@ def test_standard_input_in_its_own_format(
 
 
 def test_standard_input_is_not_read_for_ever(
-    fill: Fill,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -123,13 +116,13 @@ def test_no_file_takes_a_closed_stream_s_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals here")
-def test_bars_are_for_terminals(fill: Fill, tmp_path: Path) -> None:
+def test_bars_are_for_terminals(tmp_path: Path) -> None:
     """On stderr, so that what is piped on stays clean."""
     fill(tmp_path / "in", ["large.png"], (200, 400))
     fill(tmp_path / "in", ["small.png"])
     ours, theirs = os.openpty()
     process = subprocess.Popen(
-        [warm_python(), "-m", "pcsr_lightning.upscale", "in", "out", "--json", "--threads", "1"],
+        [sys.executable, "-m", "pcsr_lightning.upscale", "in", "out", "--json", "--threads", "1"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=theirs,

@@ -13,7 +13,6 @@ from types import ModuleType
 
 import pytest
 import torch
-from tests.warm_python import warm_python
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MIB = 2**20
@@ -119,7 +118,7 @@ def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     (folder / "shared").mkdir()
     environment = {**os.environ, "PCSR_SHARED": str(folder / "shared"), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [warm_python(), str(BENCHMARKS / "inference.py"), *words],
+        [sys.executable, str(BENCHMARKS / "inference.py"), *words],
         capture_output=True,
         text=True,
         env=environment,

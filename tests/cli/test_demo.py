@@ -1,7 +1,6 @@
 """``python -m pcsr_lightning.demo``."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -52,31 +51,3 @@ def test_the_shipped_photograph_in_five_ways(
     assert sizes.pop("side_by_side")[0] > 1500
     assert sizes.pop("input") == (150, 100)
     assert set(sizes.values()) == {(600, 400)}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--picture", "nowhere.png"], "nowhere.png: no such file"),
-        (["--picture", "tiny.png"], "tiny.png: 5 x 5 pixels are too few"),
-        (["--model", "nobody"], "no model is called 'nobody'"),
-        (["--model", "original.safetensors"], "original model"),
-        (["--out", "tiny.png"], "--out tiny.png: cannot make this folder"),
-    ],
-)
-def test_mistakes(
-    model_file: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    says: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (5, 5)).save("tiny.png")
-    save(build_network(default_config("fsrcnn", original=True)), "original")
-    monkeypatch.setattr(sys, "argv", ["demo", "--model", str(model_file), *arguments])
-    assert demo.main() == 1
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    assert says in line

@@ -1,23 +1,21 @@
 """``python -m pcsr_lightning.evaluate``: whole commands, and every way to get one wrong."""
 
 import json
-import logging
 import os
 import re
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
-from tests.warm_python import warm_python
+from tests.commands import run_command
+from tests.small import small_original, small_pcsr, write_textures
 
 from pcsr_lightning.cli import evaluate
+from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.prepared import model_name, published_for
 from pcsr_lightning.inference import all_heavy_flops
@@ -25,71 +23,29 @@ from pcsr_lightning.networks import PCSR, build_network, default_config
 from pcsr_lightning.weights import DEFAULT_MODEL, load, save
 
 Run = Callable[..., str]
-PACKAGE = Path(evaluate.__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``m2`` and ``original``: models; ``set``: three pictures, one of them broken."""
     root = tmp_path_factory.mktemp("files")
-    torch.manual_seed(0)
-    small = {"name": "fsrcnn", "d": 8, "s": 4, "m": 1}
-    config = default_config("fsrcnn", 2) | {"backbone": small, "upsamplers": [[8, 8], [4]]}
-    save(build_network(config), root / "m2")
-    config = default_config("fsrcnn", original=True) | {"backbone": small}
-    save(build_network(config), root / "original")
-    (root / "set" / "sub").mkdir(parents=True)
-    draw = np.random.default_rng(0)
-    for name, (h, w) in {"b.png": (70, 50), "sub/a.jpg": (48, 80)}.items():
-        coarse = Image.fromarray(draw.integers(0, 256, (h // 8, w // 8, 3), dtype=np.uint8))
-        coarse.resize((w, h), Image.Resampling.BICUBIC).save(root / "set" / name)
+    save(small_pcsr(), root / "m2")
+    save(small_original(), root / "original")
+    write_textures(root / "set", {"b.png": (70, 50), "sub/a.jpg": (48, 80)})
     (root / "set" / "broken.png").write_bytes(b"\x89PNG\r\n")
     return root
 
 
-def in_own_process(
-    *settings: str, cwd: Path, code: int = 0, python: str = sys.executable
-) -> subprocess.CompletedProcess[str]:
-    path = os.environ.get("PYTHONPATH", "")
-    done = subprocess.run(
-        [python, "-m", "pcsr_lightning.evaluate", "threads=1", *settings],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": f"{PACKAGE}{os.pathsep}{path}"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
-    return done
-
-
 @pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    """The door in this process, from an empty folder: what it wrote to stdout, or to stderr."""
-    monkeypatch.chdir(tmp_path)
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command in an empty folder: what it wrote to stdout, or where it fails to stderr."""
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    threads = torch.get_num_threads()
 
     def call(*settings: str, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["evaluate", *settings])
-        if code:
-            with pytest.raises(SystemExit) as stopped:
-                evaluate.main()
-            assert stopped.value.code == code
-            assert "HYDRA_FULL_ERROR" not in os.environ
-            return capsys.readouterr().err
-        evaluate.main()
-        return capsys.readouterr().out
+        done = run_command("evaluate", *settings, cwd=tmp_path, code=code)
+        return done.err if code else done.out
 
-    yield call
-    torch.set_num_threads(threads)
-    root.handlers[:] = handlers  # Hydra sets up logging anew for every job
-    root.setLevel(level)
+    return call
 
 
 def only(folder: Path, pattern: str) -> Path:
@@ -101,10 +57,10 @@ def test_word_for_word_from_another_folder(files: Path, tmp_path: Path) -> None:
     away = tmp_path / "some where"
     away.mkdir()
     relative = os.path.relpath(files, away)
-    done = in_own_process(
-        f"model={relative}/m2.safetensors", f"data.root={relative}/set", "scale=4",
-        "routing.mode=k", "routing.k=0", cwd=away,
-    )  # fmt: skip
+    words = (f"model={relative}/m2.safetensors", f"data.root={relative}/set", "scale=4")
+    done = run_command(
+        "evaluate", *words, "routing.mode=k", "routing.k=0", "threads=1", cwd=away, code=0
+    )
     run_dir = only(away, "outputs/evaluate/m2/*")
     assert {p.name for p in run_dir.iterdir()} == {".hydra", "evaluate.log", "metrics.json"}
     content = json.loads((run_dir / "metrics.json").read_text())
@@ -125,20 +81,20 @@ def test_word_for_word_from_another_folder(files: Path, tmp_path: Path) -> None:
         "fixed_class": None,
     }
     assert (content["scale"], content["protocol"], content["threads"]) == (4, "whole", 1)
-    bicubic, ours = (line.strip() for line in done.stdout.splitlines()[2:4])
+    bicubic, ours = (line.strip() for line in done.out.splitlines()[2:4])
     assert re.split(r"  +", bicubic)[:2] == ["bicubic", f"{content['bicubic']['psnr']:.2f}"]
     assert re.split(r"  +", ours)[:2] == ["m2 (k = 0)", f"{content['psnr']:.2f}"]
-    assert done.stdout.splitlines()[-1] == str(run_dir / "metrics.json")
+    assert done.out.splitlines()[-1] == str(run_dir / "metrics.json")
     # the broken picture: a warning that names it, and nothing else, apart from the table
-    assert "broken.png" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "WARNING" not in done.stdout
+    assert "broken.png" in done.err
+    assert "Traceback" not in done.err
+    assert "WARNING" not in done.out
 
 
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
-    done = in_own_process("routing.kk=1", cwd=tmp_path, code=1, python=warm_python())
-    assert done.stderr == ("error: routing.kk: there is no such setting; did you mean routing.k?\n")
-    assert not done.stdout
+    done = run_command("evaluate", "routing.kk=1", cwd=tmp_path, code=1)
+    assert done.err == "error: routing.kk: there is no such setting; did you mean routing.k?\n"
+    assert not done.out
 
 
 @pytest.mark.parametrize(
@@ -280,9 +236,7 @@ def test_defaults_of_the_config(run: Run) -> None:
         ("data.root=MODEL", "m2.safetensors: is not a folder"),
         ("data.root=EMPTY", "no picture in this folder"),
         ("model=nobody", "no model is called 'nobody'"),
-        ("model=null", "model: .*None"),
         ("colour=red", "colour: there is no such setting; there are backbones, data.root, "),
-        ("+colour=red", "colour: there is no such setting"),
         ("routing.refin=true", "routing.refin: .*did you mean routing.refine"),
         ("routing=best", "routing/best.*default"),
         ("data=DIR", "data: there is no such setting, but a group of them: data.root"),
@@ -290,28 +244,19 @@ def test_defaults_of_the_config(run: Run) -> None:
         ("data.root=a,b", "data.root=a,b: .*--multirun"),
         ("scale=four", "scale must be .*'four'"),
         ("scale=0.5", "scale must lie between 1 and 16, not 0.5"),
-        ("scale=[4,4,4]", "scale must be one .*number or two, not .4, 4, 4"),
         ("routing.k=much", "routing.k: .*'much'.*Float"),
-        ("routing.k=nan", "k must be a finite number, not nan"),
         ("routing.mode=budget", "routing: .*'budget' needs budget: .*such as 0.5"),
-        ("routing.mode=k routing.budget=.5", "budget=0.5 is for .*'budget', not for 'k'"),
         ("routing.k=1 routing.budget=.5", "budget=0.5 and k=1.0 exclude each other"),
-        ("routing.fixed_class=.5", "routing.fixed_class: .*'0.5'.*Integer"),
-        ("routing.budget=much", "routing.budget: .*'much'.*Float"),
         ("routing.mode=fast", "adaptive, budget, k or fixed_class, not 'fast'"),
         ("routing.fixed_class=2", "routing.fixed_class=2: .*classes 0 .* to 1"),
-        ("routing.cost=free", "softmax or proportional, not 'free'"),
         ("protocol=paper", "protocol=paper: must be whole, published, patches or overlapped"),
         ("patch_size=64", "patch_size=64: .*protocol=patches, not protocol=whole"),
-        ("patch_size=many", "patch_size: .*'many'"),
         ("target_psnr=0", "target_psnr=0: must be a positive"),
-        ("target_psnr=inf", "target_psnr=inf: must be a positive"),
         ("protocol=published", "none of its 3 pictures"),
         ("save_images=perhaps", "save_images: .*'perhaps'.*bool"),
         ("device=tpu", "device=tpu: must be auto, cpu, cuda"),
         ("device=cuda:99", "device=cuda:99: "),
         ("threads=0", "threads=0: must be at least 1"),
-        ("threads=some", "threads: .*'some'"),
         ("~scale", "scale: "),
         ("output=/dev/null", "Not a directory: '/dev/null"),
     ],
@@ -364,7 +309,7 @@ def test_the_papers_rows_for_a_folder_of_that_name() -> None:
 def test_every_picture_gets_its_own_budget(run: Run, tmp_path: Path) -> None:
     """The released model on the shipped photographs."""
     out = run(
-        f"data.root={PACKAGE}/pcsr_lightning/data/sample/valid",
+        f"data.root={SAMPLE_FOLDER}/valid",
         "routing.mode=budget",
         "routing.budget=.5",
         "output=o",

@@ -1,14 +1,15 @@
-"""``python -m pcsr_lightning.figures``."""
+"""``python -m pcsr_lightning.figures``; mistakes in what ``demo`` takes too."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from pcsr_lightning.cli import figures
+from pcsr_lightning.cli import demo, figures
 from pcsr_lightning.evaluation import Measurement, picture_figures
 from pcsr_lightning.networks import build_network, default_config
 from pcsr_lightning.weights import save
@@ -67,6 +68,7 @@ def test_the_shipped_photograph_and_model(
     assert seen["points"][0].psnr > seen["points"][-1].psnr + 0.02
 
 
+@pytest.mark.parametrize("command", [demo.main, figures.main])
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -82,13 +84,14 @@ def test_mistakes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    command: Callable[[list[str]], int],
     arguments: list[str],
     says: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (5, 5)).save("tiny.png")
     save(build_network(default_config("fsrcnn", original=True)), "original")
-    assert figures.main(["--model", str(model_file), *arguments]) == 1
+    assert command(["--model", str(model_file), *arguments]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert says in line

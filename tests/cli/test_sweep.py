@@ -1,23 +1,19 @@
 """``python -m pcsr_lightning.evaluate sweep=k``: many values of ``k`` in one go."""
 
 import json
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from tests.warm_python import warm_python
+from tests.commands import Done, run_command
 
 from pcsr_lightning.data import SAMPLE_FOLDER
 
 PICTURES = SAMPLE_FOLDER / "valid"
 
 
-def evaluate(*settings: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [warm_python(), "-m", "pcsr_lightning.evaluate", *settings, "threads=1"]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
-    return done
+def evaluate(*settings: str, cwd: Path, code: int = 0) -> Done:
+    return run_command("evaluate", *settings, "threads=1", cwd=cwd, code=code)
 
 
 def test_a_sweep_and_its_single_values(tmp_path: Path) -> None:
@@ -28,7 +24,7 @@ def test_a_sweep_and_its_single_values(tmp_path: Path) -> None:
     assert [p["routing"]["k"] for p in found["points"]] == [-1, 0, 0.5]
     assert (folder / "psnr_flops.png").stat().st_size > 5_000
     for line in ("bicubic", " k = -1 ", " k = 0 ", " k = 0.5 ", str(folder / "sweep.json")):
-        assert line in done.stdout
+        assert line in done.out
     evaluate(root, "routing.k=0.5", "hydra.run.dir=alone", cwd=tmp_path)
     alone = json.loads((tmp_path / "alone" / "metrics.json").read_text())
     assert found["points"][2]["psnr"] == pytest.approx(alone["psnr"], abs=2e-4)
@@ -57,7 +53,7 @@ def test_a_multirun_ends_in_one_table_and_one_figure(tmp_path: Path) -> None:
         "-m", f"data.root={PICTURES}", "routing.k=0,0.5,1", "hydra.sweep.dir=all", cwd=tmp_path
     )
     jobs = [json.loads((tmp_path / "all" / f"{n}/metrics.json").read_text()) for n in range(3)]
-    table = done.stdout[done.stdout.index("all jobs") :].splitlines()
+    table = done.out[done.out.index("all jobs") :].splitlines()
     for row, k, job in zip(table[2:5], ("0", "0.5", "1"), jobs, strict=True):
         assert f"k = {k} " in row
         assert f"{job['psnr']:.2f}" in row
@@ -69,8 +65,8 @@ def test_a_multirun_of_failures_says_so(tmp_path: Path) -> None:
     done = evaluate(
         "-m", "data.root=nowhere", "routing.k=0,1", "hydra.sweep.dir=all", cwd=tmp_path, code=1
     )
-    assert "error: data.root=nowhere: no such folder" in done.stderr
-    assert "all jobs" not in done.stdout
+    assert "error: data.root=nowhere: no such folder" in done.err
+    assert "all jobs" not in done.out
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
 """``python -m pcsr_lightning.train``: whole commands on real picture files."""
 
+import functools
 import itertools
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +14,17 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
-from tests.warm_python import warm_python
+from tests.commands import Done, run_command, start
 
 from pcsr_lightning import conf_dir
-from pcsr_lightning.cli.train import check_multirun, main, quoted_stage, renamed
+from pcsr_lightning.cli.train import check_multirun, quoted_stage, renamed
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.weights import load, read_checkpoint
 
 SMALL = "backbone.args={d:8,s:4,m:1}"
 CPU = "trainer.accelerator=cpu"
+
+Train = Callable[..., Done]
 
 
 @pytest.fixture(scope="module")
@@ -38,55 +39,22 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def train(tmp_path: Path, pictures: Path):
-    def run(*settings: str, python: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [
-                python, "-m", "pcsr_lightning.train", CPU, "threads=1", "data=folder",
-                f"data.root={pictures}", *settings,
-            ],
-            cwd=tmp_path,
-            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "WANDB_MODE": "offline"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        return done
-
-    return run
-
-
-@pytest.fixture
-def in_process(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch):
-    """The same command without a new process: returns the exit status."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    common = [CPU, "threads=1", "data=folder", f"data.root={pictures}", "callbacks.progress=null"]
-
-    def run(*settings: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["train.py", *common, *settings])
-        try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
+def train(tmp_path: Path, pictures: Path) -> Train:
+    """``train(*settings, code=0)``: the command in this process, on these pictures."""
+    common = (CPU, "threads=1", "data=folder", f"data.root={pictures}", "callbacks.progress=null")
+    env = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "WANDB_MODE": "offline"}
+    return functools.partial(run_command, "train", *common, cwd=tmp_path, env=env, code=0)
 
 
 def runs(folder: Path, stage: str) -> list[Path]:
     return sorted(p.parent for p in folder.glob(f"outputs/train/*/stage-{stage}/*/run.json"))
 
 
-def test_three_stages_one_on_the_other(train, tmp_path: Path) -> None:
+def test_three_stages_one_on_the_other(train: Train, tmp_path: Path) -> None:
     common = ("backbone=fsrcnn", "num_classes=3", SMALL, "trainer.max_steps=4", "stage.queries=64")
     models = []
     for stage in ("1", "2", "3"):
-        python = sys.executable if stage == "1" else warm_python()
-        done = train(f"stage={stage}", *common, python=python)
-        assert "what this stage trains" in done.stdout + done.stderr
+        assert "what this stage trains" in train(f"stage={stage}", *common).err
         [run] = runs(tmp_path, stage)
         record = json.loads((run / "run.json").read_text())
         assert (record["stage"], record["steps"], record["num_classes"]) == (stage, 4, 3)
@@ -103,12 +71,12 @@ def test_three_stages_one_on_the_other(train, tmp_path: Path) -> None:
     assert models[2]["classifier.project.weight"].shape[0] == 3
 
 
-def test_resuming_goes_on_as_if_uninterrupted(in_process, tmp_path: Path) -> None:
+def test_resuming_goes_on_as_if_uninterrupted(train: Train, tmp_path: Path) -> None:
     whole = ("stage=1", SMALL, "trainer.max_steps=6", "stage.queries=64", "logger=none")
     keep = ("every_n_train_steps=3", 'filename="mid_{step}"', "save_top_k=-1")
-    assert in_process(*whole, "output=a", *(f"callbacks.last.{k}" for k in keep)) == 0
+    train(*whole, "output=a", *(f"callbacks.last.{k}" for k in keep))
     [middle] = tmp_path.glob("a/**/mid_step=3.ckpt")
-    assert in_process(*whole, "output=b", f"ckpt_path={middle}") == 0
+    train(*whole, "output=b", f"ckpt_path={middle}")
     weights = [
         load(next(tmp_path.glob(f"{out}/**/model.safetensors"))).state_dict() for out in "ab"
     ]
@@ -145,12 +113,9 @@ def test_a_multirun_on_several_devices(
     check_multirun(cfg)
 
 
-def test_the_original_and_wandb_offline(
-    in_process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
+def test_the_original_and_wandb_offline(train: Train, tmp_path: Path) -> None:
     small_carn = ("backbone=carn", "backbone.args={nf:8,group:2}")
-    assert in_process("stage=original", *small_carn, "trainer.max_steps=2", "logger=wandb") == 0
+    train("stage=original", *small_carn, "trainer.max_steps=2", "logger=wandb")
     [run] = runs(tmp_path, "original")
     assert list(run.glob("wandb/offline-run-*/*.wandb"))
     assert load(run).scale == 4
@@ -171,7 +136,6 @@ def test_the_original_and_wandb_offline(
         (("stage=1", "trainer.max_time=3"), r"write \+trainer\.max_time=VALUE"),
         (("stage=1", "+trainer.max_steps=3"), r"leave out the \+"),
         (("stage=1", "trainer.precision=32-ture"), r"trainer\.precision=32-ture.*32-true"),
-        (("stage=1", "optimizer.beta=[0,0]"), r"did you mean optimizer\.betas\?"),
         (("stage=1", "optimizer.vector_lr=0.5"), r"vector_lr.*only some choices of optimizer"),
         (
             ("stage=1", "+optimizer.colour=3"),
@@ -181,50 +145,37 @@ def test_the_original_and_wandb_offline(
         (("stage=1", "optimizer.betas=[1.5,0.9]"), r"optimizer.*beta"),
         (("stage=1", "scheduler.warmup=-1"), r"scheduler\.warmup=-1"),
         (("stage=1", "loss._target_=torch.nn.HubbleLoss"), r"loss\._target_=torch\.nn\.HubbleLoss"),
-        (("stage=1", "callbacks.best.moniter=x"), r"did you mean callbacks\.best\.monitor\?"),
         (("stage=1", "data.shrink=[1.0]"), r"did you mean data\.shrinks\?"),
         (("stage=1", "trainer.max_steps=0"), r"trainer\.max_steps=0"),
         (("stage=1", "+trainer.colour=3"), r"trainer\.colour"),
         (("stage=1", "stage.lr=fast"), r"optimizer\.lr=fast: expected a number"),
-        (("stage=1", "stage.lr=-1"), r"optimizer.*learning rate"),
-        (("stage=1", "seed=x"), r"seed"),
         (("stage=1", "data.batch_size=many"), r"data\.batch_size.*many"),
         (("stage=1", "data.batch_size=0"), r"data\.batch_size=0"),
-        (("stage=1", "data.scale=big"), r"data\.scale"),
         (("stage=original", "data.scale=2.5"), r"data\.scale=2\.5"),
         (("stage=1", "data.root=/nowhere/at/all"), r"/nowhere/at/all"),
         (("stage.recon=l3",), r"loss/l3.* l1 l2"),
         (("stage.teacher=sage",), r"no model is called 'sage'"),
         (("stage.teacher=carn-x4",), r"stage\.teacher=carn-x4 is an original model"),
         (("stage.teacher=carn-pcsr-x4", "stage.teacher_share=2"), r"stage\.teacher_share=2"),
-        (("stage.optimizer=sgd",), r"optimizer/sgd.* adam muon"),
-        (("stage.schedule=step",), r"scheduler/step.* cosine trapezoid"),
-        (("stage=1", "init=x"), r"no model is called 'x'"),
         (("stage=2", "init=/nowhere.ckpt"), r"/nowhere\.ckpt"),
         (("stage=1", "ckpt_path=/nowhere.ckpt"), r"/nowhere\.ckpt"),
         (("stage=1", "trainer.accelerator=abacus"), r"abacus"),
     ],
 )
 def test_mistakes_are_one_line_before_training(
-    in_process, capfd: pytest.CaptureFixture[str], settings: tuple[str, ...], says: str
+    train: Train, settings: tuple[str, ...], says: str
 ) -> None:
-    assert in_process(*settings) == 1
-    out, err = capfd.readouterr()
-    assert "Traceback" not in err
-    lines = [line for line in err.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1, err
-    assert re.search(says, lines[0]), lines[0]
-    assert "what this stage trains" not in out + err
+    done = train(*settings, code=1)
+    assert "Traceback" not in done.err
+    [line] = [line for line in done.err.splitlines() if line.startswith("error:")]
+    assert re.search(says, line), line
+    assert "what this stage trains" not in done.out + done.err
 
 
-def test_a_checkpoint_of_another_backbone_is_refused(
-    in_process, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert in_process("stage=1", SMALL, "trainer.max_steps=1") == 0
+def test_a_checkpoint_of_another_backbone_is_refused(train: Train, tmp_path: Path) -> None:
+    train("stage=1", SMALL, "trainer.max_steps=1")
     [run] = runs(tmp_path, "1")
-    checkpoint = f"ckpt_path={run}/checkpoints/last.ckpt"
-    assert in_process("stage=1", "backbone=carn", checkpoint) == 1
-    err = capfd.readouterr().err
+    err = train("backbone=carn", f"ckpt_path={run}/checkpoints/last.ckpt", code=1).err
     assert "backbone=fsrcnn" in err
     assert "backbone=carn" in err
 
@@ -267,14 +218,14 @@ def test_old_words_keep_working(old: str, new: str, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == ""
 
 
-def test_any_loss_optimizer_and_scheduler_by_target(in_process, tmp_path: Path) -> None:
+def test_any_loss_optimizer_and_scheduler_by_target(train: Train, tmp_path: Path) -> None:
     words = (
         "stage=1", SMALL, "trainer.max_steps=2", "stage.queries=64", "logger=none",
         "loss._target_=torch.nn.HuberLoss", "+loss.delta=0.5",
         "optimizer._target_=torch.optim.SGD", "+optimizer.momentum=0.9", "optimizer.lr=1e-2",
         "scheduler._target_=torch.optim.lr_scheduler.StepLR", "+scheduler.step_size=1",
     )  # fmt: skip
-    assert in_process(*words) == 0
+    train(*words)
     [run] = runs(tmp_path, "1")
     kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     [group] = kept["optimizer_states"][0]["param_groups"]
@@ -283,12 +234,11 @@ def test_any_loss_optimizer_and_scheduler_by_target(in_process, tmp_path: Path) 
 
 
 def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tmp_path: Path, pictures: Path) -> None:
-    command = [
-        sys.executable, "-m", "pcsr_lightning.train", CPU, "threads=1", "data=folder",
-        f"data.root={pictures}", "stage=1", SMALL, "stage.queries=64", "trainer.max_steps=100000",
-        "trainer.log_every_n_steps=1", "data.cache_dir=cache",
-    ]  # fmt: skip
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
+    words = (
+        CPU, "threads=1", "data=folder", f"data.root={pictures}", SMALL, "stage.queries=64",
+        "trainer.max_steps=100000", "trainer.log_every_n_steps=1", "data.cache_dir=cache",
+    )  # fmt: skip
+    with start("pcsr_lightning.train", *words, cwd=tmp_path, stdout=None) as running:
         assert running.stderr is not None
         for line in running.stderr:
             if "trained" in line:  # the table of parts: the first step is about to begin

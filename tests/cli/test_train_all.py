@@ -7,7 +7,6 @@ import math
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +18,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from tests.warm_python import warm_python
+from tests.commands import SMALL_TRAINING, Done, run_command, start
 
 from pcsr_lightning import conf_dir
-from pcsr_lightning.cli.train import main
 from pcsr_lightning.errors import ConfigError, TrainingError
 from pcsr_lightning.evaluation import Measurement
 from pcsr_lightning.training import run_all
@@ -31,18 +29,10 @@ from pcsr_lightning.training.stage_configs import plan_stages, stage_words
 from pcsr_lightning.weights import load
 
 SMALL = (
-    "backbone.args={d:8,s:4,m:1}",
-    "data=sample",
-    "data.lr_crop=8",
+    *SMALL_TRAINING,
     "data.batch_size=4",
-    "data.shrinks=[1.0]",
     "data.augment=false",  # drawn by each process for itself
-    "data.val_limit=1",
-    "stage.queries=64",
-    "threads=1",
-    "trainer.accelerator=cpu",
     "trainer.max_steps=2",
-    "callbacks.progress=null",
 )
 IN_ITS_FOLDER = {
     ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "checkpoints/best.ckpt",
@@ -56,21 +46,12 @@ def with_small(words: tuple[str, ...]) -> list[str]:
     return [*(w for w in words if w[0] == "-"), *SMALL, *(w for w in words if w[0] != "-")]
 
 
-def command(*words: str) -> list[str]:
-    return [warm_python(), "-m", "pcsr_lightning.train", *with_small(words)]
-
-
 def environment(cwd: Path) -> dict[str, str]:
-    return {**os.environ, "XDG_CACHE_HOME": str(cwd / "cache"), "OMP_NUM_THREADS": "1"}
+    return {"XDG_CACHE_HOME": str(cwd / "cache"), "OMP_NUM_THREADS": "1"}
 
 
-def train(cwd: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command(*words), cwd=cwd, env=environment(cwd), capture_output=True, text=True,
-        timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
+def train(cwd: Path, *words: str, code: int = 0) -> Done:
+    return run_command("train", *with_small(words), cwd=cwd, env=environment(cwd), code=code)
 
 
 def files(folder: Path) -> set[str]:
@@ -82,29 +63,12 @@ def same_weights(one: Path, two: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(v, b[k]) for k, v in a.items())
 
 
-@pytest.fixture
-def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The same command without a new process: returns the exit status."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def run(*words: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["train.py", *with_small(words)])
-        try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A sweep over M = 2 and 3: its folder, and what it printed."""
     cwd = tmp_path_factory.mktemp("sweep")
     done = train(cwd, "-m", "stage=all", "num_classes=2,3", "stage.w_avg=2", "hydra.sweep.dir=all")
-    return cwd / "all", done.stdout
+    return cwd / "all", done.out
 
 
 def table_rows(out: str) -> list[str]:
@@ -172,8 +136,8 @@ def test_the_same_sweep_goes_on_and_names_a_job_that_failed(sweep: tuple[Path, s
     words = ("-m", "stage=all", "num_classes=2,3,7", "stage.w_avg=2", "hydra.sweep.dir=all")
     done = train(folder.parent, *words, code=1)
     assert {p: p.stat().st_mtime_ns for p in folder.glob("[01]/**/model.safetensors")} == before
-    assert table_rows(done.stdout) == table_rows(sweep[1])
-    last = [line for line in done.stderr.splitlines() if line.startswith("error: job")]
+    assert table_rows(done.out) == table_rows(sweep[1])
+    last = [line for line in done.err.splitlines() if line.startswith("error: job")]
     assert len(last) == 1
     assert re.search(r"job 2 \(.*num_classes=7.*\): stage 7 of stage=all: .*stage/7", last[0])
     [failed] = json.loads((folder / "m_sweep.json").read_text())["failed"]
@@ -188,10 +152,10 @@ def test_killed_in_its_second_stage_it_goes_on_to_the_same_weights(tmp_path: Pat
     )  # fmt: skip
     train(tmp_path, *words, "hydra.run.dir=whole")
     folder = tmp_path / "killed"
-    with subprocess.Popen(
-        command(*words, "hydra.run.dir=killed"), cwd=tmp_path, env=environment(tmp_path),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as running:  # fmt: skip
+    killed = with_small((*words, "hydra.run.dir=killed"))
+    quiet = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+    env = os.environ | environment(tmp_path)
+    with start("pcsr_lightning.train", *killed, cwd=tmp_path, env=env, **quiet) as running:
         last = folder / "stage-2" / "checkpoints" / "last.ckpt"
         end = time.monotonic() + 200
         while not last.is_file() and running.poll() is None and time.monotonic() < end:
@@ -202,8 +166,8 @@ def test_killed_in_its_second_stage_it_goes_on_to_the_same_weights(tmp_path: Pat
     assert not (folder / "run.json").is_file()
     first = (folder / "stage-1" / "model.safetensors").stat().st_mtime_ns
     done = train(tmp_path, *words, "hydra.run.dir=killed")
-    assert "stage 1 is finished" in done.stdout
-    assert "stage 2 goes on" in done.stdout
+    assert "stage 1 is finished" in done.out
+    assert "stage 2 goes on" in done.out
     assert (folder / "stage-1" / "model.safetensors").stat().st_mtime_ns == first
     assert json.loads((folder / "run.json").read_text())["steps"] == 40
     assert same_weights(tmp_path / "whole", folder)
@@ -218,14 +182,21 @@ def test_killed_in_its_second_stage_it_goes_on_to_the_same_weights(tmp_path: Pat
 @pytest.mark.slow
 def test_two_processes_train_all_stages_together(sweep: tuple[Path, str], tmp_path: Path) -> None:
     """Lightning starts the second process once, in the first stage; it stays for the others."""
-    words = ("stage=all", "num_classes=2", "stage.w_avg=2", "hydra.run.dir=two")
-    done = train(tmp_path, *words, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
+    words = with_small(
+        ("stage=all", "num_classes=2", "stage.w_avg=2", "hydra.run.dir=two", "trainer=ddp",
+         "trainer.devices=2", "trainer.accelerator=cpu")
+    )  # fmt: skip
+    running = start(
+        "pcsr_lightning.train", *words, cwd=tmp_path, env=os.environ | environment(tmp_path)
+    )
+    out, err = running.communicate(timeout=300)
+    assert running.returncode == 0, err[-3000:]
     one, two = (load(folder).state_dict() for folder in (sweep[0] / "0", tmp_path / "two"))
     assert one.keys() == two.keys()
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-5)
     # One of them writes, measures and says so.
-    assert done.stdout.count("M = 2: ") == 1
+    assert out.count("M = 2: ") == 1
     assert files(tmp_path / "two" / "stage-2") > IN_ITS_FOLDER
 
 
@@ -242,45 +213,36 @@ def test_two_processes_train_all_stages_together(sweep: tuple[Path, str], tmp_pa
     ],
 )
 def test_mistakes_are_one_line_before_training(
-    in_process, capfd: pytest.CaptureFixture[str], words: tuple[str, ...], says: str
+    words: tuple[str, ...], says: str, tmp_path: Path
 ) -> None:
-    assert in_process("stage=all", *words) == 1
-    out, err = capfd.readouterr()
-    lines = [line for line in err.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1, err
-    assert re.search(says, lines[0]), lines[0]
-    assert "what this stage trains" not in out + err
+    done = train(tmp_path, "stage=all", *words, code=1)
+    [line] = [line for line in done.err.splitlines() if line.startswith("error:")]
+    assert re.search(says, line), line
+    assert "what this stage trains" not in done.out + done.err
 
 
-def test_a_folder_of_other_settings_is_not_gone_on_with(
-    in_process, sweep: tuple[Path, str], capfd: pytest.CaptureFixture[str]
-) -> None:
-    words = ("stage=all", "num_classes=2", "stage.w_avg=2", f"hydra.run.dir={sweep[0]}/0")
+def test_a_folder_of_other_settings_is_not_gone_on_with(sweep: tuple[Path, str]) -> None:
+    folder = sweep[0] / "0"
+    words = ("stage=all", "num_classes=2", "stage.w_avg=2", f"hydra.run.dir={folder}")
     for other, says in (
-        ("seed=1", "seed=0, and this command says seed=1"),
         ("optimizer.lr=0.1", "optimizer.lr=0.001, and this command says optimizer.lr=0.1"),
         ("num_classes=3", "num_classes=2, and this command says num_classes=3"),
         ("init=fsrcnn-pcsr-x4", "init=None, and this command says init=fsrcnn-pcsr-x4"),
     ):
-        assert in_process(*words, other) == 1
-        assert says in capfd.readouterr().err
-    assert in_process(*words, "logger=none", "threads=2", "trainer.val_check_interval=9") == 0
+        assert says in train(folder, *words, other, code=1).err
+    train(folder, *words, "logger=none", "threads=2", "trainer.val_check_interval=9")
 
 
-def test_a_sweep_of_single_stages_goes_on_after_a_failure_too(
-    in_process, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_sweep_of_single_stages_goes_on_after_a_failure_too(tmp_path: Path) -> None:
     words = ("-m", "stage=1", "num_classes=1,2", "hydra.sweep.dir=all", "logger=none")
-    assert in_process(*words, "trainer.max_steps=1") == 1
-    out, err = capfd.readouterr()
-    assert re.search(r"error: job 0 \(.*num_classes=1.*PCSR needs at least 2 classes", err)
-    assert "all numbers of classes" not in out
+    done = train(tmp_path, *words, "trainer.max_steps=1", code=1)
+    assert re.search(r"error: job 0 \(.*num_classes=1.*PCSR needs at least 2 classes", done.err)
+    assert "all numbers of classes" not in done.out
     assert (tmp_path / "all" / "1" / "run.json").is_file()
 
 
-def test_help_names_it(in_process, capfd: pytest.CaptureFixture[str]) -> None:
-    assert in_process("--help") == 0
-    out = capfd.readouterr().out
+def test_help_names_it(tmp_path: Path) -> None:
+    out = train(tmp_path, "--help").out
     assert "-m stage=all num_classes=2,3,4" in out
     assert re.search(r"stage: .*\ball\b", out)
 

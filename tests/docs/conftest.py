@@ -4,22 +4,25 @@ The comment ``<!-- in the tests: KEY=VALUE --OPTION=VALUE ... -->`` above a bloc
 and options of its commands, so that they take seconds. Settings that a command lacks are added.
 """
 
+import doctest
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.warm_python import warm_folder
+from tests.commands import Done, in_process, run_command
 
 from pcsr_lightning.data import SAMPLE_FOLDER
 
 DOCS = Path(__file__).parents[2] / "docs"
+SHELL = ("bash", "sh")
 BLOCK = re.compile(
     r"(?:^<!-- in the tests: (?P<overrides>.+?) -->\n)?^```(?P<kind>.*)\n(?P<text>(?:.*\n)*?)^```$",
     re.MULTILINE,
@@ -85,21 +88,14 @@ def with_overrides(line: str, overrides: tuple[str, ...]) -> str:
     return shlex.join([*words, *settings])
 
 
-def as_script(block: Block) -> str:
+def commands_of(block: Block) -> list[str]:
     """The commands of a shell block that are run."""
-    lines = [line for line in block.text.splitlines() if line not in NOT_RUN]
-    if block.overrides:
-        lines = [with_overrides(line, block.overrides) for line in lines]
-    return "\n".join(lines)
+    lines = block.text.replace("\\\n", " ").splitlines()
+    lines = [line for line in lines if line not in NOT_RUN]
+    return [with_overrides(line, block.overrides) if block.overrides else line for line in lines]
 
 
-@pytest.fixture(scope="session")
-def command_path() -> str:
-    """A PATH whose ``python`` starts at once."""
-    return f"{warm_folder()}{os.pathsep}{os.environ['PATH']}"
-
-
-def furnish(folder: Path) -> None:
+def furnish(folder: Path, large: bool) -> None:
     """Creates the files that the pages name: a photograph, and folders of photographs."""
     photo = Image.open(SAMPLE_FOLDER / "valid" / "chelsea.png").convert("RGB")
     photo.resize((96, 64)).save(folder / "photo.jpg", quality=95)
@@ -108,7 +104,10 @@ def furnish(folder: Path) -> None:
     photo.resize((96, 64)).save(folder / "photos" / "a.png")
     photo.resize((64, 64)).save(folder / "photos" / "more" / "b.png")
     (folder / "Set14").mkdir()
-    shutil.copy(SAMPLE_FOLDER / "train" / "astronaut.png", folder / "Set14")
+    astronaut = Image.open(SAMPLE_FOLDER / "train" / "astronaut.png")
+    if not large:
+        astronaut = astronaut.crop((128, 0, 320, 192))
+    astronaut.save(folder / "Set14" / "astronaut.png")
     (folder / "pictures").mkdir()
     for number in range(10):
         left, top = 30 * number, 15 * number
@@ -120,68 +119,88 @@ RunPage = Callable[[str], tuple[Path, list[str]]]
 
 
 @pytest.fixture(scope="session")
-def run_page(
-    command_path: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> RunPage:
+def run_page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunPage:
     """Runs a page's blocks in order in one folder; returns it and the output of each block."""
 
     def run(page: str) -> tuple[Path, list[str]]:
         folder = tmp_path_factory.mktemp("reader")
-        furnish(folder)
-        for name in re.findall(r"[\w-]+\.pth", (DOCS / page).read_text(encoding="utf-8")):
+        text = (DOCS / page).read_text(encoding="utf-8")
+        furnish(folder, large="protocol=patches" in text)  # which needs 512 x 512 pixels
+        for name in re.findall(r"[\w-]+\.pth", text):
             shared: Path = request.getfixturevalue("shared")
             shutil.copy(shared / "reference" / name, folder)
-        environment = {
-            **os.environ,
-            "PATH": command_path,
-            "XDG_CACHE_HOME": str(folder / "cache"),
-            "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": "1",
-            "COLUMNS": "160",
-        }
         printed = []
         for block in blocks_of(page):
-            command = command_of(block, folder)
-            if command is None:
+            if is_file(block, folder) or block.kind not in (*SHELL, "python", "pycon"):
                 continue
-            done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-            )
-            report = f"{page}:\n{block.text}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
-            assert done.returncode == 0, report
-            printed.append(done.stdout)
+            done = run_block(block, folder)
+            report = f"{page}:\n{block.text}\n{done.out[-3000:]}{done.err[-3000:]}"
+            assert done.code == 0, report
+            printed.append(done.out)
         return folder, printed
 
     return run
 
 
-@pytest.fixture
-def run_script(command_path: str, tmp_path: Path) -> Callable[..., None]:
-    """Runs a script of the repository and checks that it succeeds."""
-
-    def run(*words: str | Path) -> None:
-        environment = {**os.environ, "PATH": command_path, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            ["python", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-
-    return run
-
-
-def command_of(block: Block, folder: Path) -> list[str] | None:
-    """The command that runs a block; None for a block that is a file, which is written."""
+def is_file(block: Block, folder: Path) -> bool:
+    """Whether a block is a file that begins with its name; it is written then."""
     named = re.match(r"# (\S+\.(?:py|yaml))\n", block.text)
     if named:
         path = folder / named[1]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block.text, encoding="utf-8")
-        return None
-    if block.kind in ("bash", "sh"):
-        return ["bash", "-euo", "pipefail", "-c", as_script(block)]
+    return named is not None
+
+
+def run_block(block: Block, folder: Path) -> Done:
+    """Runs a block: commands of the library and Python in this process, all else in a shell."""
+    env = {
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "160",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
     if block.kind == "python":
-        return ["python", "-c", block.text]
+        code = compile(block.text, "<page>", "exec")
+        return in_process(lambda: exec(code, {"__name__": "__main__"}), folder, env)
     if block.kind == "pycon":
-        (folder / "session.txt").write_text(block.text, encoding="utf-8")
-        return ["python", "-m", "doctest", "-o", "ELLIPSIS", "session.txt"]
-    return None
+        return in_process(lambda: failures(block.text), folder, env)
+    all_done = []
+    for line in commands_of(block):
+        words = shlex.split(line)
+        if words[:2] == ["python", "-m"] and not {"|", ">", "<"} & set(words):
+            done = run_command(
+                words[2].removeprefix("pcsr_lightning."), *words[3:], cwd=folder, env=env
+            )
+        else:
+            shell = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", line], cwd=folder, env=os.environ | env,
+                capture_output=True, text=True, timeout=300,
+            )  # fmt: skip
+            done = Done(shell.returncode, shell.stdout, shell.stderr)
+        all_done.append(done)
+        if done.code:
+            break
+    code = all_done[-1].code if all_done else 0
+    return Done(code, "".join(d.out for d in all_done), "".join(d.err for d in all_done))
+
+
+def failures(session: str) -> int:
+    """Runs an interactive session; returns how many of its examples printed something else."""
+    test = doctest.DocTestParser().get_doctest(session, {}, "session", None, None)
+    return doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test).failed
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> Callable[..., None]:
+    """Runs a script of the repository and checks that it succeeds."""
+
+    def run(*words: str | Path) -> None:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    return run

@@ -1,18 +1,13 @@
 """``docs/add-a-backbone.md``, done by a user who copies every block of it."""
 
 import shlex
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from PIL import Image
-
-from pcsr_lightning.cli import train
-from pcsr_lightning.cli.upscale import main as upscale_main
-from pcsr_lightning.networks import BACKBONES
+from tests.commands import run_command
 
 PAGE = "add-a-backbone.md"
 
@@ -56,35 +51,19 @@ def test_the_commands_and_the_script_use_it(done: tuple[Path, list[str]]) -> Non
     assert "[1, 3, 150, 200]" in printed[-1]
 
 
-@pytest.fixture
-def inside(done: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The user's folder as the current one; what is made known in it is forgotten after."""
-    folder, _ = done
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    yield folder
-    BACKBONES.pop("tiny", None)
-    sys.modules.pop("tiny_net", None)
+def test_without_being_told_it_says_which_class_is_missing(done: tuple[Path, list[str]]) -> None:
+    words = ("photo.png", "b.png", "--model", "outputs/tiny-2")
+    err = run_command("upscale", *words, cwd=done[0], code=1).err
+    assert not (done[0] / "b.png").exists()
+    assert "--backbone tiny_net.TinyNet" in err
 
 
-def test_without_being_told_it_says_which_class_is_missing(
-    inside: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert upscale_main(["photo.png", "b.png", "--model", "outputs/tiny-2"]) != 0
-    assert not (inside / "b.png").exists()
-    assert "--backbone tiny_net.TinyNet" in capsys.readouterr().err
-    assert "tiny_net" not in sys.modules
-
-
-def test_its_training_is_resumed(
-    inside: Path, monkeypatch: pytest.MonkeyPatch, blocks_of: Any
-) -> None:
+def test_its_training_is_resumed(done: tuple[Path, list[str]], blocks_of: Any) -> None:
     [_, second] = blocks_of(PAGE)[2].text.splitlines()
     words = [w for w in shlex.split(second)[3:] if "max_steps" not in w and "run.dir" not in w]
     more = ("trainer.max_steps=12", "hydra.run.dir=outputs/longer", "trainer.accelerator=cpu")
     from_there = ("init=outputs/tiny-1", "ckpt_path=outputs/tiny-2/checkpoints/last.ckpt")
-    monkeypatch.setattr(sys, "argv", ["train.py", *words, *more, *from_there])
-    train.main()
-    record = yaml.safe_load((inside / "outputs" / "longer" / "run.json").read_text())
+    env = {"XDG_CACHE_HOME": str(done[0] / "cache")}
+    run_command("train", *words, *more, *from_there, cwd=done[0], env=env, code=0)
+    record = yaml.safe_load((done[0] / "outputs" / "longer" / "run.json").read_text())
     assert (record["stage"], record["steps"], record["backbone"]) == ("2", 12, "tiny")

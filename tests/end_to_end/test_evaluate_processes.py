@@ -1,29 +1,27 @@
 """``evaluate`` by several processes finds what one finds, picture by picture, and fails as one."""
 
 import json
-import logging
 import multiprocessing
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from tests.warm_python import warm_python
+from tests.commands import run_command
+from tests.small import small_pcsr, write_textures
+from torch.multiprocessing.spawn import start_processes
 
 from pcsr_lightning import conf_dir
-from pcsr_lightning.cli import evaluate
 from pcsr_lightning.cli.routing_group import register_routing
 from pcsr_lightning.distributed import ProcessGroup
 from pcsr_lightning.errors import PCSRError
+from pcsr_lightning.evaluation import spawned
 from pcsr_lightning.evaluation.config import EvaluationConfig
-from pcsr_lightning.networks import build_network, default_config
 from pcsr_lightning.training.settings import typed
 from pcsr_lightning.weights import save
 
@@ -31,20 +29,23 @@ Run = Callable[..., tuple[str, str]]
 VALUES = "sweep_values=[-1,0,0.5]"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick_processes() -> Iterator[None]:
+    """Processes that the command starts are forked from one whose imports are done."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pcsr_lightning.cli.evaluate"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spawned, "spawn", partial(start_processes, start_method="forkserver"))
+        yield
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``m2``, a model; ``set``: four pictures of several sizes, and a broken one among them."""
     root = tmp_path_factory.mktemp("files")
-    torch.manual_seed(0)
-    small = {"name": "fsrcnn", "d": 8, "s": 4, "m": 1}
-    config = default_config("fsrcnn", 2) | {"backbone": small, "upsamplers": [[8, 8], [4]]}
-    save(build_network(config), root / "m2")
-    (root / "set" / "sub").mkdir(parents=True)
-    draw = np.random.default_rng(0)
+    save(small_pcsr(), root / "m2")
     sizes = {"a.png": (48, 80), "b.png": (96, 72), "sub/d.png": (40, 40), "sub/e.png": (64, 64)}
-    for name, (h, w) in sizes.items():
-        coarse = Image.fromarray(draw.integers(0, 256, (h // 8, w // 8, 3), dtype=np.uint8))
-        coarse.resize((w, h), Image.Resampling.BICUBIC).save(root / "set" / name)
+    write_textures(root / "set", sizes)
     (root / "set" / "c.png").write_bytes(b"\x89PNG\r\n")
     return root
 
@@ -55,33 +56,13 @@ def words(files: Path) -> list[str]:
 
 
 @pytest.fixture
-def run(
-    words: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> Iterator[Run]:
-    """The door in this process: what it and the processes it started wrote, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    multiprocessing.set_executable(warm_python())  # of the processes that it starts
-    root = logging.getLogger()
-    handlers, level, threads = list(root.handlers), root.level, torch.get_num_threads()
+def run(words: list[str], tmp_path: Path) -> Run:
+    """The command in this process: what it and the processes it started wrote."""
 
     def call(*settings: str, code: int = 0) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["evaluate", *settings, *words])
-        if code:
-            with pytest.raises(SystemExit) as stopped:
-                evaluate.main()
-            assert stopped.value.code == code
-        else:
-            evaluate.main()
-        return capfd.readouterr()
+        return run_command("evaluate", *settings, *words, cwd=tmp_path, code=code)[1:]
 
-    yield call
-    multiprocessing.set_executable(sys.executable)
-    torch.set_num_threads(threads)
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    return call
 
 
 def numbers(file: Path) -> Any:
@@ -125,6 +106,7 @@ def test_a_multirun_on_two_devices(run: Run, tmp_path: Path) -> None:
     assert "all jobs" in two
 
 
+@pytest.mark.slow
 def test_a_sweep_on_two_devices(run: Run, tmp_path: Path) -> None:
     run("sweep=k", VALUES, "hydra.run.dir=one")
     out, _ = run("sweep=k", VALUES, "hydra.run.dir=two", "devices=2")
@@ -192,7 +174,7 @@ def test_torchrun(words: list[str], run: Run, tmp_path: Path) -> None:
     run(*settings, "hydra.sweep.dir=one")
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [warm_python(), "-m", *launcher, "-m", "pcsr_lightning.evaluate", *settings, *words],
+        [sys.executable, "-m", *launcher, "-m", "pcsr_lightning.evaluate", *settings, *words],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -3,15 +3,16 @@
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from jupyter_client import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
-from tests.warm_python import warm_python
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 LIMITS = {  # bytes of the file
@@ -22,37 +23,46 @@ LIMITS = {  # bytes of the file
 }
 MARK = "results: "
 
-Run = Callable[[str, str], dict[str, Any]]
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsyncKernelManager]:
+    """One for all notebooks, which spares the imports; each begins with no name of another's."""
+    folder = tmp_path_factory.mktemp("kernel")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in {
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "IPYTHONDIR": str(folder / "ipython"),
+            "JUPYTER_CONFIG_DIR": str(folder / "config"),
+            "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        }.items():
+            patch.setenv(variable, value)
+        manager = AsyncKernelManager(kernel_name="python3")
+        yield manager
+        run_sync(manager.shutdown_kernel)(now=True)
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tmp_path: Path, kernel: AsyncKernelManager) -> Run:
     """Runs a notebook and one more cell, which leaves its findings in the variable ``results``."""
-    for variable, value in {
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "IPYTHONDIR": str(tmp_path / "ipython"),
-        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
-        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
-    }.items():
-        monkeypatch.setenv(variable, value)
-    monkeypatch.delenv("SET14", raising=False)
-    spec = {"argv": [warm_python(), "-m", "ipykernel_launcher", "-f", "{connection_file}"]}
-    (tmp_path / "kernels" / "warm").mkdir(parents=True)
-    (tmp_path / "kernels" / "warm" / "kernel.json").write_text(
-        json.dumps(spec | {"display_name": "Python 3", "language": "python"})
-    )
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     here = tmp_path / "here"
     here.mkdir()
 
-    def whole(name: str, question: str) -> dict[str, Any]:
+    def whole(name: str, question: str, **environment: str) -> dict[str, Any]:
         notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+        first = (
+            f"import os, sys\nos.chdir({str(here)!r})\nsys.path[0] = os.getcwd()\n"
+            f"os.environ.pop('SET14', None)\nos.environ.update({environment})\n%reset -f"
+        )
         last = f'{question}\nimport json\nprint("{MARK}" + json.dumps(results))'
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(first))
         notebook.cells.append(nbformat.v4.new_code_cell(last))
-        where = {"metadata": {"path": str(here)}}
-        NotebookClient(notebook, timeout=300, kernel_name="warm", resources=where).execute()
+        client = NotebookClient(notebook, timeout=300, km=kernel)
+        client.execute()
+        client.kc.stop_channels()
         said = "".join(o.get("text", "") for o in notebook.cells[-1].outputs)
         found: dict[str, Any] = json.loads(said.partition(MARK)[2])
         return found
@@ -156,14 +166,11 @@ def test_a_figure_of_the_paper(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_a_figure_of_the_paper_on_its_own_pictures(
-    run: Run, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_figure_of_the_paper_on_its_own_pictures(run: Run, shared: Path, tmp_path: Path) -> None:
     (tmp_path / "few").mkdir()
     for picture in sorted((shared / "images" / "Set14").glob("*.png"))[:2]:
         (tmp_path / "few" / picture.name).symlink_to(picture)
-    monkeypatch.setenv("SET14", str(tmp_path / "few"))
-    found = run("3_a_figure_of_the_paper", FIGURE)
+    found = run("3_a_figure_of_the_paper", FIGURE, SET14=str(tmp_path / "few"))
     assert (found["used"], found["pictures"]) == ("Set14", 2)
     assert found["axes"] == 1
     assert {tuple(point) for point in found["theirs"]} == {("Set14", "Appendix Table 1")}

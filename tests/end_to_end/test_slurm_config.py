@@ -12,10 +12,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from tests.commands import SMALL_TRAINING, run_command
 
 from pcsr_lightning import conf_dir
 from pcsr_lightning.cli.routing_group import register_routing
-from pcsr_lightning.cli.train import check_multirun, main
+from pcsr_lightning.cli.train import check_multirun
 from pcsr_lightning.weights import read_checkpoint
 
 HAS_PLUGIN = importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") is not None
@@ -101,19 +102,9 @@ class Send(L.Callback):
             os.kill(os.getpid(), self.number)
 '''
 WORDS = (
-    "backbone=fsrcnn",
-    "backbone.args={d:8,s:4,m:1}",
+    *SMALL_TRAINING,
     "backbone.upsamplers=[[8,8],[8]]",
-    "stage.queries=64",
-    "data=sample",
-    "data.lr_crop=8",
-    "data.batch_size=2",
-    "data.shrinks=[1.0]",
-    "data.val_limit=1",
-    "threads=1",
-    "trainer.accelerator=cpu",
     "trainer.max_steps=12",
-    "callbacks.progress=null",
     "+callbacks.send._target_=slurm_sender.Send",
 )
 
@@ -126,27 +117,14 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "bin" / "scontrol").chmod(0o755)
     (tmp_path / "slurm_sender.py").write_text(SENDER)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     for key, value in {
         "JOB_ID": 77, "STEP_ID": 0, "JOB_NAME": "train", "NTASKS": 1, "NTASKS_PER_NODE": 1,
         "PROCID": 0, "LOCALID": 0, "NODEID": 0, "NNODES": 1, "STEP_TASKS_PER_NODE": 1,
     }.items():  # fmt: skip
         monkeypatch.setenv(f"SLURM_{key}", str(value))
-    # Put there by the run itself; this takes it away again afterwards.
-    monkeypatch.setenv("PCSR_RUN_NAME", "")
     before = {n: signal.getsignal(n) for n in (signal.SIGUSR1, signal.SIGUSR2)}
-
-    def run(*settings: str) -> int:
-        monkeypatch.delenv("PCSR_RUN_NAME", raising=False)
-        monkeypatch.setattr(sys, "argv", ["train.py", *WORDS, *settings])
-        try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    yield run
+    yield lambda *settings: run_command("train", *WORDS, *settings).code
     for number, handler in before.items():
         signal.signal(number, handler)
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.commands import SMALL_TRAINING
 
 from pcsr_lightning.cli import run_folder
 from pcsr_lightning.cli.run_folder import RUN_NAME, as_one_run
@@ -29,21 +30,14 @@ class Send(L.Callback):
             os.kill(os.getpid(), self.number)
 '''
 WORDS = (
+    *SMALL_TRAINING,
     "trainer=ddp",
     "trainer.accelerator=cpu",
     "trainer.devices=2",
-    "backbone=fsrcnn",
-    "backbone.args={d:8,s:4,m:1}",
     "backbone.upsamplers=[[8,8],[8]]",
-    "stage.queries=64",
-    "data=sample",
-    "data.lr_crop=8",
     "data.batch_size=4",
-    "data.shrinks=[1.0]",
     "data.val_limit=2",
-    "threads=1",
     "trainer.max_steps=12",
-    "callbacks.progress=null",
 )
 ALONE = [sys.executable, "-m"]
 TORCHRUN = [*ALONE, "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -151,18 +145,21 @@ OUTSIDE = (
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch):
+def started():
     """The words as they come out in a process with such an environment, and the run's name."""
 
     def run(words: list[str], **env: str) -> tuple[list[str], str | None]:
-        for key in OUTSIDE:
-            monkeypatch.delenv(key, raising=False)
-        for key, value in env.items():
-            monkeypatch.setenv(key, value)
-        return as_one_run(words), os.environ.get(RUN_NAME)
+        with pytest.MonkeyPatch.context() as patch:
+            for key in OUTSIDE:
+                patch.delenv(key, raising=False)
+            for key, value in env.items():
+                patch.setenv(key, value)
+            try:
+                return as_one_run(words), os.environ.get(RUN_NAME)
+            finally:
+                os.environ.pop(RUN_NAME, None)
 
-    yield run
-    os.environ.pop(RUN_NAME, None)
+    return run
 
 
 def test_names_by_how_the_process_was_started(started) -> None:

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from tests.small import write_textures
 
 from pcsr_lightning.networks import PCSR, Original, build_network, default_config
 
@@ -36,10 +35,6 @@ def original() -> Original:
 def folder(tmp_path: Path) -> Path:
     """Two pictures, one in a sub-folder, and something that is no picture."""
     root = tmp_path / "pictures"
-    (root / "more").mkdir(parents=True)
-    draw = np.random.default_rng(0)
-    for name, (h, w) in {"b.png": (70, 50), "more/a.jpg": (48, 80)}.items():
-        coarse = Image.fromarray(draw.integers(0, 256, (h // 8, w // 8, 3), dtype=np.uint8))
-        coarse.resize((w, h), Image.Resampling.BICUBIC).save(root / name)
+    write_textures(root, {"b.png": (70, 50), "more/a.jpg": (48, 80)})
     (root / "notes.txt").write_text("not a picture")
     return root

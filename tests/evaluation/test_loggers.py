@@ -3,24 +3,23 @@
 import csv
 import json
 import math
-import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.warm_python import warm_python
+from tests.commands import run_command
+from tests.small import small_pcsr
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation import Measurement, Quality
 from pcsr_lightning.evaluation.loggers import RunLoggers, group_name, overview_rows
 from pcsr_lightning.evaluation.published import published_points
-from pcsr_lightning.networks import build_network, default_config
 from pcsr_lightning.weights import save
 
 Records = Callable[[Path], Iterator[Any]]
@@ -72,10 +71,7 @@ def runs(folder: Path, records: Records) -> list[Logged]:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``m2``, a model; ``Test2K``: two small pictures."""
     root = tmp_path_factory.mktemp("files")
-    torch.manual_seed(0)
-    small = {"name": "fsrcnn", "d": 8, "s": 4, "m": 1}
-    config = default_config("fsrcnn", 2) | {"backbone": small, "upsamplers": [[8, 8], [4]]}
-    save(build_network(config), root / "m2")
+    save(small_pcsr(), root / "m2")
     (root / "Test2K" / "sub").mkdir(parents=True)
     Image.effect_noise((72, 56), 60).convert("RGB").save(root / "Test2K" / "a.png")
     Image.effect_noise((48, 64), 60).convert("RGB").save(root / "Test2K" / "sub" / "b.png")
@@ -84,17 +80,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluate(files: Path, cwd: Path, *settings: str, code: int = 0) -> str:
     words = [*settings, f"model={files}/m2.safetensors", f"data.root={files}/Test2K", "threads=1"]
-    done = subprocess.run(
-        [warm_python(), "-m", "pcsr_lightning.evaluate", *words],
-        cwd=cwd,
-        env={**os.environ, "WANDB_SILENT": "true"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stderr
+    env = {"WANDB_SILENT": "true"}
+    return run_command("evaluate", *words, cwd=cwd, env=env, code=code).err
 
 
 @pytest.mark.parametrize("sweep", ["jobs", "values"])
@@ -177,7 +164,7 @@ def test_a_single_run_that_fails_is_marked(files: Path, tmp_path: Path, records:
         "main()\n"
     )
     done = subprocess.run(
-        [warm_python(), "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 1
     assert "error: " in done.stderr

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
-import signal
+import resource
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from tests.warm_python import warm_python
 
 from pcsr_lightning import atomic_io
 from pcsr_lightning.atomic_io import atomic_write, atomic_writer, remove_stale_temporaries
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.images import SUFFIXES, Picture, read, write
 
+FORK = multiprocessing.get_context("fork")  # spares the imports
 NOISE = Picture(torch.rand(3, 300, 300, generator=torch.Generator().manual_seed(0)))
 FORMATS = [suffix for suffix in SUFFIXES if suffix not in (".jpeg", ".tiff")]
 
@@ -55,22 +57,17 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk: Path, suffix: st
 
 
 def test_a_file_size_limit_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    """The same where nothing may be mounted; the limit holds for a process of its own."""
-    program = (
-        "import resource, sys, torch\n"
-        "from pcsr_lightning.errors import PictureError\n"
-        "from pcsr_lightning.images import Metadata, Picture, write\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
-        "for path in sys.argv[1:]:\n"
-        "    try:\n        write(Picture(torch.rand(3, 300, 300)), path, quality=100)\n"
-        "    except PictureError as error:\n        print(error)\n"
-    )
-    paths = [str(tmp_path / f"out{suffix}") for suffix in FORMATS]
-    done = subprocess.run([warm_python(), "-c", program, *paths], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert [line.split(": ")[0] for line in lines] == paths
-    assert all("File too large" in line for line in lines)
+    """The same where nothing may be mounted."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        for suffix in FORMATS:
+            path = tmp_path / f"out{suffix}"
+            with pytest.raises(PictureError, match="File too large") as refused:
+                write(NOISE, path, quality=100)
+            assert str(refused.value).startswith(f"{path}: ")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert names(tmp_path) == []
 
 
@@ -99,26 +96,25 @@ def test_an_exception_at_the_worst_moment(
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "out [1]*.png"
-    program = (
-        "import os, sys, time\n"
-        "from pathlib import Path\n"
-        "from pcsr_lightning.atomic_io import atomic_writer\n"
-        "with atomic_writer(Path(sys.argv[1])) as file:\n"
-        "    file.write(b'half')\n    file.flush()\n    print(os.getpid(), flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    command = [warm_python(), "-c", program, str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    number = int(process.stdout.readline())
+    written = FORK.Event()
+
+    def write_half() -> None:
+        with atomic_writer(path) as file:
+            file.write(b"half")
+            file.flush()
+            written.set()
+            time.sleep(60)
+
+    process = FORK.Process(target=write_half)
+    process.start()
+    assert written.wait(60)
     (half,) = names(tmp_path)
     assert half.startswith(".out [1]*.png.")
     assert half.endswith(".tmp")
     remove_stale_temporaries(path)
     assert names(tmp_path) == [half]  # still being written
-    os.kill(number, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    process.kill()
+    process.join()
     (tmp_path / ".out 1.png.tmp").touch()  # of another file
     write(NOISE, path)
     assert names(tmp_path) == [".out 1.png.tmp", "out [1]*.png"]
@@ -146,25 +142,18 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
     """Whatever is there under the name is whole."""
     path = tmp_path / "out.tif"
     program = (
-        "import os, sys, torch\n"
+        "import sys, torch\n"
         "from pcsr_lightning.images import Metadata, Picture, write\n"
         "picture = Picture(torch.rand(3, 200, 200), metadata=Metadata(resolution=(10, 10)))\n"
-        "print(os.getpid(), flush=True)\n"
         "while True:\n    write(picture, sys.argv[1])\n"
     )
     for wait in (0.01, 0.07):
-        command = [warm_python(), "-c", program, str(path)]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        assert process.stdout is not None
-        number = int(process.stdout.readline())
+        process = subprocess.Popen([sys.executable, "-c", program, str(path)])
         while not path.exists():
             time.sleep(0.01)
         time.sleep(wait)
-        os.kill(number, signal.SIGKILL)
+        process.kill()
         process.wait()
-        process.stdout.close()
         assert read(path).rgb.shape == (3, 200, 200)
     remove_stale_temporaries(path)
     assert names(tmp_path) == ["out.tif"]

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
-from tests.warm_python import warm_python
+from tests.commands import run_command, start
 
 from pcsr_lightning import conf_dir
 from pcsr_lightning.cli.release import main
@@ -58,20 +57,19 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def command(experiment: Path, out: Path, python: str | None = None) -> list[str]:
+def words(experiment: Path, out: Path) -> list[str]:
     return [
-        python or warm_python(), "-m", "pcsr_lightning.release", str(experiment),
-        "--train", str(SAMPLE_FOLDER / "train"), "--valid", str(SAMPLE_FOLDER / "valid"),
-        "--test", str(SAMPLE_FOLDER / "valid"), "--out", str(out), "--allow-unsound", "--", *WORDS,
+        str(experiment), "--train", str(SAMPLE_FOLDER / "train"),
+        "--valid", str(SAMPLE_FOLDER / "valid"), "--test", str(SAMPLE_FOLDER / "valid"),
+        "--out", str(out), "--allow-unsound", "--", *WORDS,
     ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def undisturbed(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed")
-    done = subprocess.run(command(experiment, out), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[0] == str(out / "tiny" / "tiny.safetensors")
+    done = run_command("release", *words(experiment, out), code=0)
+    assert done.out.split()[0] == str(out / "tiny" / "tiny.safetensors")
     return out / "tiny"
 
 
@@ -101,12 +99,10 @@ def test_killed_again_and_again_it_ends_in_the_same_weights(
     draw, kills = random.Random(0), 0
     said = (tmp_path / "said.txt").open("w")
     for _ in range(12):
-        process = subprocess.Popen(
-            command(experiment, tmp_path, sys.executable),
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,
-        )
+        process = start(
+            "pcsr_lightning.release", *words(experiment, tmp_path), stdout=subprocess.DEVNULL,
+            stderr=said, start_new_session=True,
+        )  # fmt: skip
         if kills < 3:
             await_checkpoint(tmp_path, process)
             time.sleep(draw.uniform(0, 0.1))
@@ -143,7 +139,7 @@ def validation(folder: Path) -> dict[str, list[list[float]]]:
     return found
 
 
-def await_checkpoint(out: Path, process: subprocess.Popen[bytes]) -> None:
+def await_checkpoint(out: Path, process: subprocess.Popen[str]) -> None:
     """Returns when the training has saved once more, or ended."""
     before, end = newest(out), time.monotonic() + 120
     while newest(out) == before and process.poll() is None:
@@ -215,19 +211,17 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
 
 
 def test_a_failing_stage_is_told(experiment: Path, tmp_path: Path) -> None:
-    words = [*command(experiment, tmp_path), "stage.lr=-1"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "optimizer" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: tiny: the training ended")
+    done = run_command("release", *words(experiment, tmp_path), "stage.lr=-1", code=1)
+    assert "optimizer" in done.err
+    assert done.err.splitlines()[-1].startswith("error: tiny: the training ended")
 
 
 def test_wrong_folders_are_told_before_training(experiment: Path, tmp_path: Path) -> None:
-    words = command(experiment, tmp_path)
-    words[words.index("--test") + 1] = "nowhere"
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.strip() == "error: nowhere: no such folder; name a folder of pictures"
+    wrong = words(experiment, tmp_path)
+    wrong[wrong.index("--test") + 1] = "nowhere"
+    done = run_command("release", *wrong)
+    assert done.code == 1
+    assert done.err.strip() == "error: nowhere: no such folder; name a folder of pictures"
     assert not list(tmp_path.iterdir())
 
 
@@ -245,10 +239,9 @@ def test_an_unsound_model_is_not_released_and_a_finished_one_not_trained_again(
     """A few steps give little more than bilinear enlargement, whose text is off by 83 of 255."""
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()}
     assert undisturbed / "stage-2" / "run.json" in before
-    words = [
-        word for word in command(experiment, undisturbed.parent)[3:] if word != "--allow-unsound"
-    ]
-    assert main(words) == 1
+    given = words(experiment, undisturbed.parent)
+    given.remove("--allow-unsound")
+    assert main(given) == 1
     said = capsys.readouterr().err
     assert "goes on" not in said
     assert said.splitlines()[-1].startswith(

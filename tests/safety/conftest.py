@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from tests.safety.hostile import HARM, SMALL
+from tests.commands import run_command
+from tests.safety.hostile import HARM
+from tests.small import small_pcsr
 
-from pcsr_lightning.cli.upscale import main
-from pcsr_lightning.networks import PCSR, build_network, default_config
+from pcsr_lightning.networks import PCSR
 from pcsr_lightning.weights import save
 
 ADDRESS_SPACE = 16 * 2**30
@@ -54,14 +54,13 @@ def watched() -> Callable[..., Watched]:
     return _watched
 
 
-@pytest.fixture
-def unwatched(capfd: pytest.CaptureFixture[str]) -> Callable[..., Watched]:
+@pytest.fixture(scope="session")
+def unwatched() -> Callable[..., Watched]:
     """``unwatched(*words)``: the same in this process, where nothing is measured."""
 
     def call(*words: object) -> Watched:
-        code = main([str(word) for word in words])
-        told = capfd.readouterr()
-        return Watched(code, told.out.splitlines(), told.err.splitlines())
+        code, out, err = run_command("upscale", *words)
+        return Watched(code, out.splitlines(), err.splitlines())
 
     return call
 
@@ -106,12 +105,7 @@ def nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @pytest.fixture
 def model(tmp_path: Path) -> PCSR:
-    torch.manual_seed(0)
-    built = build_network(
-        default_config("fsrcnn", 2) | {"backbone": SMALL, "upsamplers": [[8, 8], [4]]}
-    )
-    assert isinstance(built, PCSR)
-    return built
+    return small_pcsr()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.small import SMALL_BACKBONES
 
 from pcsr_lightning.errors import ModelFileError
 from pcsr_lightning.weights import load
@@ -20,7 +21,7 @@ from pcsr_lightning.weights import load
 MORE_MEMORY = 2**28
 """Bytes that refusing a file may take at most, all of them small."""
 SECONDS = 5.0
-SMALL = {"name": "fsrcnn", "d": 8, "s": 4, "m": 1}
+SMALL = SMALL_BACKBONES["fsrcnn"]
 HARM = "harm-was-done"
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tests.commands import run_command
 from tests.safety.hostile import (
     HEADERS,
     LARGE,
@@ -119,33 +118,17 @@ def test_upscale_with_hostile_models(
     "words",
     [
         ("evaluate", "data.root=.", "model={}"),
-        pytest.param(
-            (
-                "train",
-                "data=folder",
-                "data.root=.",
-                "trainer.accelerator=cpu",
-                "stage=2",
-                "init={}",
-            ),
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ("train", "data=folder", "data.root=.", "trainer.accelerator=cpu", "ckpt_path={}"),
-            marks=pytest.mark.slow,
-        ),
+        ("train", "data=folder", "data.root=.", "trainer.accelerator=cpu", "stage=2", "init={}"),
+        ("train", "data=folder", "data.root=.", "trainer.accelerator=cpu", "ckpt_path={}"),
     ],
     ids=lambda words: words[0] + words[-1],
 )
 def test_hydra_doors_with_hostile_models(words: tuple[str, ...], content: dict[str, Any]) -> None:
     Image.new("RGB", (96, 96)).save("in.png")
     torch.save(content | {"callbacks": PAYLOADS["os.system"]()}, "pickle.ckpt")
-    done = subprocess.run(
-        [sys.executable, "-m", f"pcsr_lightning.{words[0]}", "threads=1"]
-        + [word.format("pickle.ckpt") for word in words[1:]],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "pickle.ckpt: holds objects other than weights" in done.stderr.splitlines()[-1]
+    given = [word.format("pickle.ckpt") for word in words[1:]]
+    done = run_command(words[0], "threads=1", *given, code=1)
+    assert "Traceback" not in done.err
+    last = done.err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "pickle.ckpt: holds objects other than weights" in last

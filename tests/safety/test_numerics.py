@@ -15,12 +15,12 @@ import tifffile
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tests.small import small_pcsr
 
 from pcsr_lightning.cli.upscale import main
 from pcsr_lightning.errors import ConfigError, PCSRError
 from pcsr_lightning.images import read
 from pcsr_lightning.inference import output_size, upscale
-from pcsr_lightning.networks import PCSR, build_network, default_config
 from pcsr_lightning.weights import load, save
 
 SIZES = [(1, 1), (1, 7), (7, 1), (1, 40), (3, 5), (2, 2)]
@@ -28,19 +28,9 @@ SCALES = [1, 1.05, 1.5, 2, 2.5, 3, math.pi, 4, 5, 5.99, 6, 7, 7.5, 8]
 NO_SCALES = [0.999, 0.5, 0, -0.0, -1, -4, math.nan, math.inf, -math.inf, 16.01, 1e9, 1e308]
 
 
-def small(backbone: str = "fsrcnn") -> PCSR:
-    sizes = {"fsrcnn": {"d": 8, "s": 4, "m": 1}, "carn": {"nf": 8, "group": 2}}[backbone]
-    torch.manual_seed(0)
-    config = default_config(backbone, 2)
-    config |= {"backbone": {"name": backbone, **sizes}, "upsamplers": [[8, 8], [4]]}
-    model = build_network(config)
-    assert isinstance(model, PCSR)
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(small(), tmp_path_factory.mktemp("model") / "m")
+    return save(small_pcsr(), tmp_path_factory.mktemp("model") / "m")
 
 
 @pytest.fixture
@@ -66,7 +56,7 @@ def test_pixels_that_are_no_numbers(value: float, max_memory: int | None) -> Non
     lr = torch.rand(1, 3, 9, 7)
     lr[0, 1, 4, 3] = value
     with pytest.raises(ConfigError, match="1 values that are NaN or infinite"):
-        upscale(small(), lr, 2, max_memory=max_memory)
+        upscale(small_pcsr(), lr, 2, max_memory=max_memory)
 
 
 @pytest.mark.parametrize("value", [0.5, math.nan, math.inf, 3e38])
@@ -108,7 +98,7 @@ def test_weights_that_give_no_numbers(
 
 
 def test_a_result_that_is_no_number() -> None:
-    model = small()
+    model = small_pcsr()
     with torch.no_grad():
         for value in model.upsampler(0).parameters():
             value.fill_(3e38)
@@ -126,7 +116,7 @@ def test_a_result_that_is_no_number() -> None:
 @pytest.mark.parametrize("backbone", ["fsrcnn", "carn"])
 @pytest.mark.parametrize("scale", SCALES, ids="{:.4g}".format)
 def test_tiny_pictures(backbone: str, scale: float) -> None:
-    model = small(backbone)
+    model = small_pcsr(backbone)
     for h, w in SIZES:
         lr = torch.rand(1, 3, h, w, generator=torch.Generator().manual_seed(h * w))
         found = upscale(model, lr, scale)
@@ -177,7 +167,7 @@ def test_tiny_files(kind: str, file: Path, door: Any, tmp_path: Path) -> None:
 def test_scales_that_are_none(scale: float, file: Path, door: Any, tmp_path: Path) -> None:
     for asked in (scale, (scale, 2), (2, scale)):
         with pytest.raises(ConfigError, match="scale"):
-            upscale(small(), torch.rand(1, 3, 3, 3), asked)
+            upscale(small_pcsr(), torch.rand(1, 3, 3, 3), asked)
     Image.new("RGB", (5, 4)).save(tmp_path / "x.png")
     code, err = door(tmp_path / "x.png", tmp_path / "y.png", "--model", file, f"--scale={scale}")
     assert code == 1
@@ -200,7 +190,7 @@ def test_scales_that_are_no_numbers(scale: Any, file: Path, door: Any, tmp_path:
 )
 def test_sizes_that_are_none(size: Any) -> None:
     with pytest.raises(ConfigError):
-        upscale(small(), torch.rand(1, 3, 3, 3), size=size)
+        upscale(small_pcsr(), torch.rand(1, 3, 3, 3), size=size)
 
 
 def test_a_loaded_model_has_numbers_only(file: Path) -> None:

@@ -1,41 +1,42 @@
 """A checkpoint is the old one or the new one, never half of one."""
 
-import os
+import itertools
+import multiprocessing
 import random
-import signal
-import subprocess
 import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from tests.warm_python import warm_python
 
 from pcsr_lightning.training.callbacks.checkpoints import AtomicCheckpoints
 
-SAVE_FOREVER = """
-import sys, torch
-from pcsr_lightning.training.callbacks.checkpoints import AtomicCheckpoints
-io, n = AtomicCheckpoints(), 0
-while True:
-    n += 1
-    io.save_checkpoint({"n": n, "values": torch.full((3_000_000,), float(n))}, sys.argv[1])
-    print(n, flush=True)
-"""
+FORK = multiprocessing.get_context("fork")  # spares the imports
+
+
+def save_forever(path: Path, told: Connection) -> None:
+    for n in itertools.count(1):
+        values = torch.full((3_000_000,), float(n))
+        AtomicCheckpoints().save_checkpoint({"n": n, "values": values}, path)
+        told.send(n)
 
 
 def test_killed_amid_saving(tmp_path: Path) -> None:
     path, draw = tmp_path / "checkpoints" / "last.ckpt", random.Random(1)
     halves = 0
     for kill in range(20):
-        process = subprocess.Popen(
-            [warm_python(), "-c", SAVE_FOREVER, str(path)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        said = int(process.stdout.readline())
+        told, tell = FORK.Pipe(duplex=False)
+        process = FORK.Process(target=save_forever, args=(path, tell))
+        process.start()
+        tell.close()
+        said = told.recv()
         time.sleep(draw.uniform(0, 0.15))
-        os.kill(process.pid, signal.SIGKILL)
-        said = max([said, *(int(line) for line in process.stdout.read().split())])
-        process.wait()
+        process.kill()
+        with suppress(EOFError):
+            while True:
+                said = told.recv()
+        process.join()
         found = torch.load(path, weights_only=True)
         assert found["n"] >= said
         assert (found["values"] == found["n"]).all()

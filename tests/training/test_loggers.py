@@ -1,8 +1,8 @@
 """What loggers keep of a training, read back: an offline W&B run, and TensorBoard's events."""
 
 import json
-import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,32 +10,21 @@ from typing import Any
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.warm_python import warm_python
+from tests.commands import SMALL_TRAINING, run_command
 
 Records = Callable[[Path], Iterator[Any]]
 SETTINGS = (
-    "backbone.args={d:8,s:4,m:1}",
-    "backbone.upsamplers=[[8,8],[8]]",
-    "data=sample",
-    "data.lr_crop=8",
+    *SMALL_TRAINING,
     "data.batch_size=4",
-    "data.shrinks=[1.0]",
     "data.val_limit=2",
-    "threads=1",
-    "trainer.accelerator=cpu",
     "trainer.max_steps=4",
     "trainer.log_every_n_steps=1",
-    "callbacks.progress=null",
 )
 
 
 def train(cwd: Path, *settings: str) -> None:
-    env = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [warm_python(), "-m", "pcsr_lightning.train", *SETTINGS, *settings],
-        cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    env = {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    run_command("train", *SETTINGS, *settings, cwd=cwd, env=env, code=0)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +101,7 @@ def test_wandb_is_not_imported_where_it_was_not_chosen(tmp_path: Path) -> None:
         "assert 'wandb' not in sys.modules, 'imported'\n"
     )
     done = subprocess.run(
-        [warm_python(), "-c", code, *SETTINGS, "stage=1", "logger=csv"],
+        [sys.executable, "-c", code, *SETTINGS, "stage=1", "logger=csv"],
         cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

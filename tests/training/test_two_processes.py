@@ -2,11 +2,11 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from tests.warm_python import warm_python
 from torch import Tensor
 
 KEEPER = '''
@@ -61,7 +61,7 @@ def train(cwd: Path, *settings: str) -> None:
     (cwd / "ranks.py").write_text(RANKS)
     path = os.pathsep.join([str(cwd), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [warm_python(), "-m", "pcsr_lightning.train", *SMALL, *settings],
+        [sys.executable, "-m", "pcsr_lightning.train", *SMALL, *settings],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
-from tests.warm_python import warm_python
 
 import pcsr_lightning
 from pcsr_lightning.errors import ConfigError, ModelFileError
@@ -146,7 +145,7 @@ def test_no_connection_for_a_local_folder(folder: Path, tmp_path: Path) -> None:
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
     assert not (tmp_path / "home").exists()
     # The hook does see a connection where there is one.
-    assert run(warm_python(), "and from the Hub").returncode == 3
+    assert run(sys.executable, "and from the Hub").returncode == 3
 
 
 def test_a_name_on_the_hub_is_found_in_the_cache(folder: Path, tmp_path: Path) -> None:
