@@ -22,7 +22,6 @@ import pytest
 import torch
 from PIL import Image
 from tests.training.test_stages import made
-from tests.warm_python import warm_python
 from torch import Tensor
 
 from pcsr_lightning.data import SRDataModule
@@ -273,10 +272,7 @@ def test_no_pictures(
     assert "nowhere" in capsys.readouterr().err
 
 
-def test_a_way_that_fails_is_an_error(
-    training: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "executable", warm_python())
+def test_a_way_that_fails_is_an_error(training: ModuleType, tmp_path: Path) -> None:
     job = {"backbone": "nothing", "stage": "1", "folder": str(tmp_path), "warm": 1, "block": 1}
     worker = training.Worker({**job, "steps": 2, "way": "plain"})
     with pytest.raises(PCSRError, match=r"(?s)plain ended and said: .*nothing"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from tests.images.made_files import pillow, refused, tiff
-from tests.warm_python import warm_python
 
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.images import MAX_PIXELS, Picture, check_writable, decode, encode, write
@@ -59,7 +59,7 @@ def test_a_bomb_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
         "assert grown < 60_000, grown\n"
     )
     paths = [str(tmp_path / kind) for kind in kinds]
-    done = subprocess.run([warm_python(), "-c", program, *paths], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program, *paths], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == len(kinds)

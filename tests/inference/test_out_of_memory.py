@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.warm_python import warm_python
 from torch import Tensor
 
 from pcsr_lightning.errors import PCSRError
@@ -253,7 +252,7 @@ for spare in (400, 90, 50):
 def test_real_want_of_memory() -> None:
     """With ever less of it: undisturbed, then in smaller strips; always right if it ends at all."""
     done = subprocess.run(
-        [warm_python(), "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     ends = [int(line.split()[1]) for line in done.stdout.splitlines()]
