@@ -12,7 +12,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MIB = 2**20
@@ -24,18 +23,6 @@ def measure() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
         yield importlib.import_module("_measure")
-
-
-@pytest.fixture(scope="module")
-def inputs(measure: ModuleType) -> ModuleType:
-    """``benchmarks/_inputs.py``."""
-    return importlib.import_module("_inputs")
-
-
-@pytest.fixture(scope="module")
-def growth(measure: ModuleType) -> ModuleType:
-    """``benchmarks/_growth.py``."""
-    return importlib.import_module("_growth")
 
 
 def python(code: str) -> list[str]:
@@ -80,37 +67,6 @@ def test_rows_take_turns(measure: ModuleType) -> None:
     assert order == ["a", "b"] * 3
     assert seen == [("a", 1), ("b", 2)]
     assert all(len(timing.seconds) == 3 for timing in timings.values())
-
-
-def test_median_and_spread(measure: ModuleType) -> None:
-    timing = measure.Timing((3.0, 1.0, 9.0, 2.0, 4.0))
-    assert timing.median == 3
-    assert timing.text() == "3 (1 to 9)"
-
-
-def test_matrix_rate_counts_multiply_adds(measure: ModuleType) -> None:
-    one_second = measure.Timing((1.0,))
-    assert measure.matrix_rate(one_second) == pytest.approx(4 * 2048**3 / 1e9)
-
-
-def test_straight_line(growth: ModuleType) -> None:
-    line = growth.fit([1.0, 2.0, 4.0], [3.0, 5.0, 9.0])
-    assert line == pytest.approx((2.0, 1.0, 1.0))
-    # Mean 1, least squares flat: nothing is explained.
-    assert growth.fit([1.0, 2.0, 3.0], [0.0, 3.0, 0.0]).r2 == pytest.approx(0.0)
-
-
-def test_sizes_of_growth(growth: ModuleType) -> None:
-    assert growth.lr_size(33.1776) == (1080, 1920)
-    for megapixels in growth.MEGAPIXELS:
-        h, w = growth.lr_size(megapixels)
-        assert 16 * h * w / 1e6 == pytest.approx(megapixels, rel=0.01)
-
-
-def test_middle(inputs: ModuleType) -> None:
-    row = torch.tensor([0.0, 1.0, 2.0, 3.0]).expand(1, 1, 2, 4)
-    assert inputs.middle(row, (2, 2))[0, 0].tolist() == [[1, 2], [1, 2]]
-    assert inputs.middle(row, (1, 10))[0, 0, 0].tolist() == [0, 1, 2, 3, 3, 2, 1, 0, 0, 1]
 
 
 def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,6 @@ from torch import Tensor
 import pcsr_lightning
 from pcsr_lightning.images import read_rgb8
 from pcsr_lightning.networks import PCSR, Original, QueryGrid
-from pcsr_lightning.networks.backbones.carn import Merge
 
 SAME_CLASSES = 0.9995
 CLOSE = 1e-4
@@ -99,13 +98,11 @@ def test_same_picture(
     mode: dict[str, object],
     scale: float,
 ) -> None:
-    if (scale, mode) != (4, MODES[0]):  # a part will do: one needs to fill more than one block
-        lr_13hw = lr_13hw[..., :96, :120]
+    if (scale, mode) == (4, MODES[0]):
+        assert lr_13hw[0, 0].numel() * 16 > plain_way.BLOCK
+    else:  # a part will do: one needs to fill more than one block
+        lr_13hw = lr_13hw[..., :64, :80]
     compare(published(f"{backbone}-pcsr-phase1"), lr_13hw, plain_way, scale, **mode)
-
-
-def test_more_than_one_block(plain_way: ModuleType, lr_13hw: Tensor) -> None:
-    assert lr_13hw[0, 0].numel() * 16 > plain_way.BLOCK
 
 
 def test_without_refinement(
@@ -144,20 +141,3 @@ def test_same_original(
     model, part = published(f"{backbone}-x4"), lr_13hw[..., :64, :80]
     expected = pcsr_lightning.upscale(model, part).image
     assert (plain_way.plain_original(model, part) - expected).abs().max() < 1e-5
-
-
-def test_norms_are_layers_only_inside(
-    published: Callable[[str], PCSR], plain_way: ModuleType
-) -> None:
-    model = published("carn-pcsr-phase1")
-    merges = [m for m in model.modules() if isinstance(m, Merge)]
-    part = torch.rand(1, 3, 16, 16)
-    plain_way.plain_upscale(model, part)  # counting the cost calls every layer, once
-    called: list[torch.nn.Module] = []
-    for merge in merges:
-        merge[1].register_forward_hook(lambda norm, *_: called.append(norm))
-    plain_way.plain_upscale(model, part)
-    assert len(called) == len(merges) == 12
-    pcsr_lightning.upscale(model, part)
-    assert len(called) == 12
-    assert not any("forward" in vars(merge) for merge in merges)

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import lightning as L
 import numpy as np
@@ -172,29 +171,6 @@ def test_plain_crops_are_the_librarys(
     ).movedim(-1, 0)
     difference = (lr_3hw * 255 - pillow_3hw).abs()[:, 4:-4, 4:-4]
     assert difference.max() <= 1.01
-
-
-def test_pairs_are_turned_together(plain: ModuleType, data: SRDataModule, tmp_path: Path) -> None:
-    plain.write_crops(tmp_path, crops_of(data), 1, 4)
-    files = plain.PlainCrops(tmp_path)
-    seen = set()
-    for _ in range(30):
-        lr_3hw, hr_3HW = files[5]
-        small_3hw = torch.nn.functional.avg_pool2d(hr_3HW, 4)
-        assert (small_3hw - lr_3hw).abs().mean() < 0.05
-        seen.add(hr_3HW.numpy().tobytes())
-    assert len(seen) >= 6  # of eight
-
-
-def test_clock_books_only_whole_blocks(plain: ModuleType) -> None:
-    ends: list[int] = []
-    clock: Any = plain.Clock(warm=1, block=2, turn=lambda: ends.append(clock.steps))
-    for _ in range(5):
-        for part in plain.PARTS[:-1]:
-            clock.mark(part)
-        clock.step_done()
-    assert ends == [1, 3, 5]
-    assert set(clock.medians()) == set(plain.PARTS)
 
 
 def test_multiply_adds_of_a_step(ways: ModuleType) -> None:

@@ -20,7 +20,6 @@ from pcsr_lightning.data import (
     TrainBatch,
     ValPicture,
 )
-from pcsr_lightning.data.datamodule import _spread
 from pcsr_lightning.errors import ConfigError, DataError, PictureError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -76,15 +75,6 @@ def test_says_what_it_found(folder: Path, valid: Path, caplog: pytest.LogCapture
     ]
 
 
-def test_only_the_first_few_names_are_listed(
-    make_pictures: Any, valid: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    sizes = {f"small{n}.png": (16, 16) for n in range(5)} | {"big.png": (128, 128)}
-    ready(make_pictures(sizes), val_root=valid)
-    assert "Skipped 5 smaller than a crop" in caplog.text
-    assert ": small0.png, small1.png, small2.png and 2 more" in caplog.text
-
-
 def test_holds_pictures_out_and_says_so(
     make_pictures: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,8 +104,6 @@ def test_a_validation_folder_inside_the_training_folder(folder: Path) -> None:
 def test_validation_is_limited_evenly(make_pictures: Any, folder: Path) -> None:
     valid = make_pictures({f"{n}.png": (8, 8) for n in range(5)}, "many")
     assert sources(ready(folder, val_root=valid, val_limit=3))[1] == {"0.png", "2.png", "4.png"}
-    files = [Path(str(n)) for n in range(10)]
-    assert _spread(files, None) == _spread(files, 10) == files
 
 
 def test_setup_alone_builds_what_is_missing(folder: Path, valid: Path, tmp_path: Path) -> None:
@@ -123,15 +111,6 @@ def test_setup_alone_builds_what_is_missing(folder: Path, valid: Path, tmp_path:
     data.setup("fit")
     assert data.index is not None
     assert len(data.train_dataloader()) == -(-len(data.index) // 16)
-
-
-def test_default_cache_folder(
-    folder: Path, valid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    data = ready(folder, val_root=valid, cache_dir=None)
-    assert data.cache is not None
-    assert data.cache.folder.parent == tmp_path / "xdg" / "pcsr_lightning"
 
 
 # Errors

@@ -229,8 +229,3 @@ def test_an_incomplete_folder_is_an_error(url: str, module: None, tmp_path: Path
     (tmp_path / "DIV2K_train_HR" / "0002.png").unlink()
     with pytest.raises(DataError, match=r"lacks 1 of DIV2K's 2 pictures \(0002\.png\)"):
         data.prepare_data()
-
-
-def test_unknown_options_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="bach_size"):
-        DIV2KDataModule(tmp_path, bach_size=4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 
@@ -111,22 +110,6 @@ def test_percentages_are_those_of_the_gflops() -> None:
     assert checked == 48 + 18 + 9 + 6
 
 
-def test_tables_agree_with_each_other() -> None:
-    """An original costs the same in whichever table, and nothing beats the original's PSNR."""
-    costs: dict[tuple[str, str, int], set[int]] = {}
-    best: dict[tuple[str, str, str, int], float] = {}
-    measured = [p for p in published_points(scale=None) if p.psnr is not None]
-    for point in measured:
-        if point.method == "original" and point.gflops is not None and point.psnr is not None:
-            key = (point.backbone, point.dataset, point.scale)
-            costs.setdefault(key, set()).add(round(point.gflops))
-            best[(point.source, *key)] = point.psnr
-    assert all(len(rounded) == 1 for rounded in costs.values()), costs
-    for point in measured:
-        assert point.psnr is not None
-        assert point.psnr <= best[point.source, point.backbone, point.dataset, point.scale]
-
-
 def _numbers(text: str) -> Counter[str]:
     """Every number that is not part of a name such as Test2K, x4 or 2class."""
     return Counter(re.findall(r"(?<![\w.-])\d+(?:\.\d+)?", text))
@@ -176,10 +159,3 @@ def test_every_number_of_the_paper_is_there(table: str, shared: Path) -> None:
                 once.add(key)
                 ours.update(_numbers(row[column]))
     assert ours == printed
-
-
-def test_only_known_columns_are_read() -> None:
-    names = {field.name for field in fields(PublishedPoint)}
-    for file in TABLES.values():
-        path = resources.files("pcsr_lightning.evaluation") / "published" / file
-        assert set(path.read_text(encoding="utf-8").splitlines()[0].split(",")) <= names

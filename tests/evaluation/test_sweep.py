@@ -3,15 +3,14 @@
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 import pcsr_lightning
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError, DataError
 from pcsr_lightning.evaluation import benchmark, sweep
-from pcsr_lightning.inference import Execution, RoutingConfig, Session, upscale_by
-from pcsr_lightning.networks import PCSR, build_network, default_config
+from pcsr_lightning.inference import RoutingConfig
+from pcsr_lightning.networks import PCSR
 
 ROUTINGS = [
     *(RoutingConfig(k=k) for k in (-3.0, 0.0, 0.4, 1.0)),
@@ -43,20 +42,6 @@ def test_as_one_by_one(scale: float, protocol: str, tmp_path: Path) -> None:
         # The overlapped protocol counts a pixel of several patches as often as it is computed.
         assert point.share == pytest.approx(alone.share, abs=1e-9)
         assert found.bicubic_psnr == pytest.approx(alone.bicubic.psnr, abs=1e-6)
-
-
-def test_costs_follow_the_strips() -> None:
-    """A class is paid for in the strips where it has a pixel, in a sweep as in a run."""
-    torch.manual_seed(0)
-    model = build_network(default_config("fsrcnn", 3)).eval()
-    assert isinstance(model, PCSR)
-    picture = torch.rand(2, 3, 37, 20)
-    session = Session(model, picture, 3, execution=Execution(tile_rows=5))
-    assert session._engine.rows == 5
-    for k in (-2.0, 0.0, 0.01, 0.02, 3.0):
-        routing = RoutingConfig(k=k)
-        expected = upscale_by(model, picture, routing, Execution(tile_rows=5), 3)
-        assert session.run(routing).flops == expected.flops
 
 
 def test_what_a_sweep_refuses(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -117,34 +116,6 @@ def test_hardest_first(released: PCSR, photo: Tensor) -> None:
     [heavy] = found.assign(RoutingConfig(budget=0.4)) == 0
     hardness = found.logits[0, 0] - found.logits[0, 1]
     assert hardness[heavy].min() >= hardness[~heavy].max()
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"budget": 0}, "above 0 and up to 1, not 0"),
-        ({"budget": 1.5}, "up to 1, not 1.5"),
-        ({"budget": float("nan")}, "not nan"),
-        ({"budget": True}, "not True"),
-        ({"budget": "half"}, "not 'half'"),
-        ({"budget": 0.5, "k": 1.0}, "k=1.0 and budget=0.5 exclude each other"),
-        ({"budget": 0.5, "adaptive": True}, "adaptive and budget=0.5 exclude"),
-        ({"budget": 0.5, "fixed_class": 0}, "fixed_class=0 and budget=0.5 exclude"),
-    ],
-)
-def test_refused(make_network: MakeNetwork, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        upscale(make_network(), torch.rand(1, 3, 4, 4), **options)
-
-
-def test_routing_with_a_budget() -> None:
-    assert RoutingConfig(" Budget ", budget=1).fixed_class == 0
-    assert RoutingConfig(budget=0.5).fixed_class is None
-    with pytest.raises(ConfigError, match=r"needs budget: .* such as 0\.5"):
-        RoutingConfig("budget")
-    for mode in ("k", "adaptive", "fixed_class"):
-        with pytest.raises(ConfigError, match=f"not for '{mode}'.*leave budget=0.5 out"):
-            RoutingConfig(mode, budget=0.5)
 
 
 def test_an_original_model_has_one_cost() -> None:

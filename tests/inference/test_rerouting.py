@@ -180,10 +180,3 @@ def test_mistakes(model: PCSR) -> None:
         next(broken.backbone.parameters()).fill_(float("nan"))
     with pytest.raises(PCSRError, match="features"):
         Session(broken, picture(8, 8), size=(16, 16))
-
-
-def test_bytes(model: PCSR) -> None:
-    session = Session(model, picture(10, 12), size=(40, 48))
-    channels = model.backbone.out_channels
-    assert session.bytes == 10 * 12 * 4 * channels + 40 * 48 * (2 * (12 + 1 + 4) + 4 + 1)
-    assert session.feature_bytes == 10 * 12 * 4 * channels

@@ -14,7 +14,6 @@ from pcsr_lightning.networks import (
     PixelMLP,
     QueryGrid,
     bilinear_upsample,
-    build_backbone,
     build_network,
     default_config,
     plain_inputs,
@@ -35,13 +34,6 @@ def test_nearest_and_offset_in_exact_arithmetic(n: int, factor: Fraction) -> Non
         assert int(grid.rows_H[i]) == nearest
         assert float(grid.dy_H[i]) == pytest.approx(float(offset), abs=1e-12)
         assert abs(offset) <= 1
-
-
-def test_offsets_at_scale_4() -> None:
-    grid = QueryGrid.make((3, 2), (12, 8))
-    assert grid.dy_H.tolist() == [-0.75, -0.25, 0.25, 0.75] * 3
-    assert grid.cols_W.tolist() == [0] * 4 + [1] * 4
-    assert grid.cell == (0.5, 0.5)
 
 
 def test_grid_agrees_with_nearest_sampling_of_torch() -> None:
@@ -108,25 +100,6 @@ def test_one_model_serves_every_scale(backbone: str) -> None:
                 prob[:, j, None] * model.residual(feat, grid, j) for j in range(3)
             )
             assert (out.mixed().unflatten(2, size) - mixed).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize(
-    ("backbone", "args"),
-    [("fsrcnn", {"d": 8, "s": 6}), ("carn", {"nf": 16}), ("srresnet", {"nf": 8, "blocks": 3})],
-)
-def test_halo_is_how_far_a_pixel_reaches(backbone: str, args: dict) -> None:
-    torch.manual_seed(0)
-    net = build_backbone(backbone, **args).double().eval()
-    halo = net.halo
-    n = 2 * halo + 9
-    lr = torch.rand(1, 3, n, n, dtype=torch.float64, requires_grad=True)
-    centre = n // 2
-    net(lr)[0, :, centre, centre].sum().backward()
-    rows = lr.grad.abs().sum(dim=(0, 1, 3)).nonzero().flatten()
-    assert rows.min() >= centre - halo
-    assert rows.max() <= centre + halo
-    # No wider than needed, up to dead units at the very rim.
-    assert rows.max() - rows.min() >= 2 * halo - 4
 
 
 def test_bsrn_takes_pictures_smaller_than_its_pooling() -> None:

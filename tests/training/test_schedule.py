@@ -18,7 +18,7 @@ from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.training import Muon, cosine, trapezoid
 from pcsr_lightning.training.instantiation import configured
 from pcsr_lightning.training.modules.base import make_optimizer
-from pcsr_lightning.training.optim.muon import orthogonal, split
+from pcsr_lightning.training.optim.muon import orthogonal
 
 Scheduler = Callable[[torch.optim.Optimizer], LambdaLR]
 
@@ -119,13 +119,6 @@ class Small(nn.Module):
         self.linear = nn.Linear(32, 16)
         self.last = nn.Linear(16, 3)
         self.frozen = nn.Linear(16, 16).requires_grad_(False)
-
-
-def test_what_counts_as_a_matrix() -> None:
-    net = Small()
-    matrices, rest = split(net)
-    assert [id(p) for p in matrices] == [id(net.conv.weight), id(net.linear.weight)]
-    assert len(rest) == 6  # biases, the depthwise kernels and the last layer's weight
 
 
 def test_a_step_of_muon() -> None:

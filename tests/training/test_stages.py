@@ -141,18 +141,6 @@ def test_the_first_stage_and_the_original_train_everything(backbone: str, tmp_pa
         assert changed(network, before) == set(before) - {"mean"}
 
 
-def test_without_the_callback_statistics_would_drift(tmp_path: object) -> None:
-    """The freezing callback is what holds batch norm still: this test's premise."""
-    torch.manual_seed(0)
-    network = stage_network("2", "carn", 2, SMALL["carn"])
-    stage = made(LaterStage, network)
-    network.backbone.requires_grad_(False)
-    before = snapshot(network.backbone)
-    stage.train()
-    stage.network(*Crops()[0][:1], (32, 32))
-    assert any("running" in k for k in changed(network.backbone, before))
-
-
 def test_query_draws_depend_on_the_step_alone() -> None:
     stage = made(FirstStage, stage_network("1", "fsrcnn", 2), queries=100, seed=3)
     a, b = stage.draw_queries((32, 32)), stage.draw_queries((32, 32))
@@ -230,13 +218,6 @@ def test_an_original_goes_on_with_an_original_alone(tmp_path: Path) -> None:
         earlier_model("1", "fsrcnn", 2, init, tmp_path)
     with pytest.raises(ConfigError, match="a PCSR model; stage=original needs an original"):
         earlier_model("original", "fsrcnn", 2, str(save(pcsr, tmp_path / "p")), tmp_path)
-
-
-def test_learning_rate_falls_to_its_minimum(tmp_path: object) -> None:
-    stage = made(FirstStage, stage_network("1", "fsrcnn", 2, SMALL["fsrcnn"]))
-    trainer = fit(stage, tmp_path)
-    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-7)
-    assert trainer.optimizers[0].defaults["betas"] == (0.9, 0.99)
 
 
 def test_any_loss_optimizer_and_scheduler(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Model files: what is written is what is read, and nothing else is believed."""
 
 import json
-import pickle
 from pathlib import Path
 
 import pytest
@@ -165,24 +164,6 @@ def test_nan_weights_are_refused(model_file: Path) -> None:
     save_file(tensors, model_file)
     with pytest.raises(ModelFileError, match=r"backbone\.head\.0\.weight holds NaN"):
         load(model_file)
-
-
-class Harm:
-    def __reduce__(self) -> tuple:
-        return (Path.touch, (Path("harm-was-done"),))
-
-
-def test_a_checkpoint_that_would_run_code_is_not_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"hyper_parameters": Harm(), "state_dict": {}}, "bad.ckpt")
-    with pytest.raises(ModelFileError, match="not opened"):
-        load("bad.ckpt")
-    Path("raw.ckpt").write_bytes(pickle.dumps(Harm()))
-    with pytest.raises(ModelFileError):
-        load("raw.ckpt")
-    assert not Path("harm-was-done").exists()
 
 
 def test_foreign_checkpoints_are_refused(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -242,25 +241,6 @@ def test_an_original_without_its_tail_or_scale_is_refused(tmp_path: Path) -> Non
     torch.save({"model": {"name": "fsrcnn", "args": {}, "sd": fsrcnn() | tail}}, tmp_path / "x.pth")
     with pytest.raises(ModelFileError, match="says scale None"):
         pcsr_lightning.load(tmp_path / "x.pth")
-
-
-class Harm:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (Path("harm-was-done"),))
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    content = pcsr_content()
-    content["model"]["args"] = Harm()
-    torch.save(content, "zip.pth")
-    torch.save(content, "old.pth", _use_new_zipfile_serialization=False)
-    Path("raw.pth").write_bytes(pickle.dumps(Harm()))
-    for name in ("zip.pth", "old.pth", "raw.pth"):
-        with pytest.raises(ModelFileError, match=r"not opened|cannot be read"):
-            pcsr_lightning.load(name)
-    assert not Path("harm-was-done").exists()
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
