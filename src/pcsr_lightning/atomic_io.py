@@ -11,6 +11,8 @@ from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
+from pcsr_lightning.errors import PCSRError
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -53,6 +55,23 @@ def atomic_write(path: Path, data: bytes) -> None:
     """
     with atomic_writer(path) as file:
         file.write(data)
+
+
+def check_writable(path: Path, error: type[PCSRError]) -> None:
+    """Refuses a path at which no file can be written, before any work is done.
+
+    Raises:
+        error: it is a folder, or its own folder is missing, a file or read-only.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise error(f"{path}: is a folder; name the file to write")
+    if folder.is_file():
+        raise error(f"{path}: {folder} is a file, not a folder")
+    if not folder.is_dir():
+        raise error(f"{path}: the folder {folder} does not exist; make it with: mkdir -p {folder}")
+    if not os.access(folder, os.W_OK):
+        raise error(f"{path}: no permission to write into the folder {folder}")
 
 
 def remove_stale_temporaries(path: Path) -> None:

@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -57,6 +56,8 @@ class Terminated(BaseException):
 def report_error(error: Exception, debug: bool = False) -> None:
     """Prints an error as one line on stderr, or with ``debug`` its whole traceback."""
     if debug:
+        import traceback  # here: it would slow down the start of every command
+
         traceback.print_exception(error)
     else:
         print(f"error: {error_line(error)}", file=sys.stderr)

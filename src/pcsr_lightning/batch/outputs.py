@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pcsr_lightning.atomic_io import check_writable
 from pcsr_lightning.batch.inputs import STREAM, InputFile, Inputs
 from pcsr_lightning.errors import ConfigError, PictureError
 
@@ -138,22 +139,12 @@ def _single(found: InputFile, options: OutputOptions) -> Job:
 
 
 def _check_file(path: Path, suffixes: Collection[str]) -> None:
-    folder = path.parent
-    if path.is_dir():
-        raise PictureError(f"{path}: is a folder; name the file to write")
+    check_writable(path, PictureError)
     if path.suffix.lower() not in suffixes:
         raise PictureError(
             f"{path}: the suffix chooses the format; use one of {', '.join(suffixes)}"
             " (a folder that is to be made ends in /)"
         )
-    if folder.is_file():
-        raise PictureError(f"{path}: {folder} is a file, not a folder")
-    if not folder.is_dir():
-        raise PictureError(
-            f"{path}: the folder {folder} does not exist; make it with: mkdir -p {folder}"
-        )
-    if not os.access(folder, os.W_OK):
-        raise PictureError(f"{path}: no permission to write into the folder {folder}")
 
 
 def _several(inputs: Inputs, options: OutputOptions) -> list[Job]:

@@ -6,7 +6,7 @@ Users name width first, as everybody does on a screen; tensors have the height f
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pcsr_lightning.errors import ConfigError
 
@@ -15,8 +15,7 @@ MAX_SCALE = 16
 A test holds the two together."""
 
 
-@dataclass(frozen=True)
-class WantedSize:
+class WantedSize(NamedTuple):
     """``--size``: a box to fit into, or the exact size.
 
     Attributes:
@@ -31,7 +30,7 @@ class WantedSize:
     exact: bool = False
 
     @classmethod
-    def parse(cls, text: str, exact: bool = False) -> WantedSize:
+    def parse(cls, text: str) -> WantedSize:
         """``3840x2160``, ``3840x`` or ``x2160``.
 
         Raises:
@@ -43,9 +42,7 @@ class WantedSize:
         width, height = (None if n is None else int(n) for n in found.groups())
         if 0 in (width, height):
             raise ValueError(f"{text!r}: a size must be at least 1x1")
-        if exact and None in (width, height):
-            raise ValueError(f"{text!r}: an exact size needs both width and height")
-        return cls(width, height, exact)
+        return cls(width, height)
 
     def __str__(self) -> str:
         return f"{self.width or ''}x{self.height or ''}"

@@ -48,7 +48,7 @@ def bash_script() -> str:
         own = [] if name in main.HYDRA_COMMANDS else [_own_parser(name)]
         command = commands.add_parser(name, help=what, parents=own, add_help=not own)
         for action in command._actions:
-            if action.type is Path or "FILE" in str(action.metavar) or action.dest == "words":
+            if action.type is Path or "FILE" in str(action.metavar) or action.dest == "paths":
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
     return shtab.complete(p, "bash") + _HYDRA
 

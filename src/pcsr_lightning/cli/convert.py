@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from pcsr_lightning.atomic_io import check_writable
 from pcsr_lightning.cli.command import program, run_command
 from pcsr_lightning.errors import ModelFileError
 
@@ -53,8 +53,8 @@ def _run(source: Path, target: Path, force: bool) -> str:
     # Heavy libraries are imported here: --help and wrong usage answer at once.
     from pcsr_lightning import weights
 
-    model, facts = weights.load_model_file(weights.find_model(source))
-    written = weights.save(model, target, facts)
+    model, metadata = weights.load_model_file(weights.find_model(source))
+    written = weights.save(model, target, metadata)
     config = model.config()
     classes = f", {len(config['upsamplers'])} classes" if config["kind"] == "pcsr" else ""
     parameters = sum(p.numel() for p in model.parameters())
@@ -68,15 +68,7 @@ def _check_target(target: Path, force: bool) -> Path:
     """The output without a suffix, if it can be written."""
     if target.suffix in (".safetensors", ".json"):
         target = target.with_suffix("")
-    folder = target.parent
-    if not target.name or target.is_dir():
-        raise ModelFileError(f"{target}: is a folder; name the file to write")
-    if not folder.is_dir():
-        raise ModelFileError(
-            f"{target}: the folder {folder} does not exist; make it with: mkdir -p {folder}"
-        )
-    if not os.access(folder, os.W_OK):
-        raise ModelFileError(f"{target}: no permission to write into the folder {folder}")
+    check_writable(target, ModelFileError)
     for path in (Path(f"{target}.safetensors"), Path(f"{target}.json")):
         if path.exists() and not force:
             raise ModelFileError(f"{path}: exists already; choose another name, or add --force")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pcsr_lightning.atomic_io import check_writable
 from pcsr_lightning.cli.command import program, run_command
 from pcsr_lightning.errors import ModelFileError, PCSRError, PictureError
 
@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
         "--check",
         metavar="PICTURE",
         type=Path,
-        help="enlarge this picture with onnxruntime and with this library, and write the file only "
+        help="upscale this picture with onnxruntime and with this library, and write the file only "
         "if both agree",
     )
     p.add_argument("--force", action="store_true", help="replace a file that exists")
@@ -125,10 +125,10 @@ def _run(args: argparse.Namespace) -> str:
 def check(
     data: bytes, model: PCSR | Original, picture: Path, scale: int, cost: str, refine: bool | None
 ) -> str:
-    """Enlarges a picture with onnxruntime and with the library, at several ``k`` if it is routed.
+    """Upscales a picture with onnxruntime and with the library, at several ``k`` if it is routed.
 
     Returns:
-        How well they agree, in words.
+        A sentence that says how well they agree.
 
     Raises:
         PictureError: the picture cannot be read.
@@ -170,20 +170,12 @@ def check(
 
 
 def _check_paths(target: Path, force: bool, picture: Path | None) -> None:
-    """Everything about the files that can be known before any work is done."""
+    """Refuses, before any work, files that cannot be read or written."""
     if picture is not None and not picture.is_file():
         kind = "is a folder, not a picture" if picture.is_dir() else "no such file"
         raise PictureError(f"{picture}: {kind}")
-    folder = target.parent
-    if target.is_dir():
-        raise ModelFileError(f"{target}: is a folder; name the file to write")
+    check_writable(target, ModelFileError)
     if target.suffix != ".onnx":
         raise ModelFileError(f"{target}: the name must end in .onnx")
-    if not folder.is_dir():
-        raise ModelFileError(
-            f"{target}: the folder {folder} does not exist; make it with: mkdir -p {folder}"
-        )
-    if not os.access(folder, os.W_OK):
-        raise ModelFileError(f"{target}: no permission to write into the folder {folder}")
     if target.exists() and not force:
         raise ModelFileError(f"{target}: exists already; choose another name, or add --force")

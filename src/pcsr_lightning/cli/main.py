@@ -15,7 +15,7 @@ from pcsr_lightning.cli.command import run_command
 COMMANDS = {
     "train": "train one stage, all stages, or the model that PCSR is compared with",
     "evaluate": "measure a model on a folder of pictures: PSNR, SSIM, cost, sweeps over k",
-    "upscale": "enlarge pictures, whole folders too",
+    "upscale": "upscale pictures, also whole folders",
     "app": "serve the demo page",
     "demo": "upscale a photograph in five ways and compare them",
     "export": "write a model as an ONNX file",
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         usage="%(prog)s COMMAND [ARGUMENTS]",
         description="Super-resolution that sorts pixels by difficulty (PCSR).\n\ncommands:\n"
         + "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items()),
-        epilog="%(prog)s COMMAND --help tells more. %(prog)s NAME is the same as\n"
+        epilog="%(prog)s COMMAND --help explains a command. %(prog)s NAME is the same as\n"
         "python -m pcsr_lightning.NAME.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -20,7 +20,7 @@ examples:
   %(prog)s my-model --weights model.safetensors --made how.md --test Set5
 
 Overrides after -- go to every stage's training, see python -m pcsr_lightning.train --help.
-The same command goes on where it was stopped, whatever stopped it.
+Repeat a command that was stopped or killed, and it continues where it was.
 
 exit codes: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 interrupted
 """
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog=program("release"),
-        usage="%(prog)s MODEL --train DIR [--valid DIR] [--test DIR ...] [options] [-- WORDS]\n"
+        usage="%(prog)s MODEL --train DIR [--valid DIR] [--test DIR ...] [options] [-- OVERRIDES]\n"
         "       %(prog)s MODEL --weights FILE --made FILE.md [--test DIR ...] [options]",
         description="Train a model stage by stage (or take one trained in another way), check it\n"
         "on pictures unlike photographs, measure it, and write it with its card to\n"
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="an experiment's name (conf/experiment/release), or a .yaml file",
     )
-    p.add_argument("--train", metavar="DIR", type=Path, help="pictures to learn from")
+    p.add_argument("--train", metavar="DIR", type=Path, help="pictures to train on")
     p.add_argument(
         "--weights", metavar="FILE", type=Path, help="a trained model: nothing is trained"
     )
@@ -63,15 +63,10 @@ def parser() -> argparse.ArgumentParser:
         "--valid",
         metavar="DIR",
         type=Path,
-        help="pictures to watch the training by (default: some of --train are held out)",
+        help="pictures to validate on (default: some of --train are held out)",
     )
     p.add_argument(
-        "--test",
-        metavar="DIR",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="what to report on",
+        "--test", metavar="DIR", type=Path, nargs="+", default=[], help="pictures to measure on"
     )
     p.add_argument(
         "--out", type=Path, default=Path("outputs/release"), help="folder (default: %(default)s)"
@@ -85,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--allow-unsound",
         action="store_true",
-        help="write the model even if it breaks on pictures unlike photographs",
+        help="write the model even if it fails on pictures unlike photographs",
     )
     p.add_argument("--debug", action="store_true", help="show the whole trace of an error")
     return p
@@ -94,21 +89,20 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
-    own, words = given, []
-    if "--" in given:
-        own, words = given[: given.index("--")], given[given.index("--") + 1 :]
-    command_line = parser()
-    args = command_line.parse_args(own)
+    split = given.index("--") if "--" in given else len(given)
+    overrides = given[split + 1 :]
+    p = parser()
+    args = p.parse_args(given[:split])
     if (args.weights is None) == (args.train is None) or (args.weights is None) != (
         args.made is None
     ):
-        command_line.error("expected either --train DIR, or --weights FILE with --made FILE.md")
+        p.error("expected either --train DIR, or --weights FILE with --made FILE.md")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     command = shlex.join(["python", "-m", "pcsr_lightning.release", *given])
-    return run_command(lambda: _run(args, words, command), args.debug)
+    return run_command(lambda: _run(args, overrides, command), args.debug)
 
 
-def _run(args: argparse.Namespace, words: list[str], command: str) -> str:
+def _run(args: argparse.Namespace, overrides: list[str], command: str) -> str:
     # Heavy libraries are imported here: --help and wrong usage answer at once.
     from pcsr_lightning.release import Sources, release, release_weights
 
@@ -123,6 +117,6 @@ def _run(args: argparse.Namespace, words: list[str], command: str) -> str:
             args.out,
             args.allow_unsound,
         )
-        return "\n".join(str(path) for path in written)
-    written = release(args.model, sources, args.out, words, command, args.allow_unsound)
+    else:
+        written = release(args.model, sources, args.out, overrides, command, args.allow_unsound)
     return "\n".join(str(path) for path in written)

@@ -1,4 +1,4 @@
-"""The training door: ``python -m pcsr_lightning.train stage=2 backbone=carn``, or ``stage=all``."""
+"""The training command: ``python -m pcsr_lightning.train stage=2 backbone=carn``, or ``stage=all``."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def several_devices(cfg: DictConfig) -> bool:
 def check_multirun(cfg: DictConfig) -> None:
     """Refuses a multirun on several devices whose processes Lightning would start itself.
 
-    It starts them with the words of the whole multirun, so that with some sweepers each process
-    trains with other settings, and nothing says so.
+    It starts them with the multirun's own command line, so that with some sweepers each process
+    silently trains with other settings.
 
     Raises:
         ConfigError: with the ways out.
@@ -50,7 +50,7 @@ def check_multirun(cfg: DictConfig) -> None:
     if several and own and not spawns and launched_group().launcher is None:
         raise ConfigError(
             f"-m with trainer.devices={trainer.devices}: strategy {trainer.strategy} starts its "
-            "other processes with the words of the whole multirun, and each could train something "
+            "other processes with the multirun's own command line, and each could train something "
             "else. Use trainer.strategy=ddp_spawn, or one command a job (torchrun, SLURM through "
             "hydra/launcher=slurm, or a loop in the shell)"
         )

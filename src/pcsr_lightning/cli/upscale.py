@@ -1,4 +1,4 @@
-"""``pcsr upscale IN [OUT]``: enlarges picture files."""
+"""``pcsr upscale IN [OUT]``: upscales picture files."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcsr_lightning.batch import values
-from pcsr_lightning.batch.sizes import WantedSize
 from pcsr_lightning.cli.command import program, run_command
 from pcsr_lightning.cli.startup import quick_imports
 from pcsr_lightning.errors import exit_at_once_on_signal
-from pcsr_lightning.routing import RULES, CostRule
+from pcsr_lightning.routing import RULES
 
 _EXAMPLES = """\
 examples:
@@ -24,9 +23,9 @@ examples:
   cat a.png | %(prog)s - - --format png > b.png
   torchrun --nproc-per-node 2 -m pcsr_lightning.upscale photos/ large/
 
-Results that exist are skipped, so the same command goes on where it was stopped. Any number of
-processes and machines may work on one folder. A file that cannot be read or written is passed
-over, and reported at the end.
+Results that exist are skipped: repeat a command that was stopped, and it does the rest. Any number
+of processes and machines may work on one folder. A file that cannot be read or written is reported
+at the end, and does not stop the others.
 
 exit codes: 0 all done or there already, 1 an error (one line on stderr for each), 2 wrong usage,
 130 interrupted (Ctrl-C), 143 terminated (SIGTERM)
@@ -38,22 +37,22 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog=program("upscale"),
         usage="%(prog)s IN [IN ...] [OUT] [options]",
-        description="Enlarge pictures. Every pixel is sent to an upsampler that fits its\n"
+        description="Upscale pictures. Every pixel is sent to an upsampler that fits its\n"
         "difficulty, so that plain areas cost little.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument(
-        "words",
+        "paths",
         metavar="IN [OUT]",
         nargs="+",
         help="IN: a picture, a folder (its tree is kept), a quoted pattern such as 'a/**/*.png', "
-        "or - for standard input. OUT, the last of several words: a file for one picture (its "
+        "or - for standard input. OUT, the last of several arguments: a file for one picture (its "
         "suffix chooses the format), a folder for more, made if missing (a new one for one "
-        "picture ends in /), or - for standard output. Without OUT, beside the input, "
-        "with _x4 added to its name",
+        "picture ends in /), or - for standard output. Without OUT, the result is written beside "
+        "the input, with _x4 added to its name",
     )
-    p.add_argument("-o", "--out", metavar="OUT", help="OUT, so that all words are inputs")
+    p.add_argument("-o", "--out", metavar="OUT", help="OUT; every other argument is then an input")
     _add_size(p)
     _add_files(p)
     _add_work(p)
@@ -66,7 +65,7 @@ def _add_size(p: argparse.ArgumentParser) -> None:
     size.add_argument(
         "--scale",
         type=float,
-        help="how many times as wide and high, 1 to 16, whole or not (default: 4; an original "
+        help="factor for width and height, from 1 to 16, fractions too (default: 4; an original "
         "model's own)",
     )
     size.add_argument(
@@ -100,9 +99,9 @@ def _add_files(p: argparse.ArgumentParser) -> None:
         "--quality",
         type=values.quality,
         metavar="N",
-        help="1 to 100, for formats that lose something",
+        help="1 to 100, for lossy formats",
     )
-    p.add_argument("--overwrite", action="store_true", help="make again what exists")
+    p.add_argument("--overwrite", action="store_true", help="make results again that exist")
     p.add_argument(
         "--class-map",
         metavar="FILE",
@@ -143,8 +142,8 @@ def _add_work(p: argparse.ArgumentParser) -> None:
         "--max-memory",
         metavar="SIZE",
         type=values.byte_count,
-        help="what may be in work at a time beside the pictures themselves, such as 200M or 1G "
-        "(default: what is fastest)",
+        help="working memory beside the pictures themselves, such as 200M or 1G (default: what is "
+        "fastest)",
     )
     p.add_argument(
         "--max-pixels",
@@ -173,8 +172,8 @@ def _add_routing(p: argparse.ArgumentParser) -> None:
     choice.add_argument("--only-class", type=values.of_rule(fixed), help=argparse.SUPPRESS)
     p.add_argument(
         "--cost",
-        choices=[rule.value for rule in CostRule],
-        default=CostRule.SOFTMAX.value,
+        choices=["softmax", "proportional"],
+        default="softmax",
         help="how FLOPs weigh in the choice by k or budget; proportional is the published code's "
         "way (default: softmax)",
     )
@@ -185,7 +184,7 @@ def _add_reporting(p: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--json",
         action="store_true",
-        help="a JSON object a picture on stdout, one a line, and one at the end that sums up",
+        help="print one JSON object per picture on stdout, one a line, and a summary at the end",
     )
     output.add_argument("--quiet", action="store_true", help="print nothing but errors")
     p.add_argument("--debug", action="store_true", help="show the whole trace of an error")
@@ -195,7 +194,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line's values, with ``inputs`` and ``out`` separated; exits on wrong usage."""
     p = parser()
     args = p.parse_intermixed_args(argv)  # OUT may come after options
-    args.inputs = list(args.words)
+    args.inputs = list(args.paths)
     if args.out is None and len(args.inputs) > 1:
         args.out = args.inputs.pop()
     if "" in (*args.inputs, args.out):
@@ -205,19 +204,21 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.exact:
         if None in (args.size.width, args.size.height):
             p.error("--exact needs a --size with both width and height, such as 3840x2160")
-        args.size = WantedSize(args.size.width, args.size.height, exact=True)
+        args.size = args.size._replace(exact=True)
     # Python has None for what was closed before it began.
     if args.inputs == ["-"] and sys.stdin is None:
         p.error("standard input is closed")
     if args.inputs == ["-"] and sys.stdin.isatty():
-        p.error("nothing is sent to standard input; try: cat a.png | ... or < a.png")
+        p.error("standard input is a terminal; try: cat a.png | ... or < a.png")
     to_stdout = args.out == "-" or (args.out is None and args.inputs == ["-"])
     if to_stdout and args.json:
         p.error("--json writes to standard output, which takes the picture here")
     if (to_stdout or args.json) and sys.stdout is None:
         p.error("standard output is closed")
     if to_stdout and sys.stdout.isatty():
-        p.error("a picture is not for a terminal: send it on (> file), or name an output file")
+        p.error(
+            "a picture cannot be shown in a terminal: redirect it (> file), or name an output file"
+        )
     return args
 
 
@@ -226,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
 
     def task() -> int:
-        # Whatever the run needs, while nothing is under way that an interrupt could leave half.
+        # All heavy imports, before there is any work that an interrupt could leave half done.
         with exit_at_once_on_signal(), quick_imports():
             from pcsr_lightning.batch import command
         return command.run(args)

@@ -8,11 +8,16 @@ rule's :class:`RoutingPolicy` for one picture size. Every rule is a file in :mod
 - :mod:`.cost` (Eq. 9) and :mod:`.refine` (Sec. 3.4).
 
 Everything here takes numbers and tensors, never a model. What this file exports is imported without
-torch, so that command lines can be made from it.
+torch, and the configuration only when it is asked for: command lines are made from the rules.
 """
 
-from pcsr_lightning.routing.config import CostRule, RoutingConfig, make_policy, routing_defaults
+from typing import TYPE_CHECKING, Any
+
+from pcsr_lightning.routing import rules as rules  # each file there registers its rule
 from pcsr_lightning.routing.policy import RULES, Parameter, RoutingPolicy, register
+
+if TYPE_CHECKING:
+    from pcsr_lightning.routing.config import CostRule, RoutingConfig, make_policy, routing_defaults
 
 __all__ = [
     "RULES",
@@ -24,3 +29,11 @@ __all__ = [
     "register",
     "routing_defaults",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from pcsr_lightning.routing import config
+
+        return getattr(config, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.routing import rules as rules  # each file there registers its rule
 from pcsr_lightning.routing.policy import RULES, RoutingPolicy
 
 if TYPE_CHECKING:

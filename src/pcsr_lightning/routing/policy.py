@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from abc import ABC
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeGuard, TypeVar
 
 from pcsr_lightning.errors import ConfigError
 
-# torch is imported inside methods: command lines and their help are made from these classes.
+# Command lines and their help are made from these classes: torch is imported inside methods, and
+# dataclasses, which are slow to import, are avoided.
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -30,8 +30,7 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """The one value that a rule is given: ``k=0.5``, ``--budget 50%``.
 
     Attributes:
