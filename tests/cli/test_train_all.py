@@ -167,7 +167,7 @@ def test_killed_in_its_second_stage_it_goes_on_to_the_same_weights(tmp_path: Pat
     first = (folder / "stage-1" / "model.safetensors").stat().st_mtime_ns
     done = train(tmp_path, *words, "hydra.run.dir=killed")
     assert "stage 1 is finished" in done.out
-    assert "stage 2 goes on" in done.out
+    assert "stage 2 resumes" in done.out
     assert (folder / "stage-1" / "model.safetensors").stat().st_mtime_ns == first
     assert json.loads((folder / "run.json").read_text())["steps"] == 40
     assert same_weights(tmp_path / "whole", folder)

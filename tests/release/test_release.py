@@ -1,7 +1,6 @@
 """The release command: whole, resumable, and the same however often it was killed."""
 
 import json
-import logging
 import os
 import random
 import signal
@@ -22,7 +21,6 @@ from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.release import list_experiments, train_experiment
 from pcsr_lightning.release.card import describe_validation
-from pcsr_lightning.release.experiment import keep_experiment
 from pcsr_lightning.training.stage_configs import listed_stages, stage_name, stage_words
 from pcsr_lightning.training.train_stage import check_settings
 from pcsr_lightning.weights import find_model, load
@@ -115,7 +113,7 @@ def test_killed_again_and_again_it_ends_in_the_same_weights(
     assert kills == 3
     assert process.returncode == 0
     # To start anew each time would end in the same weights too.
-    assert (tmp_path / "said.txt").read_text().count("goes on: ") >= 2
+    assert (tmp_path / "said.txt").read_text().count("resumes: ") >= 2
     ours, theirs = (
         load_file(folder / "tiny.safetensors") for folder in (tmp_path / "tiny", undisturbed)
     )
@@ -185,26 +183,13 @@ def test_a_card_says_what_was_set(undisturbed: Path) -> None:
         assert "data.root" not in line
 
 
-def test_a_recipe_of_an_earlier_version(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    recipe = tmp_path / "old.yaml"
-    recipe.write_text("all: [backbone=carn]\nstages: [[stage=1], [stage=2, seed=1]]\n")
-    with caplog.at_level(logging.WARNING):
-        kept = keep_experiment(recipe, tmp_path / "conf")
-    assert "recipes are experiments now" in caplog.text
-    assert kept.read_text().startswith("# @package _global_\n")
-    assert OmegaConf.load(kept).stages == [
-        ["backbone=carn", "stage=1"],
-        ["backbone=carn", "stage=2", "seed=1"],
-    ]
-
-
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- a\n")
     (tmp_path / "key.yaml").write_text("stages: [[stage=1]]\nlr: 3\n")
     for name, word in [
         ("nothing-of-the-kind", "fsrcnn-pcsr-x4"),
         (str(tmp_path / "list.yaml"), "mapping"),
-        (str(tmp_path / "key.yaml"), "lr"),
+        (str(tmp_path / "key.yaml"), "begins with the line .*_global_"),
     ]:
         with pytest.raises(ConfigError, match=word):
             train_experiment(name, [], tmp_path)
@@ -243,7 +228,7 @@ def test_an_unsound_model_is_not_released_and_a_finished_one_not_trained_again(
     given.remove("--allow-unsound")
     assert main(given) == 1
     said = capsys.readouterr().err
-    assert "goes on" not in said
+    assert "resumes" not in said
     assert said.splitlines()[-1].startswith(
         "error: tiny is not sound on pictures unlike photographs: white text on"
     )

@@ -109,13 +109,7 @@ def _run(args: argparse.Namespace, overrides: list[str], command: str) -> str:
     sources = Sources(args.train, args.valid, tuple(args.test), args.about_data)
     if args.weights is not None:
         written = release_weights(
-            args.model,
-            args.weights,
-            args.made,
-            args.scales,
-            sources,
-            args.out,
-            args.allow_unsound,
+            args.model, args.weights, args.made, args.scales, sources, args.out, args.allow_unsound
         )
     else:
         written = release(args.model, sources, args.out, overrides, command, args.allow_unsound)

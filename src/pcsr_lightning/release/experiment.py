@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
 import subprocess
 import sys
@@ -22,12 +21,10 @@ from pcsr_lightning.errors import INTERRUPTED, ConfigError, TrainingError
 from pcsr_lightning.training.stage_configs import deciding
 from pcsr_lightning.weights import RECORD, is_finished
 
-log = logging.getLogger(__name__)
-
 GLOBAL = "# @package _global_"
 """The first line of an experiment."""
 PICTURES = ("data._target_", "data.root", "data.val_root", "data.val_count")
-"""Settings that say where the pictures are, which a card says in other words."""
+"""Settings that say where the pictures are; a card describes the pictures instead."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +73,16 @@ def list_experiments() -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "base")
 
 
-def train_experiment(name_or_file: str, words: Sequence[str], output: Path) -> list[StageRun]:
+def train_experiment(name_or_file: str, overrides: Sequence[str], output: Path) -> list[StageRun]:
     """Trains what is not trained yet of an experiment's stages.
 
-    A finished stage is left as it is; one with a checkpoint goes on from there, with the very
+    A finished stage is left as it is; one with a checkpoint resumes from it, and ends in the very
     weights that it would have had without the interruption.
 
     Args:
         name_or_file: an experiment of ``conf/experiment/release`` by its name, or a YAML file of
             that form.
-        words: more overrides of the training command for every stage (where the data is, ...).
+        overrides: further settings of every stage's training (where the data is, ...).
         output: the model gets a folder below, with a folder for each stage inside.
 
     Returns:
@@ -93,23 +90,15 @@ def train_experiment(name_or_file: str, words: Sequence[str], output: Path) -> l
 
     Raises:
         ConfigError: there is no such experiment.
-        TrainingError: the training ended without a result; what it said stands above.
+        TrainingError: the training ended without a result; its own messages stand above.
     """
     name = model_name(name_or_file)
     folder = output / name
     if not is_finished(folder):
-        _train(name, experiment_words(name_or_file, folder), words, folder)
+        _train(name, [*_choice(name_or_file, folder), "stage=all", *overrides], folder)
     paths = folder.glob(f"stage-*/{RECORD}")
     runs = [StageRun(path.parent.name.removeprefix("stage-"), path.parent) for path in paths]
     return sorted(runs, key=lambda run: float(run.record["finished"]))
-
-
-def experiment_words(name_or_file: str, folder: Path) -> list[str]:
-    """Words of the training command that choose an experiment; a file is copied into ``folder``."""
-    if name_or_file in list_experiments():
-        return [f"experiment=release/{name_or_file}"]
-    kept = keep_experiment(Path(name_or_file), folder / "conf")
-    return ["--config-dir", str(folder / "conf"), f"experiment={kept.stem}"]
 
 
 def model_name(name_or_file: str) -> str:
@@ -129,43 +118,34 @@ def model_name(name_or_file: str) -> str:
     return name_or_file
 
 
-def keep_experiment(path: Path, folder: Path) -> Path:
-    """Copies an experiment into a folder of configs, where Hydra finds it.
-
-    A recipe as earlier versions had it, with overrides in ``all`` and ``stages``, becomes one.
-
-    Raises:
-        ConfigError: it cannot be used.
-    """
+def _choice(name_or_file: str, folder: Path) -> list[str]:
+    """Arguments that choose an experiment; a file is copied to where Hydra finds it."""
+    if name_or_file in list_experiments():
+        return [f"experiment=release/{name_or_file}"]
+    path, conf = Path(name_or_file), folder / "conf"
     try:
         text = path.read_text(encoding="utf-8")
-        content = OmegaConf.load(path)
+        content = OmegaConf.create(text)
     except (OSError, ValueError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: cannot be read as YAML ({error})") from None
     if not isinstance(content, DictConfig) or "stages" not in content:
         raise ConfigError(f"{path}: expected a mapping with a key stages, the overrides of each")
     if not text.startswith(GLOBAL):
-        odd = sorted(set(map(str, content)) - {"all", "stages"})
-        if odd:
-            raise ConfigError(f"{path}: {odd[0]}: an experiment begins with {GLOBAL!r}")
-        log.warning("%s: recipes are experiments now, see docs/recipes.md", path)
-        stages = [[*content.get("all", []), *own] for own in content.stages]
-        text = f"{GLOBAL}\n{OmegaConf.to_yaml(OmegaConf.create({'stages': stages}))}"
-    kept = folder / "experiment" / path.name
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(kept, text.encode())
-    return kept
+        raise ConfigError(f"{path}: an experiment begins with the line {GLOBAL!r}")
+    (conf / "experiment").mkdir(parents=True, exist_ok=True)
+    atomic_write(conf / "experiment" / path.name, text.encode())
+    return ["--config-dir", str(conf), f"experiment={path.stem}"]
 
 
-def _train(name: str, experiment: Sequence[str], words: Sequence[str], folder: Path) -> None:
-    command = [sys.executable, "-m", "pcsr_lightning.train", *experiment, "stage=all", *words]
+def _train(name: str, arguments: Sequence[str], folder: Path) -> None:
+    command = [sys.executable, "-m", "pcsr_lightning.train", *arguments]
     code = _run([*command, f"hydra.run.dir={folder}"])
     if code in (INTERRUPTED, -signal.SIGINT):
         raise KeyboardInterrupt
     if code != 0 or not is_finished(folder):
         raise TrainingError(
-            f"{name}: the training ended with exit code {code}, see above; the same command goes "
-            "on from the last checkpoint"
+            f"{name}: the training ended with exit code {code}, see above; the same command "
+            "resumes from the last checkpoint"
         )
 
 
@@ -175,7 +155,7 @@ def _run(command: list[str]) -> int:
     Ctrl-C reaches both processes, and the training saves first; so it is waited for. A SIGTERM to
     this process alone is handed on.
     """
-    # Standard output is for what this command has to say: the files it wrote.
+    # Standard output is for the names of the files that this command writes.
     process = subprocess.Popen(command, stdout=sys.stderr)
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:

@@ -53,8 +53,8 @@ class Sources:
         if self.about_data is not None and not self.about_data.is_file():
             raise ConfigError(f"{self.about_data}: no such file; name a Markdown file")
 
-    def words(self) -> list[str]:
-        """As words of the training command."""
+    def overrides(self) -> list[str]:
+        """As settings of the training command."""
         found = ["data=folder", f"data.root={self.train}"]
         return found if self.valid is None else [*found, f"data.val_root={self.valid}"]
 
@@ -71,7 +71,7 @@ def release(
     experiment: str,
     sources: Sources,
     output: Path,
-    words: Sequence[str] = (),
+    overrides: Sequence[str] = (),
     command: str = "",
     allow_unsound: bool = False,
 ) -> list[Path]:
@@ -81,7 +81,7 @@ def release(
         experiment: how: its name in ``conf/experiment/release``, or a YAML file.
         sources: on what.
         output: every model gets a folder below.
-        words: more words of the training command, for every stage.
+        overrides: further settings of every stage's training.
         command: for the card.
         allow_unsound: write it even if it breaks on pictures unlike photographs; its card says so.
 
@@ -94,19 +94,19 @@ def release(
             pictures unlike photographs; the message says which.
     """
     sources.check()
-    runs = train_experiment(experiment, [*sources.words(), *words], output)
+    runs = train_experiment(experiment, [*sources.overrides(), *overrides], output)
     config, name = runs[-1].config, model_name(experiment)
     low, high = _scales(config.data.scale)
-    facts = {
+    metadata = {
         "scales": [low] if low == high else [low, high],
         "steps": {f"{name}/{run.label}": run.record["steps"] for run in runs},
         "seed": config.seed,
         "commit": code(),
     }
-    made = schedule(runs, facts["commit"], facts["seed"], command)
+    made = schedule(runs, metadata["commit"], metadata["seed"], command)
     validation = {run.label: learning_curve(run.folder) for run in runs}
     model = load(runs[-1].folder)
-    return write_release(model, output / name, facts, made, sources, validation, allow_unsound)
+    return write_release(model, output / name, metadata, made, sources, validation, allow_unsound)
 
 
 def release_weights(
@@ -140,19 +140,19 @@ def release_weights(
     if not made.is_file():
         raise ConfigError(f"{made}: no such file; name a Markdown file on how it was trained")
     if len(scales) > 2 or list(scales) != sorted(scales) or not 1 <= scales[0] <= scales[-1] <= 16:
-        words = " ".join(f"{scale:g}" for scale in scales)
-        raise ConfigError(f"--scales {words}: expected one scale, or two rising ones, from 1 to 16")
-    facts = {"scales": list(scales)}
+        given = " ".join(f"{scale:g}" for scale in scales)
+        raise ConfigError(f"--scales {given}: expected one scale, or two rising ones, from 1 to 16")
+    metadata = {"scales": list(scales)}
     text = made.read_text(encoding="utf-8")
     return write_release(
-        load(weights), output / name, facts, text, sources, allow_unsound=allow_unsound
+        load(weights), output / name, metadata, text, sources, allow_unsound=allow_unsound
     )
 
 
 def write_release(
     model: PCSR | Original,
     folder: Path,
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
     made: str,
     sources: Sources,
     validation: dict[str, Any] | None = None,
@@ -163,7 +163,7 @@ def write_release(
     Args:
         model: trained.
         folder: its name is the model's.
-        facts: to keep beside the weights, ``scales`` among them.
+        metadata: to keep beside the weights, ``scales`` among them.
         made: Markdown for the card.
         sources: of the test sets and of what is said of the data.
         validation: learning curves to keep beside the measurements.
@@ -172,13 +172,13 @@ def write_release(
     Raises:
         TrainingError: the model breaks on pictures unlike photographs.
     """
-    name, scales = folder.name, facts["scales"]
+    name, scales = folder.name, metadata["scales"]
     tested = _tested(scales[0], scales[-1])
-    facts = {
+    metadata = {
         "stage": "original" if isinstance(model, Original) else str(model.num_classes),
         "backbone": model.backbone.name,
         "num_classes": model.num_classes,
-        **facts,
+        **metadata,
     }
     # Half precision turns the class of a pixel here and there: the file is measured, not the run.
     with TemporaryDirectory() as unchecked:
@@ -187,9 +187,9 @@ def write_release(
     if not allow_unsound:
         check_robustness(robust, name)
     measured = measure(model, name, sources.test, tested)
-    facts["golden"] = golden(model, scales[-1])
+    metadata["golden"] = golden(model, scales[-1])
     folder.mkdir(parents=True, exist_ok=True)
-    weights = save(model, folder / name, facts, half=True)
+    weights = save(model, folder / name, metadata, half=True)
     card = ModelCard(name, model, scales, made, sources.about(), measured, robust)
     files = [weights, weights.with_suffix(".json"), folder / f"{name}.md"]
     atomic_write(files[-1], write_card(card).encode())

@@ -1,4 +1,4 @@
-"""All stages of a model in one job, which goes on after any interruption."""
+"""All stages of a model in one job, which resumes after any interruption."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def train_all(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     The stages are 1 to ``num_classes``, or those that ``stages`` lists. Each has the settings of
     its own file in ``conf/stage``, with its overrides and then the job's on top.
     What an earlier call has finished in ``run_dir`` is left as it is, and a stage that has a
-    checkpoint goes on from it: the weights come out as without the interruption.
+    checkpoint resumes from it: the weights come out as without the interruption.
 
     Args:
         cfg: composed with ``stage=all``, in a running Hydra job.
@@ -60,7 +60,7 @@ def train_all(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     if cfg.ckpt_path is not None:
         raise ConfigError(
             f"ckpt_path={cfg.ckpt_path}: with stage=all every stage finds its own last checkpoint. "
-            "To go on with a run, give its command again with hydra.run.dir=FOLDER; to resume one "
+            "To resume a run, give its command again with hydra.run.dir=FOLDER; to resume one "
             "stage alone, name it, such as stage=2 ckpt_path=FILE"
         )
     plans = checked_plans(cfg, run_dir)
@@ -73,14 +73,14 @@ def train_all(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
             if last.is_file():
                 read_checkpoint(last)  # says so now if it is damaged
                 plan.cfg.ckpt_path = str(last)
-            begins = "goes on" if last.is_file() else "starts"
+            begins = "resumes" if last.is_file() else "starts"
             log.info("stage %s %s: %s", plan.label, begins, plan.folder)
             try:
                 with stage_folder(plan.folder):
                     keep_config(plan)
                     train(plan.cfg, plan.folder)
             except (KeyboardInterrupt, SystemExit):
-                log.info("stage=all: its command goes on from here with hydra.run.dir=%s", run_dir)
+                log.info("stage=all: the same command with hydra.run.dir=%s resumes here", run_dir)
                 raise
         return conclude(plans[-1], run_dir) or {}
 
