@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.commands import Done, in_process
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MIB = 2**20
@@ -69,28 +68,22 @@ def test_rows_take_turns(measure: ModuleType) -> None:
     assert all(len(timing.seconds) == 3 for timing in timings.values())
 
 
-def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def command(folder: Path, *words: str) -> Done:
     """The benchmark as a command, with no reference data but an empty folder for it."""
     (folder / "shared").mkdir()
-    environment = {**os.environ, "PCSR_SHARED": str(folder / "shared"), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, str(BENCHMARKS / "inference.py"), *words],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=folder,
-        check=False,
-        timeout=300,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        main = importlib.import_module("inference").main
+        return in_process(lambda: main(words), folder, {"PCSR_SHARED": str(folder / "shared")})
 
 
 @pytest.mark.slow
 def test_quick_run(tmp_path: Path) -> None:
     done = command(tmp_path, "--quick", "--only", "1,2", "--threads", "1", "--out", "found")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "found/inference.md").read_text() == done.stdout
-    assert "## Table 1" in done.stdout
-    assert "## Table 2" in done.stdout
+    assert done.code == 0, done.err
+    assert (tmp_path / "found/inference.md").read_text() == done.out
+    assert "## Table 1" in done.out
+    assert "## Table 2" in done.out
     facts = json.loads((tmp_path / "found/inference.json").read_text())
     rows = {(r["kind"], r["precision"], r["mode"]): r for r in facts["ways"][0]["rows"]}
     for mode in ("k = 0", "adaptive", "budget .5"):
@@ -102,14 +95,16 @@ def test_quick_run(tmp_path: Path) -> None:
         assert ours["after"] >= ours["before"] > 50 * MIB
 
 
-def test_wrong_table(tmp_path: Path) -> None:
-    done = command(tmp_path, "--only", "7")
-    assert done.returncode == 2
-    assert "must be some of 1,2,3,4,5, not '7'" in done.stderr
-
-
-def test_unknown_model(tmp_path: Path) -> None:
-    done = command(tmp_path, "--quick", "--only", "2", "--model", "nothing")
-    assert done.returncode == 1
-    assert "no model is called 'nothing'" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--only", "7"], 2, "must be some of 1,2,3,4,5, not '7'"),
+        (["--quick", "--only", "2", "--model", "nothing"], 1, "no model is called 'nothing'"),
+    ],
+    ids=["table", "model"],
+)
+def test_mistakes(words: list[str], code: int, said: str, tmp_path: Path) -> None:
+    done = command(tmp_path, *words)
+    assert done.code == code
+    assert said in done.err
+    assert "Traceback" not in done.err

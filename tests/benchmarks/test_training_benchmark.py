@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.commands import in_process
 from tests.training.test_stages import made
 from torch import Tensor
 
@@ -190,35 +188,16 @@ def test_multiply_adds_of_a_step(ways: ModuleType) -> None:
     )
 
 
-def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The benchmark as a command, with no reference data but an empty folder for it."""
-    (folder / "shared").mkdir()
-    environment = {
-        **os.environ,
-        "PCSR_SHARED": str(folder / "shared"),
-        "XDG_CACHE_HOME": str(folder / "cache"),
-        "OMP_NUM_THREADS": "1",
-    }
-    return subprocess.run(
-        [sys.executable, str(BENCHMARKS / "training.py"), *words],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=folder,
-        check=False,
-        timeout=300,
-    )
-
-
 @pytest.mark.slow
-def test_quick_run(tmp_path: Path) -> None:
-    done = command(
-        tmp_path, "--quick", "--only", "fsrcnn", "--stages", "2", "--threads", "1", "--out", "found"
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "found/training.md").read_text() == done.stdout
+def test_quick_run(training: ModuleType, tmp_path: Path) -> None:
+    words = ("--quick", "--only", "fsrcnn", "--stages", "2", "--threads", "1", "--out", "found")
+    (tmp_path / "shared").mkdir()
+    places = {"PCSR_SHARED": str(tmp_path / "shared"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = in_process(lambda: training.main(words), tmp_path, places)
+    assert done.code == 0, done.err
+    assert (tmp_path / "found/training.md").read_text() == done.out
     for number in (1, 2, 3):
-        assert f"## Table {number}" in done.stdout
+        assert f"## Table {number}" in done.out
     facts = json.loads((tmp_path / "found/training.json").read_text())
     rows = {row["way"]: row for row in facts["rows"]}
     assert list(rows) == ["plain", "ours", "ours, fp32, all pixels"]
@@ -248,9 +227,12 @@ def test_no_pictures(
     assert "nowhere" in capsys.readouterr().err
 
 
-def test_a_way_that_fails_is_an_error(training: ModuleType, tmp_path: Path) -> None:
-    job = {"backbone": "nothing", "stage": "1", "folder": str(tmp_path), "warm": 1, "block": 1}
-    worker = training.Worker({**job, "steps": 2, "way": "plain"})
-    with pytest.raises(PCSRError, match=r"(?s)plain ended and said: .*nothing"):
+def test_a_way_that_fails_is_an_error(
+    training: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "worker.py").write_text("raise SystemExit('no backbone is called nothing')")
+    monkeypatch.setattr(training, "__file__", str(tmp_path / "worker.py"))
+    worker = training.Worker({"way": "plain"})
+    with pytest.raises(PCSRError, match="plain ended and said: no backbone is called nothing"):
         worker.answer()
     worker.close()
