@@ -31,7 +31,7 @@ RIVAL = """
 import os, sys, time
 from pathlib import Path
 from pcsr_lightning.batch.claims import Claim
-target, end = Path(sys.argv[1]), time.monotonic() + 3
+target, end = Path(sys.argv[1]), time.monotonic() + 1.5
 owned = 0
 while time.monotonic() < end:
     claim = Claim.take(target, "run")
@@ -109,7 +109,7 @@ def test_rivals_never_own_together(tmp_path: Path) -> None:
     told = [rival.communicate(timeout=60) for rival in rivals]
     assert [err for _, err in told] == [""] * 4
     owned = [int(out) for out, _ in told]
-    assert sum(owned) > 1000
+    assert sum(owned) > 300
     assert sorted(owned)[-2] > 0  # two of them at least have met
     assert list(tmp_path.iterdir()) == []
 

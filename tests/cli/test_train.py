@@ -243,7 +243,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tmp_path: Path, pictures: Pat
         for line in running.stderr:
             if "trained" in line:  # the table of parts: the first step is about to begin
                 break
-        time.sleep(2)
+        time.sleep(0.5)
         running.send_signal(signal.SIGINT)
         rest = running.stderr.read()
         assert running.wait(60) == 130, rest

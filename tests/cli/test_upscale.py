@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
 
 from pcsr_lightning import images, weights
 from pcsr_lightning.cli.upscale import main
-from pcsr_lightning.images import Metadata, Picture
+from pcsr_lightning.images import Picture
 from pcsr_lightning.inference import upscale
 from pcsr_lightning.inference.execution import has_bf16
 from pcsr_lightning.networks import PCSR, build_network, default_config
@@ -170,20 +168,6 @@ def test_depth_alpha_and_grey_are_kept(model_file: Path, tmp_path: Path) -> None
     assert ((out.rgb * 65535).round() % 257 != 0).float().mean() > 0.5
 
 
-def test_colour_profile_is_kept(model_file: Path, tmp_path: Path) -> None:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    images.write(Picture(torch.rand(3, 6, 7), metadata=Metadata(icc=profile)), tmp_path / "in.png")
-    assert call(tmp_path / "in.png", tmp_path / "out.jpg", "--model", model_file, "--scale", 2) == 0
-    assert images.read(tmp_path / "out.jpg").metadata.icc == profile
-
-
-def test_8_bit_rgb_stays_so(model_file: Path, picture: Path, tmp_path: Path) -> None:
-    assert call(picture, tmp_path / "out.png", "--model", model_file) == 0
-    with Image.open(tmp_path / "out.png") as image:
-        assert image.mode == "RGB"
-        assert np.asarray(image).shape == (48, 40, 3)
-
-
 def refused(args: Sequence[object], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*args) == 1
     err = capsys.readouterr().err
@@ -292,47 +276,6 @@ def test_surprises_are_one_line_too(
     monkeypatch.setattr(images, "written_by_rows", fail)
     said = r"RuntimeError: not enough memory: you tried to allocate much \(--debug"
     refused([picture, tmp_path / "out.png", "--model", model_file], said, capsys)
-
-
-def test_interrupt_leaves_no_half_file(
-    model_file: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At the worst moment: the file is written, but not yet under its name."""
-    (tmp_path / "out.png").write_text("older")
-
-    def interrupt(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(5)
-
-    monkeypatch.setattr(os, "replace", interrupt)
-    assert call(picture, tmp_path / "out.png", "--model", model_file, "--overwrite") == 130
-    assert left_in(tmp_path) == ["in.png", "out.png"]
-    assert (tmp_path / "out.png").read_text() == "older"
-
-
-@pytest.mark.parametrize(
-    ("number", "code", "told"),
-    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "terminated\n")],
-)
-def test_stopped_from_outside(
-    model_file: Path, tmp_path: Path, number: signal.Signals, code: int, told: str
-) -> None:
-    images.write(Picture(torch.rand(3, 900, 900)), tmp_path / "in.png")
-    command = [sys.executable, "-m", "pcsr_lightning.upscale", tmp_path / "in.png"]
-    command += [tmp_path / "out.png", "--model", model_file, "--scale", "8", "--threads", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    # Once torch is loaded, the rest takes many seconds.
-    maps = Path(f"/proc/{process.pid}/maps")
-    for _ in range(300):
-        if not maps.exists() or "libvips" in maps.read_text():
-            break
-        time.sleep(0.1)
-    time.sleep(1)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert (out, err) == ("", told)
-    assert left_in(tmp_path) == ["in.png"]
 
 
 def test_a_budget_is_kept_or_said_to_be_out_of_reach(

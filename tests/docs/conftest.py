@@ -83,6 +83,8 @@ def with_overrides(line: str, overrides: tuple[str, ...]) -> str:
             settings.append(override)
         elif key in words:
             words[words.index(key) + 1] = value
+    if words[2] == "pcsr_lightning.train":
+        settings.append("data.val_limit=1")
     if words[2] == "pcsr_lightning.release":
         words += ["--allow-unsound", "--"]
     return shlex.join([*words, *settings])

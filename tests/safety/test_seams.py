@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -13,18 +14,18 @@ from pcsr_lightning.inference import upscale
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.weights import list_models, load
 
-CASES = 100
 MOST = 1e-5
 
 
-def test_a_hundred_random_strips() -> None:
+@pytest.mark.parametrize("cases", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_random_strips(cases: int) -> None:
     """Classes may differ only where a verdict lies on the edge: a few pixels of all of them."""
     draw = random.Random(0)
     models = [model for name in list_models() if isinstance(model := load(name), PCSR)]
     assert {model.backbone.name for model in models} >= {"fsrcnn", "carn"}
     photos = [read_rgb8(path) / 255 for path in sorted((SAMPLE_FOLDER / "valid").iterdir())[:4]]
     largest, others, pixels = 0.0, 0, 0
-    for _ in range(CASES):
+    for _ in range(cases):
         model, photo = draw.choice(models), draw.choice(photos)
         h, w = draw.randint(1, 48), draw.randint(1, 32)
         top, left = draw.randrange(photo.shape[1] - h), draw.randrange(photo.shape[2] - w)

@@ -153,7 +153,7 @@ def test_sigterm_saves_and_nothing_is_lost(
     assert (run / "checkpoints" / "best.ckpt").is_file()
 
 
-@pytest.mark.slow  # tests/end_to_end/test_torchrun.py has one in the default run, of two processes
+@pytest.mark.slow  # tests/cli/test_train.py has one in the default run
 def test_a_signal_to_a_real_process(train: Run, whole: Path, folder: Path) -> None:
     command = [
         sys.executable, "-m", "pcsr_lightning.train", *WORDS, "hydra.run.dir=process",
