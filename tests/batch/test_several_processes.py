@@ -42,7 +42,7 @@ def test_two_processes_of_one_run(tmp_path: Path) -> None:
 def test_two_commands_at_once(tmp_path: Path) -> None:
     """Which know nothing of each other; each ends when all is done."""
     source, target = tmp_path / "in", tmp_path / "out"
-    fill(source, 24, (40, 40))
+    fill(source, 16, (40, 40))
     commands = [start(source, target, "--json", "--threads", 1) for _ in range(2)]
     told = [process.communicate(timeout=300) for process in commands]
     assert [process.returncode for process in commands] == [0, 0]
@@ -52,10 +52,10 @@ def test_two_commands_at_once(tmp_path: Path) -> None:
     for line in lines:
         if line["event"] == "picture":
             statuses.setdefault(line["input"], Counter())[line["status"]] += 1
-    assert len(statuses) == 24
+    assert len(statuses) == 16
     # Made by one, seen by the other.
     assert all(counts == {"done": 1, "skipped": 1} for counts in statuses.values())
-    assert len(files(target)) == 24
+    assert len(files(target)) == 16
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 
 import pytest
+from tests.commands import run_command
 
 from pcsr_lightning.app.server import free_port
 from pcsr_lightning.cli.app import main
@@ -78,11 +79,9 @@ def test_served_told_and_ended(tmp_path: Path) -> None:
     """The whole command: an unknown model in one line, then the page until it is told to end."""
     env = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     port = str(free_port("127.0.0.1", None))
-    wrong = subprocess.run(
-        [*DOOR, "--port", port, "--model", "nobody"], capture_output=True, text=True, env=env
-    )
-    assert wrong.returncode == 1
-    [line] = wrong.stderr.splitlines()
+    wrong = run_command("app", "--port", port, "--model", "nobody", env={"TMPDIR": str(tmp_path)})
+    assert wrong.code == 1
+    [line] = wrong.err.splitlines()
     assert "no model is called 'nobody'" in line
     words = ["--port", port, "--model", "fsrcnn-pcsr-x4", "--threads", "1"]
     process = subprocess.Popen(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.commands import Done, run_command
+from tests.small import write_textures
 
 from pcsr_lightning.data import SAMPLE_FOLDER
 
@@ -16,8 +17,14 @@ def evaluate(*settings: str, cwd: Path, code: int = 0) -> Done:
     return run_command("evaluate", *settings, "threads=1", cwd=cwd, code=code)
 
 
-def test_a_sweep_and_its_single_values(tmp_path: Path) -> None:
-    root = f"data.root={PICTURES}"
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The setting that names two small pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    return f"data.root={write_textures(folder, {'a.png': (96, 128), 'b.png': (80, 64)})}"
+
+
+def test_a_sweep_and_its_single_values(root: str, tmp_path: Path) -> None:
     done = evaluate(root, "sweep=k", "sweep_values=[-1,0,0.5]", "published=false", cwd=tmp_path)
     folder = next((tmp_path / "outputs" / "evaluate").glob("*/*"))
     found = json.loads((folder / "sweep.json").read_text())
@@ -48,10 +55,8 @@ def test_twenty_values_cost_at_most_twice_one(tmp_path: Path) -> None:
     assert twenty < 2 * one
 
 
-def test_a_multirun_ends_in_one_table_and_one_figure(tmp_path: Path) -> None:
-    done = evaluate(
-        "-m", f"data.root={PICTURES}", "routing.k=0,0.5,1", "hydra.sweep.dir=all", cwd=tmp_path
-    )
+def test_a_multirun_ends_in_one_table_and_one_figure(root: str, tmp_path: Path) -> None:
+    done = evaluate("-m", root, "routing.k=0,0.5,1", "hydra.sweep.dir=all", cwd=tmp_path)
     jobs = [json.loads((tmp_path / "all" / f"{n}/metrics.json").read_text()) for n in range(3)]
     table = done.out[done.out.index("all jobs") :].splitlines()
     for row, k, job in zip(table[2:5], ("0", "0.5", "1"), jobs, strict=True):

@@ -22,9 +22,10 @@ OVERRIDES = (
     "--size=400x300",
     "trainer.max_steps=2",
     "trainer.max_steps=2 stage.queries=64",
+    "trainer.max_steps=2 stage.queries=64 num_classes=2,3",
     "trainer.max_steps=2 stage.queries=64 data=folder data.root=pictures",
 )
-"""What the tests may replace: the size of results, the number of steps, DIV2K."""
+"""What the tests may replace: the size of results, steps, numbers of classes, DIV2K."""
 
 
 TO_RUN = [

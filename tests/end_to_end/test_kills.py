@@ -90,9 +90,9 @@ def seed() -> int:
 
 
 def test_two_kills(tmp_path: Path, seed: int) -> None:
-    train_here(tmp_path / "whole", 150)
-    kill_again_and_again(tmp_path / "killed", 150, ["training", "writing"], seed)
-    train_here(tmp_path / "killed", 150)
+    train_here(tmp_path / "whole", 100)
+    kill_again_and_again(tmp_path / "killed", 100, ["training", "writing"], seed)
+    train_here(tmp_path / "killed", 100)
     assert not halves(tmp_path / "killed")
     assert (tmp_path / "killed" / MODEL).read_bytes() == (tmp_path / "whole" / MODEL).read_bytes()
 
@@ -102,8 +102,8 @@ def test_twenty_kills(tmp_path: Path, seed: int) -> None:
     train_here(tmp_path / "whole", 1500)
     draw = random.Random(seed)
     moments = draw.sample(["training"] * 10 + ["writing"] * 5 + ["anywhere"] * 5, 20)
-    kill_again_and_again(tmp_path / "killed", 1500, moments, seed)
-    train_here(tmp_path / "killed", 1500)
+    kill_again_and_again(tmp_path / "killed", 1000, moments, seed)
+    train_here(tmp_path / "killed", 1000)
     assert not halves(tmp_path / "killed")
     assert (tmp_path / "killed" / MODEL).read_bytes() == (tmp_path / "whole" / MODEL).read_bytes()
 

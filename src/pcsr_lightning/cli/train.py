@@ -1,4 +1,4 @@
-"""The training command: ``python -m pcsr_lightning.train stage=2 backbone=carn``, or ``stage=all``."""
+"""``python -m pcsr_lightning.train stage=2 backbone=carn``, or ``stage=all``: one training."""
 
 from __future__ import annotations
 
