@@ -8,7 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 
 from pcsr_lightning.cli.hydra_command import literal_path
-from pcsr_lightning.training.known_keys import in_one_line
+from pcsr_lightning.cli.routing_group import register_routing
+from pcsr_lightning.settings.known_keys import in_one_line
 
 
 @pytest.mark.parametrize(
@@ -58,9 +59,15 @@ def test_all_else_is_left_alone(
     ],
 )
 def test_unknown_keys(key: str, says: str) -> None:
+    register_routing()
     error = ConfigCompositionException(f"Could not override '{key}'.\nTo append use +{key}=1")
     assert in_one_line(error, "evaluate") == says
     assert in_one_line(error) == f"{key}: there is no such setting"
+
+
+def test_a_config_group_is_suggested() -> None:
+    error = ConfigCompositionException("Could not override 'stag'.\n")
+    assert in_one_line(error, "train") == "stag: there is no such setting; did you mean stage?"
 
 
 def test_what_a_target_takes_is_known() -> None:

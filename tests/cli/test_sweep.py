@@ -93,10 +93,9 @@ def test_mistakes_are_one_line(settings: tuple[str, ...], says: str, tmp_path: P
     from pcsr_lightning.cli.routing_group import register_routing
     from pcsr_lightning.errors import PCSRError
     from pcsr_lightning.evaluation.config import EvaluationConfig
-    from pcsr_lightning.training.settings import typed
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         register_routing()
         cfg = compose("evaluate", [f"data.root={PICTURES}", *settings])
     with pytest.raises(PCSRError, match=says):
-        typed(cfg, EvaluationConfig).check()
+        EvaluationConfig.of(cfg).check()

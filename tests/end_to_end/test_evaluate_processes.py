@@ -22,7 +22,6 @@ from pcsr_lightning.distributed import ProcessGroup
 from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.evaluation import spawned
 from pcsr_lightning.evaluation.config import EvaluationConfig
-from pcsr_lightning.training.settings import typed
 from pcsr_lightning.weights import save
 
 Run = Callable[..., tuple[str, str]]
@@ -248,4 +247,4 @@ def test_what_is_refused(settings: list[str], group: ProcessGroup, says: str, fi
         register_routing()
         cfg = compose("evaluate", [f"data.root={files}/set", *settings])
     with pytest.raises(PCSRError, match=says):
-        typed(cfg, EvaluationConfig).check(group)
+        EvaluationConfig.of(cfg).check(group)

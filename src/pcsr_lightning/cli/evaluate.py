@@ -20,7 +20,6 @@ from pcsr_lightning.evaluation.config import EvaluationConfig
 from pcsr_lightning.evaluation.loggers import group_name
 from pcsr_lightning.evaluation.prepared import model_name
 from pcsr_lightning.evaluation.run import run_evaluation
-from pcsr_lightning.training.settings import typed
 from pcsr_lightning.weights import DEFAULT_MODEL
 
 EXAMPLE = f"python -m pcsr_lightning.evaluate model={DEFAULT_MODEL} data.root=path/to/Set14 scale=4"
@@ -45,7 +44,7 @@ def evaluate(
     """
     if OmegaConf.is_missing(cfg.data, "root") or cfg.data.get("root") is None:
         raise ConfigError(f"data.root is missing: name a folder of pictures, such as {EXAMPLE}")
-    return run_evaluation(typed(cfg, EvaluationConfig), run_dir, console, log_group)
+    return run_evaluation(EvaluationConfig.of(cfg), run_dir, console, log_group)
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

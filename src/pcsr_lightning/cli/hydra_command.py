@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pcsr_lightning import conf_dir
 from pcsr_lightning.errors import ConfigError, exit_on_error
-from pcsr_lightning.training.known_keys import in_one_line
+from pcsr_lightning.settings.known_keys import in_one_line
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 

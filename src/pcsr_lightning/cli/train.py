@@ -15,7 +15,7 @@ from pcsr_lightning.cli.hydra_command import FULL_ERROR, run_hydra_command
 from pcsr_lightning.cli.run_folder import as_one_run
 from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.errors import ConfigError, exit_on_error
-from pcsr_lightning.training.known_keys import renamed
+from pcsr_lightning.settings.known_keys import renamed
 from pcsr_lightning.training.m_sweep import failure_kept
 from pcsr_lightning.training.run_all import ALL, train_all
 from pcsr_lightning.training.train_stage import train

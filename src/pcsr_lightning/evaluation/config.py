@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from pcsr_lightning.distributed import ALONE, ProcessGroup
 from pcsr_lightning.errors import ConfigError
@@ -16,7 +19,7 @@ from pcsr_lightning.evaluation.metrics import check_lpips
 from pcsr_lightning.evaluation.pairs import Protocol, check_integer_scale, scale_pair
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.target import check_target
-from pcsr_lightning.routing import RULES, RoutingConfig, routing_defaults
+from pcsr_lightning.routing import RULES, RoutingConfig
 
 _log = logging.getLogger(__name__)
 
@@ -26,28 +29,6 @@ class DataSettings:
     root: str
 
 
-def _routing_schema() -> type[Any]:
-    """The keys of ``routing`` with their types."""
-    kinds: dict[str, Any] = {"mode": str | None, "cost": str, "refine": bool | None}
-    rules = {name: rule.parameter for name, rule in RULES.items()}
-    kinds |= {
-        name: (int if parameter.integer else float) | None
-        for name, parameter in rules.items()
-        if parameter is not None
-    }
-    return make_dataclass(
-        "RoutingSettings",
-        [(name, kinds[name], field(default=value)) for name, value in routing_defaults().items()],
-        namespace={"__module__": __name__},  # where pickle finds it, for processes of their own
-    )
-
-
-if TYPE_CHECKING:
-    RoutingSettings = Any
-else:
-    RoutingSettings = _routing_schema()
-
-
 @dataclass
 class EvaluationConfig:
     """The keys of ``conf/evaluate.yaml`` with their types; the file explains them."""
@@ -55,7 +36,7 @@ class EvaluationConfig:
     model: str
     data: DataSettings
     scale: Any  # a number or two
-    routing: RoutingSettings
+    routing: dict[str, Any]
     protocol: str
     patch_size: int | None
     target_psnr: float | None
@@ -73,6 +54,27 @@ class EvaluationConfig:
     backbones: list[str] = field(default_factory=list)
     debug: bool = field(default=False)
 
+    @classmethod
+    def of(cls, cfg: DictConfig) -> EvaluationConfig:
+        """A composed config with every key and type checked.
+
+        Raises:
+            ConfigError: names the first key that is unknown, missing or of the wrong type.
+        """
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            raise ConfigError(f"{missing[0]} has no default: give {missing[0]}=VALUE")
+        own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+        try:
+            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), own))
+        except (ConfigKeyError, ConfigAttributeError) as error:
+            raise ConfigError(f"{error.full_key}: there is no such setting") from None
+        except OmegaConfBaseException as error:
+            reason = str(error.msg or error).splitlines()[0]
+            raise ConfigError(f"{error.full_key}: {reason}") from None
+        assert isinstance(config, cls)
+        return config
+
     def check(self, processes: ProcessGroup = ALONE) -> None:
         """Ranges and choices, which types cannot say.
 
@@ -82,7 +84,7 @@ class EvaluationConfig:
         Raises:
             ConfigError: names the first setting that cannot be used.
         """
-        scale, routing = self.scale_pair, self.chosen_routing()
+        scale, routing = self.scale_pair, self.chosen_routing
         check_integer_scale(self.chosen_protocol, scale)
         Layout.of(self.chosen_protocol, self.patch_size)
         check_target(None, routing, self.target_psnr)
@@ -151,10 +153,9 @@ class EvaluationConfig:
             raise ConfigError(
                 f"sweep_values is empty: give values of {self.sweep}, such as [-1,0,0.5,1,2] of k"
             )
-        if self.routing.mode not in (None, self.sweep):
-            raise ConfigError(
-                f"sweep={self.sweep}: routing.mode must be {self.sweep}, not {self.routing.mode}"
-            )
+        mode = self.routing["mode"]
+        if mode not in (None, self.sweep):
+            raise ConfigError(f"sweep={self.sweep}: routing.mode must be {self.sweep}, not {mode}")
         others = {
             "target_psnr": self.target_psnr is not None,
             "lpips": self.lpips,
@@ -168,14 +169,15 @@ class EvaluationConfig:
                     "evaluate one value"
                 )
 
+    @cached_property
     def chosen_routing(self) -> RoutingConfig:
         """``routing.*`` as the library takes it."""
-        given, mode = self.routing, str(self.routing.mode)
+        given, mode = self.routing, str(self.routing["mode"])
         if mode.isdigit():
             _log.warning("routing.mode=%s is deprecated: use routing.fixed_class=%s", mode, mode)
-            given.mode, given.fixed_class = "fixed_class", int(mode)
+            given = {**given, "mode": "fixed_class", "fixed_class": int(mode)}
         try:
-            return RoutingConfig(**vars(given))
+            return RoutingConfig(**given)
         except ConfigError as error:
             raise ConfigError(f"routing: {error}") from None
 

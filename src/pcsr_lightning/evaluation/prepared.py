@@ -102,7 +102,7 @@ def prepare(config: EvaluationConfig, run_dir: Path, group: ProcessGroup) -> Pre
         torch.set_num_threads(config.threads)
     elif group.size > 1:
         torch.set_num_threads(group.threads())
-    scale, routing = config.scale_pair, config.chosen_routing()
+    scale, routing = config.scale_pair, config.chosen_routing
     routing = routing.replace(refine=routing.refines(scale))
     devices = config.chosen_devices(group)
     here = devices[0] if len(devices) == 1 else torch.device("cpu")

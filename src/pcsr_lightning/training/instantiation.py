@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.training.known_keys import RENAMED, group_keys
-from pcsr_lightning.training.signatures import check_type, parameters
+from pcsr_lightning.settings.known_keys import RENAMED, group_keys
+from pcsr_lightning.settings.signatures import check_type, parameters
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.settings.known_keys import in_one_line, renamed
+from pcsr_lightning.settings.signatures import check_integer, check_type
 from pcsr_lightning.training.initialization import stage_number
 from pcsr_lightning.training.instantiation import in_plain_values
-from pcsr_lightning.training.known_keys import in_one_line, renamed
-from pcsr_lightning.training.signatures import check_type, whole_number
 
 DECIDING = ("backbone", "stage", "optimizer", "scheduler", "loss", "data", "trainer")
 """Groups that say what comes out of a training."""
@@ -83,7 +83,7 @@ def listed_stages(cfg: DictConfig) -> list[list[str]]:
         ConfigError: ``stages`` is no list of lists of overrides, or there are too few classes.
     """
     if cfg.stages is None:
-        whole_number("num_classes", cfg.num_classes, 1)
+        check_integer("num_classes", cfg.num_classes, 1)
         stage_number(str(cfg.num_classes), cfg.num_classes)
         return [[f"stage={number}"] for number in range(1, cfg.num_classes + 1)]
     check_type("stages", OmegaConf.to_container(cfg.stages), list[list[str]])

@@ -21,6 +21,7 @@ from pcsr_lightning.networks import (
     backbone_class,
     import_backbone,
 )
+from pcsr_lightning.settings.signatures import check_integer, check_type, parameters
 from pcsr_lightning.training.callbacks.checkpoints import AtomicCheckpoints, validate_if_missing
 from pcsr_lightning.training.callbacks.freezing import FreezeEarlierStages
 from pcsr_lightning.training.callbacks.progress import quieten_lightning
@@ -38,7 +39,6 @@ from pcsr_lightning.training.instantiation import (
     instantiate,
 )
 from pcsr_lightning.training.modules import SRStage
-from pcsr_lightning.training.signatures import check_type, parameters, whole_number
 from pcsr_lightning.weights import LAST, RunRecord, read_checkpoint, save
 
 log = logging.getLogger(__name__)
@@ -111,11 +111,11 @@ def check_settings(cfg: DictConfig) -> None:
         raise ConfigError(
             f"{missing[0]} has no default: give it on the command line as {missing[0]}=VALUE"
         )
-    whole_number("num_classes", cfg.num_classes, 1)
-    whole_number("seed", cfg.seed, 0)
-    whole_number("threads", cfg.threads, 1, optional=True)
+    check_integer("num_classes", cfg.num_classes, 1)
+    check_integer("seed", cfg.seed, 0)
+    check_integer("threads", cfg.threads, 1, optional=True)
     for key in ("max_steps", "val_check_interval", "log_every_n_steps"):
-        whole_number(f"trainer.{key}", cfg.trainer.get(key), 1)
+        check_integer(f"trainer.{key}", cfg.trainer.get(key), 1)
     check_backbone(cfg.backbone)
     for key in ("data", "loss", "optimizer", "scheduler", "stage", "trainer"):
         configured(cfg[key], key)
@@ -164,7 +164,7 @@ def build_stage(cfg: DictConfig) -> SRStage:
     sizes = {key: backbone.get(key) for key in ("args", "upsamplers", "classifier", "mean")}
     scale = in_plain_values(cfg.data, "data")["scale"]
     if name == "original" and (not isinstance(scale, int | float) or scale != int(scale)):
-        raise ConfigError(f"data.scale={scale}: an original model is made for one whole scale")
+        raise ConfigError(f"data.scale={scale}: an original model is made for one integer scale")
     network: PCSR | Original = stage_network(
         name, cfg.backbone.name, cfg.num_classes, **sizes,
         scale=int(scale) if name == "original" else 4,
@@ -181,7 +181,7 @@ def build_stage(cfg: DictConfig) -> SRStage:
         metadata=metadata(cfg),
     )  # fmt: skip
     assert isinstance(stage, SRStage)
-    # Their own checks come with their making: wrong values are told before the data is read.
+    # Made here for their own checks: a wrong value is reported before the data is read.
     called(stage.configure_optimizers, "optimizer and scheduler")
     return stage
 

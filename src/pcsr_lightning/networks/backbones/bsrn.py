@@ -143,7 +143,7 @@ class BSRN(Backbone):
 
     def make_tail(self, scale: int) -> nn.Module:
         if scale < 1:
-            raise ConfigError(f"the original bsrn needs a whole scale of at least 1, not {scale}")
+            raise ConfigError(f"original bsrn models need an integer scale from 1 up, not {scale}")
         return nn.Sequential(
             nn.Conv2d(self.out_channels, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale)
         )

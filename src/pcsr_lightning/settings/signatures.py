@@ -50,7 +50,7 @@ def check_type(key: str, value: Any, kind: Any) -> None:
         ConfigError: names the setting, its value and what was expected.
     """
     if not fits(value, kind):
-        raise ConfigError(f"{key}={value}: expected {in_words(kind)}")
+        raise ConfigError(f"{key}={value}: expected {type_name(kind)}")
 
 
 def fits(value: Any, kind: Any) -> bool:
@@ -77,12 +77,12 @@ def fits(value: Any, kind: Any) -> bool:
     return origin is None or (value is not None and not isinstance(value, str | bool | int | float))
 
 
-def in_words(kind: Any) -> str:
+def type_name(kind: Any) -> str:
     """A type as a user reads it."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        words = [in_words(one) for one in inside if not _only_in_code(one)]
-        return " or ".join(dict.fromkeys(words))
+        names = [type_name(one) for one in inside if not _only_in_code(one)]
+        return " or ".join(dict.fromkeys(names))
     if origin is Literal:
         return ", ".join(dict.fromkeys(map(str, inside)))
     if origin in (tuple, list, Sequence, Collection, Iterable):
@@ -94,8 +94,8 @@ def _only_in_code(kind: Any) -> bool:
     return inspect.isclass(kind) and kind not in _NAMES and kind is not type(None)
 
 
-def whole_number(key: str, value: Any, least: int, optional: bool = False) -> None:
-    """Refuses what is no whole number of at least ``least``.
+def check_integer(key: str, value: Any, least: int, optional: bool = False) -> None:
+    """Refuses what is no integer of at least ``least``.
 
     Raises:
         ConfigError: names the setting and its value.
@@ -103,5 +103,5 @@ def whole_number(key: str, value: Any, least: int, optional: bool = False) -> No
     if value is None and optional:
         return
     if type(value) is not int or value < least:
-        words = ", or null" if optional else ""
-        raise ConfigError(f"{key}={value}: must be a whole number of at least {least}{words}")
+        null = ", or null" if optional else ""
+        raise ConfigError(f"{key}={value}: must be a whole number of at least {least}{null}")

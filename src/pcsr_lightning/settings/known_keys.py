@@ -16,7 +16,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from pcsr_lightning import conf_dir
-from pcsr_lightning.training.signatures import parameters
+from pcsr_lightning.settings.signatures import parameters
 
 RENAMED = {
     "stage.optimizer": "optimizer",
@@ -36,7 +36,7 @@ RENAMED = {
 
 
 def renamed(argument: str) -> str:
-    """``stage.lr=1e-3`` as ``optimizer.lr=1e-3``, with a warning: the old words keep working."""
+    """``stage.lr=1e-3`` as ``optimizer.lr=1e-3``, with a warning: earlier names keep working."""
     key, sign, value = argument.partition("=")
     old = key.lstrip("+~")
     if old not in RENAMED:
@@ -88,7 +88,7 @@ def in_one_line(
     Args:
         error: of Hydra or OmegaConf.
         config_name: whose settings are suggested in place of an unknown one.
-        overrides: the words of the command line.
+        overrides: of the command line.
     """
     unknown = re.match(r"Could not (?:override|delete) .*?'([^']+)'", str(error))
     if unknown:
@@ -124,7 +124,8 @@ def _suggestion(key: str, config_name: str | None, overrides: Sequence[str]) -> 
     inside = [k for k in known if k.startswith(f"{key}.")]
     if inside:
         return f", but a group of them: {', '.join(inside)}"
-    close = difflib.get_close_matches(key, [*known, *more], n=1)
+    groups = _groups(_load(conf_dir() / f"{config_name}.yaml"))
+    close = difflib.get_close_matches(key, [*known, *more, *groups], n=1)
     if close:
         return f"; did you mean {'+' if close[0] in more else ''}{close[0]}?"
     beside = [k for k in known if k.startswith(f"{group}.")] or known
