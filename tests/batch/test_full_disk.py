@@ -45,7 +45,7 @@ def test_a_full_disk_stops_the_run(tmp_path: Path, tiny_disk: Path) -> None:
     assert len(err.splitlines()) == 2
     assert "No space left on device" in err.splitlines()[0]
     assert "the disk is full" in err.splitlines()[1]
-    assert "the same command goes on" in err.splitlines()[1]
+    assert "repeat the command" in err.splitlines()[1]
     # What is there is whole.
     assert sorted(files(tiny_disk / "out")) == [Path(one["output"]).name for one in done]
     for one in done:

@@ -65,7 +65,7 @@ def test_standard_input_is_not_read_for_ever(
     """Not beyond what tells that it is no picture, nor beyond what the largest one takes."""
     for data, most, says in (
         (b"\0" * 10_000, 64, "cannot read this picture"),
-        (fill(tmp_path, ["a.png"])[0].read_bytes() + b"\0" * 10_000, 2001, "goes on after 2,000"),
+        (fill(tmp_path, ["a.png"])[0].read_bytes() + b"\0" * 10_000, 2001, "more than 2,000"),
     ):
         stdin = _Stdin(data)
         monkeypatch.setattr(sys, "stdin", stdin)

@@ -108,7 +108,7 @@ def test_damaged_caches(
         PictureCache.open(cache.folder)
     again = PictureCache.open_or_build(files, folder, tmp_path / "caches")
     assert again.pictures == cache.pictures
-    assert "Building it anew" in caplog.text
+    assert "Rebuilding it" in caplog.text
 
 
 def test_opening_nothing_is_an_error(tmp_path: Path) -> None:

@@ -181,7 +181,12 @@ def test_load_takes_a_name_on_the_hub(
     Path("somebody").mkdir()
     folder.rename("somebody/here")
     assert_same(pcsr_lightning.load("somebody/here"), network())
-    for name in ("somebody/gone.safetensors", "somebody/gone.ckpt", Path("somebody/something")):
+    for name in (
+        "somebody/gone.safetensors",
+        "somebody/gone.ckpt",
+        Path("somebody/something"),
+        "somebody/gone",
+    ):
         with pytest.raises(ModelFileError, match="no such file exists"):
             pcsr_lightning.load(name)
     assert asked == ["somebody/something"]

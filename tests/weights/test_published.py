@@ -193,7 +193,7 @@ REFUSED = {
     "nan": (with_value(torch.tensor([float("nan")]), *SD, "encoder.head_conv.1.weight"), "NaN"),
     "huge": (
         with_value(torch.ones(1).expand(10**12), *SD, "encoder.head_conv.0.bias"),
-        "more values than the file holds",
+        "bytes in a file of",
     ),
     "hidden": (
         with_value(spec([9, 9]), "model", "args", "heavy_sampler_spec"),

@@ -19,7 +19,7 @@ _MAGIC = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class InputFile:
-    """A picture to enlarge.
+    """A picture to upscale.
 
     Attributes:
         path: where it is; ``-`` is standard input.
@@ -50,12 +50,12 @@ class Inputs:
 def find_inputs(words: Sequence[str], suffixes: Collection[str], without: Sequence[Path]) -> Inputs:
     """Looks up the command line's inputs.
 
-    A word that names an existing file or folder is that; one with ``*``, ``?`` or ``[`` in it is a
+    What names an existing file or folder is that; what else has ``*``, ``?`` or ``[`` in it is a
     pattern, in which ``**`` stands for any number of folders. Files named outright are taken
     whatever their suffix; in folders and by patterns only pictures are found, and nothing hidden.
 
     Args:
-        words: as typed.
+        words: names and patterns as typed.
         suffixes: of pictures, in lower case.
         without: folders not to look into, such as the output's.
 

@@ -37,7 +37,7 @@ _PIECE = 2**20
 
 @dataclass(frozen=True)
 class UpscaleOptions:
-    """How every picture of a run is enlarged; see ``pcsr_lightning.inference.upscale``.
+    """How every picture of a run is upscaled; see ``pcsr_lightning.inference.upscale``.
 
     Attributes:
         scale: of every picture, where ``size`` is ``None``.
@@ -87,7 +87,7 @@ class Done:
 def upscale_file(
     model: PCSR | Original, job: Job, options: UpscaleOptions, progress: Progress | None = None
 ) -> Done:
-    """Reads a picture, enlarges it and writes the result, with its class map first if wanted.
+    """Reads a picture, upscales it and writes the result, with its class map first if wanted.
 
     Rows are written as they are finished, those of small pictures too: beside a whole result
     written at once this takes 3 ms more (of 10) for 40 x 48 pixels, and nothing that could be
@@ -100,7 +100,7 @@ def upscale_file(
         progress: see ``pcsr_lightning.inference.upscale``.
 
     Raises:
-        PCSRError: the picture cannot be read, enlarged so, or written.
+        PCSRError: the picture cannot be read, upscaled so, or written.
     """
     start = time.perf_counter()
     picture, own = _read(job.source, options.max_pixels)
@@ -131,30 +131,29 @@ def upscale_file(
 def _result_file(
     picture: Picture, size: tuple[int, int], job: Job, suffix: str, quality: int | None
 ) -> AbstractContextManager[TakesRows]:
-    """What takes the result's rows."""
-    facts = images.outline(picture, size)
+    """Where the result's rows go."""
+    header = images.outline(picture, size)
     if job.target == STREAM:
-        return images.encoded_by_rows(facts, suffix, sys.stdout.buffer, quality)
+        return images.encoded_by_rows(header, suffix, sys.stdout.buffer, quality)
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    return images.written_by_rows(facts, job.target, quality)
+    return images.written_by_rows(header, job.target, quality)
 
 
 @contextmanager
 def _class_file(
     model: PCSR | Original, size: tuple[int, int], path: Path | None
 ) -> Iterator[PictureSink]:
-    """What takes rows and their classes for the class map; without ``path`` they go nowhere."""
+    """Where rows and their classes go for the class map; without ``path``, nowhere."""
     if path is None:
         yield lambda *_: None
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    num_classes = model.num_classes
-    facts = images.outline(Picture(torch.zeros(3, 1, 1)), size)
-    with images.written_by_rows(facts, path) as put:
+    header = images.outline(Picture(torch.zeros(3, 1, 1)), size)
+    with images.written_by_rows(header, path) as put:
 
         def sink(rows_3nW: Tensor, class_nW: Tensor) -> None:
             image_3nW = rows_3nW.float() / torch.iinfo(rows_3nW.dtype).max
-            put(inference.class_map(image_3nW, class_nW, num_classes))
+            put(inference.class_map(image_3nW, class_nW, model.num_classes))
 
         yield sink
 
@@ -202,7 +201,7 @@ def _read(source: Path, max_pixels: int) -> tuple[Picture, str]:
 
 
 def _from_stdin(most: int) -> tuple[bytes, str]:
-    """A picture file of at most so many bytes, and its suffix; something else is not read on."""
+    """A picture file of at most so many bytes, and its suffix; else only the head is read."""
     data = sys.stdin.buffer.read(HEAD_BYTES)
     if not data:
         raise PictureError("-: nothing came from standard input")
@@ -216,8 +215,8 @@ def _from_stdin(most: int) -> tuple[bytes, str]:
         held.write(piece)
     if held.tell() > most:
         raise PictureError(
-            f"-: standard input goes on after {most:,} bytes, more than a picture of the pixels "
-            "allowed takes (--max-pixels)"
+            f"-: standard input holds more than {most:,} bytes, which no picture of the pixels "
+            "allowed (--max-pixels) takes"
         )
     return held.getvalue(), own
 

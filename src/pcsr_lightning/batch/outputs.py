@@ -185,7 +185,7 @@ def _check_folder_names(outs: list[Path], class_map: Path | None) -> None:
     for path in outs:
         if path.exists() and not path.is_dir():
             raise PictureError(
-                f"{path}: is a file; several pictures need a folder as OUT, the last word (or "
+                f"{path}: is a file; several pictures need a folder as OUT, the last argument (or "
                 "-o FOLDER)"
             )
         there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
@@ -236,11 +236,11 @@ def _check_distinct(jobs: Sequence[Job]) -> None:
             other = makers.setdefault(_key(path), job.source)
             if other is not job.source:
                 raise PictureError(
-                    f"{other} and {job.source} would both become {path}; enlarge them in two runs, "
+                    f"{other} and {job.source} would both become {path}; upscale them in two runs, "
                     "into two folders"
                 )
             if what == "class map" and _key(path) == _key(job.target):
-                raise PictureError(f"{path}: the class map would overwrite the enlarged picture")
+                raise PictureError(f"{path}: the class map would overwrite the result")
 
 
 def _check_inputs_untouched(jobs: Sequence[Job]) -> None:

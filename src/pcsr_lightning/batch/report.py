@@ -142,10 +142,8 @@ class Reporter:
 
     def skipped(self, job: Job, elsewhere: bool = False) -> None:
         """A picture need not be done."""
-        if elsewhere:
-            self.tally.elsewhere += 1
-        else:
-            self.tally.skipped += 1
+        self.tally.elsewhere += elsewhere
+        self.tally.skipped += not elsewhere
         reason = "made by another process meanwhile" if elsewhere else "exists"
         if self._json:
             self._picture(job, "skipped", reason=reason)
@@ -162,8 +160,8 @@ class Reporter:
             self._picture(Job(source, target or STREAM), "failed", error=reason)
         self._advance()
 
-    def passed_over(self) -> None:
-        """Another process of this run reports a picture."""
+    def left_to_others(self) -> None:
+        """A picture that another process of this run reports."""
         self._advance()
 
     def finish(self, tally: Tally, processes: int = 1) -> None:
@@ -195,7 +193,7 @@ class Reporter:
         if tally.stopped is not None:
             print(f"error: {tally.stopped}", file=sys.stderr)
 
-    def _picture(self, job: Job, status: str, **facts: Any) -> None:
+    def _picture(self, job: Job, status: str, **fields: Any) -> None:
         line = {
             "event": "picture",
             "input": str(job.source),
@@ -210,7 +208,7 @@ class Reporter:
         }
         if job.class_map is not None:
             line["class_map"] = str(job.class_map)
-        self._line(line | facts)
+        self._line(line | fields)
 
     def _line(self, content: dict[str, Any]) -> None:
         # In one piece: several processes may write to one pipe.

@@ -62,9 +62,8 @@ class Batch:
     def work(self) -> int:
         """Upscales what no other process does; returns the exit code."""
         tally = self.reporter.tally
-        jobs = self._in_order()
         try:
-            self._work(jobs)
+            self._work(self._in_order())
         except BaseException:
             tally.left = max(0, len(self.jobs) - _accounted(tally))
             # A lone picture needs no account of what was done before.
@@ -79,7 +78,8 @@ class Batch:
         for other in others[1:]:
             tally.add(other)
         if self.group.size > 1:
-            tally.elsewhere = 0 if not tally.stopped else tally.elsewhere
+            if not tally.stopped:
+                tally.elsewhere = 0
             for job in self.jobs:
                 remove_stale_files(job)
         self.reporter.finish(tally, self.group.size)
@@ -117,7 +117,7 @@ class Batch:
                 remove_stale_files(job)
                 self.reporter.skipped(job)
             else:
-                self.reporter.passed_over()
+                self.reporter.left_to_others()
             return None
         with ExitStack() as held:
             try:
@@ -137,7 +137,7 @@ class Batch:
             if claim is Unclaimed.BUSY:
                 return Unclaimed.BUSY
             if claim is Unclaimed.FAILED or (claim is Unclaimed.NO_LOCKS and not own):
-                self.reporter.passed_over()
+                self.reporter.left_to_others()
             elif isinstance(claim, Claim):
                 self._claimed(job, claim)
             else:
@@ -157,7 +157,7 @@ class Batch:
     def _elsewhere(self, job: Job) -> None:
         # Within a group, whoever made it has reported it.
         if self.group.size > 1:
-            self.reporter.passed_over()
+            self.reporter.left_to_others()
         else:
             self.reporter.skipped(job, elsewhere=True)
 
@@ -182,8 +182,8 @@ class Batch:
             tally = self.reporter.tally
             tally.left = len(self.jobs) - _accounted(tally)
             tally.stopped = (
-                f"the disk is full ({job.target.parent}): free some space or name another OUT; the "
-                "same command goes on where this one stopped"
+                f"the disk is full ({job.target.parent}): free some space or name another OUT, and "
+                "repeat the command: it does the rest"
             )
 
 

@@ -1,4 +1,4 @@
-"""What words of the command line stand for; each raises ``ArgumentTypeError`` where it is none.
+"""Values of the command line; each function raises ``ArgumentTypeError`` for what is none.
 
 No library is loaded here: wrong usage answers at once.
 """

@@ -107,17 +107,17 @@ class DIV2KDataModule(SRDataModule):
             raise DataError(
                 f"{folder}: lacks {len(missing)} of DIV2K's {archive.last - archive.first + 1} "
                 f"pictures ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}). "
-                "Delete the folder and fetch it anew with data.download=true, or train on what "
+                "Delete the folder and download it again with data.download=true, or train on what "
                 "is there with data=folder."
             )
         return folder
 
 
 def fetch(archive: Archive, base_url: str, root: Path) -> Path:
-    """Downloads `archive` into `root`, verifies and unpacks it; goes on where it was cut off.
+    """Downloads `archive` into `root`, verifies and unpacks it; an interrupted download is resumed.
 
     Returns:
-        The unpacked folder, which appears whole or not at all.
+        The unpacked folder, which is only there when it is complete.
 
     Raises:
         DataError: no connection, a wrong checksum, a zip file that cannot be unpacked, or no room.
@@ -141,8 +141,8 @@ def fetch(archive: Archive, base_url: str, root: Path) -> Path:
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise DataError(
-            f"{url}: cannot be fetched ({reason}). Check the connection and start again (it goes "
-            "on where it stopped), or name a folder that holds DIV2K with data.root=DIR."
+            f"{url}: cannot be fetched ({reason}). Check the connection and start again (the "
+            "download is resumed), or name a folder that holds DIV2K with data.root=DIR."
         ) from error
     except OSError as error:
         raise DataError(

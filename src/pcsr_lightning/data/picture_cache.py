@@ -82,14 +82,14 @@ class PictureCache:
             index = json.loads((folder / _INDEX).read_text("utf-8"))
             pictures = [CachedPicture(**entry) for entry in index["pictures"]]
             expected = sum(p.height * p.width * 3 for p in pictures)
-            whole = (folder / _PIXELS).stat().st_size == expected
+            complete = (folder / _PIXELS).stat().st_size == expected
             right_version = index["version"] == _VERSION
             unreadable = dict(index["unreadable"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{folder}: no picture cache here, or a damaged one ({error})."
             ) from error
-        if not (whole and right_version):
+        if not (complete and right_version):
             raise DataError(
                 f"{folder}: this picture cache is damaged or of another version. Delete the "
                 "folder; it is rebuilt at the next start."
@@ -104,7 +104,7 @@ class PictureCache:
         scales: Sequence[float] = SCALES,
         root: Path | None = None,
     ) -> "PictureCache":
-        """Decodes and shrinks `files` into a new cache at `folder`, whole or not at all.
+        """Decodes and shrinks `files` into a new cache at `folder`, which appears when complete.
 
         Files that cannot be read are skipped, counted and named in a warning. When two processes
         build the same cache at once, the first to finish wins and both use it.
@@ -170,7 +170,7 @@ class PictureCache:
             try:
                 return cls.open(folder)
             except DataError as error:
-                _log.warning("%s Building it anew.", error)
+                _log.warning("%s Rebuilding it.", error)
                 shutil.rmtree(folder, ignore_errors=True)
         _log.info("Building the picture cache %s of %d pictures.", folder, len(files))
         return cls.build(files, folder, scales, root)

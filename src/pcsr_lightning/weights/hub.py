@@ -158,9 +158,8 @@ def from_pretrained(
     model of the other class.
 
     Args:
-        name_or_folder: a folder. Only a string ``owner/name`` that does not exist here is looked
-            up on the Hub, and a ``Path`` never; the arguments below except ``map_location`` are
-            for that case.
+        name_or_folder: a folder, or a model on the Hub (see :func:`is_repo_id`); the arguments
+            below except ``map_location`` are for the Hub.
         revision: branch, tag or commit.
         cache_dir: where downloads are kept.
         force_download: download it again although it is in the cache.
@@ -176,7 +175,8 @@ def from_pretrained(
     if not folder.is_dir():
         if not is_repo_id(name_or_folder):
             raise ModelFileError(
-                f"{name_or_folder}: no such folder; expected one that save_pretrained wrote"
+                f"{name_or_folder}: no such folder; expected one that save_pretrained wrote, or "
+                "owner/name on the Hugging Face Hub, where there is no folder owner here"
             )
         folder = download(
             str(name_or_folder),
@@ -193,12 +193,17 @@ def from_pretrained(
 
 
 def is_repo_id(name: str | Path) -> bool:
-    """Whether a name has the form ``owner/name`` and is neither a model file's nor a path here."""
+    """Whether a name is looked up on the Hub.
+
+    It is a string ``owner/name`` without a file's suffix, and there is no file or folder of that
+    name here. If there is a folder ``owner``, it is taken for a mistyped path, as ``runs/x``.
+    """
     return (
         isinstance(name, str)
         and _REPO_ID.fullmatch(name) is not None
-        and not name.endswith((".safetensors", ".ckpt", ".pth"))
+        and re.search(r"\.[A-Za-z]\w*$", name) is None
         and not Path(name).exists()
+        and not Path(name).parent.is_dir()
     )
 
 
@@ -221,8 +226,8 @@ def download(repo_id: str, **options: Any) -> Path:
         )
     except (OSError, ValueError) as error:
         raise ModelFileError(
-            f"{repo_id}: no such file or folder here, and no such model could be had from the Hub: "
-            f"{single_line(str(error))}"
+            f"{repo_id}: no such file or folder here, and no such model was found on the Hugging "
+            f"Face Hub: {single_line(str(error))}"
         ) from None
 
 

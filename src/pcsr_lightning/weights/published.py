@@ -70,9 +70,6 @@ def _open(path: Path) -> tuple[str, dict[str, Any], Tensors]:
         if not (value.is_floating_point() or counts):
             raise Misfit(f"{key} holds {value.dtype}, not floating-point weights")
         state[key] = value
-    # A tensor can claim any size at no cost; networks of that size would then be built.
-    if sum(v.numel() * v.element_size() for v in state.values()) > path.stat().st_size:
-        raise Misfit("its tensors claim more values than the file holds")
     return model["name"], model["args"], state
 
 
@@ -81,7 +78,7 @@ _PARTS = {"name": str, "args": dict, "sd": dict}
 
 def _original(name: str, args: Mapping[str, Any], state: Tensors) -> tuple[dict[str, Any], Tensors]:
     backbone, layout = find_layout(state, "its 'sd'")
-    _check_names(layout.names, state)
+    _compare(layout.names, state)
     _check_args(f"'{name}'", args, layout)
     said = args.get("upscale", args.get("scale"))
     scale = said if layout.scale is None else layout.scale
@@ -110,7 +107,7 @@ def _pcsr(args: Mapping[str, Any], state: Tensors) -> tuple[dict[str, Any], Tens
     backbone, layout = find_layout(encoder, "its encoder")
     if layout.scale != 0:
         raise Misfit("its encoder has an upsampling tail of its own")
-    _check_names({f"encoder.{n}": "" for n in layout.names}, [f"encoder.{n}" for n in encoder])
+    _compare([f"encoder.{n}" for n in layout.names], [f"encoder.{n}" for n in encoder])
     _check_args("encoder_spec", _inner(args, "encoder_spec"), layout)
     tensors = {ours: encoder[theirs] for theirs, ours in layout.names.items()}
 
@@ -144,7 +141,7 @@ def _mlp(part: str, state: Tensors, channels: int, outputs: int) -> tuple[list[i
         count += 1
     places = [2 * i for i in range(max(count, 1))]
     theirs = [f"imnet.layers.{place}.{kind}" for place in places for kind in WEIGHT_AND_BIAS]
-    _check_names({f"{part}.{n}": "" for n in theirs}, [f"{part}.{n}" for n in state])
+    _compare([f"{part}.{n}" for n in theirs], [f"{part}.{n}" for n in state])
     layers = [[state[f"imnet.layers.{p}.{kind}"] for kind in WEIGHT_AND_BIAS] for p in places]
     if part == "classifier":
         layers[-1] = [value.flip(0) for value in layers[-1]]  # heavy, light
@@ -186,15 +183,11 @@ def _inner(args: Mapping[str, Any], key: str) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else {}
 
 
-def _check_names(wanted: Mapping[str, str], found: Collection[str]) -> None:
-    _compare(wanted, found, "tensor")
-
-
-def _compare(wanted: Collection[str], found: Collection[str], what: str) -> None:
-    for names, text in ((set(wanted) - set(found), "missing"), (set(found) - set(wanted), "odd")):
+def _compare(wanted: Collection[str], found: Collection[str], what: str = "tensor") -> None:
+    missing, unknown = set(wanted) - set(found), set(found) - set(wanted)
+    for names, problem in ((missing, "missing"), (unknown, "unknown")):
         if names:
-            word = "unknown" if text == "odd" else text
-            raise Misfit(f"{word} {what}{'s' * (len(names) > 1)}: {_some(names)}")
+            raise Misfit(f"{problem} {what}{'s' * (len(names) > 1)}: {_some(names)}")
 
 
 def _some(names: Collection[Any]) -> str:

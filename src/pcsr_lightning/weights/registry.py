@@ -25,7 +25,7 @@ def list_models() -> list[str]:
 
 
 def _folders() -> list[Path]:
-    # beside an installed wheel, a folder of that name would be anybody's
+    # Beside an installed wheel, a folder of that name could belong to something else.
     checkout = CHECKOUT.with_name("pyproject.toml").is_file()
     return [RELEASED, CHECKOUT] if checkout else [RELEASED]
 
@@ -65,9 +65,10 @@ def find_model(name_or_file: str | Path) -> Path:
     if mode:
         raise ModelFileError(f"{path}: is a pipe, socket or device, not a model file")
     raise ModelFileError(
-        f"no model is called {str(name_or_file)!r} and no such file exists; released models: "
-        f"{', '.join(list_models()) or 'none'}; or give a .safetensors file, a .ckpt file, a "
-        "published .pth file, a run folder or a folder of save_pretrained"
+        f"no model is called {str(name_or_file)!r} and no such file exists; expected a released "
+        f"model ({', '.join(list_models()) or 'none here'}), a .safetensors, .ckpt or published "
+        ".pth file, a run folder, a folder of save_pretrained, or owner/name on the Hugging Face "
+        "Hub, which is asked where there is no folder owner here"
     )
 
 
@@ -78,7 +79,7 @@ def load(name_or_file: str | Path, device: torch.device | str = "cpu") -> PCSR |
         name_or_file: a released model's name (see :func:`list_models`), a ``.safetensors`` or
             ``.ckpt`` file, a ``.pth`` checkpoint of the published implementation, a run folder, a
             folder that ``save_pretrained`` wrote, or a model ``owner/name`` on the Hugging Face
-            Hub. The Hub is asked only for a string of that form where there is no such file.
+            Hub. The Hub is asked only where there is neither such a file nor a folder ``owner``.
         device: where to put it.
 
     Raises:

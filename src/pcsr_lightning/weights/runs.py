@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 RECORD = "run.json"
 LAST = Path("checkpoints", "last.ckpt")
-"""Within a run folder: the checkpoint to go on from."""
+"""Within a run folder: the checkpoint to resume from."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RunRecord:
     val_psnr: float | None = None
 
     def write(self, folder: Path) -> None:
-        """Keeps the record in a run folder; it appears whole or not at all."""
+        """Keeps the record in a run folder; written atomically."""
         text = json.dumps(asdict(self), indent=2) + "\n"
         atomic_write(folder / RECORD, text.encode())
 
@@ -56,7 +56,7 @@ def newest_finished(
         try:
             record = RunRecord(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            log.warning("%s is passed over: not a readable run record (%s)", path, error)
+            log.warning("%s: not a readable run record, ignored (%s)", path, error)
             continue
         same = (record.stage, record.backbone, record.num_classes) == (stage, backbone, num_classes)
         if same and is_finished(path.parent):

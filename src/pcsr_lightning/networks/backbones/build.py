@@ -70,7 +70,7 @@ def arguments(cls: type[Backbone], given: Mapping[str, Any]) -> dict[str, Any]:
         except (TypeError, ValueError):
             raise ConfigError(
                 f"backbone {cls.name}: its argument {key}={value!r} cannot be kept in a model "
-                "file; expected numbers, words, true or false, or lists of them"
+                "file; expected numbers, strings, booleans, or lists of them"
             ) from None
     return plain
 
