@@ -17,7 +17,7 @@ from tests.commands import run_command, start
 from pcsr_lightning import conf_dir
 from pcsr_lightning.cli.release import main
 from pcsr_lightning.data import SAMPLE_FOLDER
-from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.errors import ConfigError, TrainingError
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.release import list_experiments, train_experiment
 from pcsr_lightning.release.card import describe_validation
@@ -195,10 +195,18 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
             train_experiment(name, [], tmp_path)
 
 
-def test_a_failing_stage_is_told(experiment: Path, tmp_path: Path) -> None:
-    done = run_command("release", *words(experiment, tmp_path), "stage.lr=-1", code=1)
-    assert "optimizer" in done.err
-    assert done.err.splitlines()[-1].startswith("error: tiny: the training ended")
+@pytest.mark.parametrize(("code", "error"), [(1, TrainingError), (130, KeyboardInterrupt)])
+def test_a_failing_stage_is_told(
+    code: int,
+    error: type[BaseException],
+    experiment: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pcsr_lightning.release.experiment._run", lambda command: code)
+    said = "tiny: the training ended with exit code 1" if code == 1 else ""
+    with pytest.raises(error, match=said):
+        train_experiment(str(experiment), [], tmp_path)
 
 
 def test_wrong_folders_are_told_before_training(experiment: Path, tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """Two real processes (DDP over gloo) compute the gradients that one does on the whole batch."""
 
-import os
-import subprocess
-import sys
+import multiprocessing
+import socket
 from pathlib import Path
 
 import pytest
 import torch
+from tests.commands import SMALL_TRAINING, run_command
 from torch import Tensor
 
 KEEPER = '''
@@ -41,35 +41,37 @@ class DeadUnits(L.Callback):
         mlp = pl_module.network.upsampler(0).state_dict()
         torch.save(mlp, f"{self.folder}/rank-{trainer.global_rank}.pt")
 '''
-SMALL = (
-    "backbone.args={d:8,s:4,m:1}",
-    "backbone.upsamplers=[[8,8],[8]]",
-    "data=sample",
+SETTINGS = (
+    *SMALL_TRAINING,
+    "data.batch_size=16",
     "data.augment=false",  # drawn by each rank for itself
-    "data.lr_crop=8",
-    "data.shrinks=[1.0]",
-    "data.val_limit=1",
-    "threads=1",
     "logger=none",
-    "callbacks.progress=null",
-    "trainer.accelerator=cpu",
 )
+FORK = multiprocessing.get_context("fork")  # spares the imports
 
 
-def train(cwd: Path, *settings: str) -> None:
+def train(cwd: Path, *settings: str, **env: str) -> None:
     (cwd / "keeper.py").write_text(KEEPER)
     (cwd / "ranks.py").write_text(RANKS)
-    path = os.pathsep.join([str(cwd), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-m", "pcsr_lightning.train", *SMALL, *settings],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    run_command("train", *settings, *SETTINGS, cwd=cwd, env=env, code=0)
+
+
+def train_on_two(cwd: Path, *settings: str) -> None:
+    """Both processes as Lightning's launcher starts them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    # The group must come before what overrides it.
+    words = ("trainer=ddp", "trainer.devices=2", *settings)
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0"}
+    ranks = [
+        FORK.Process(target=train, args=(cwd, *words), kwargs={**places, "LOCAL_RANK": rank})
+        for rank in "01"
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(300)
+    assert [process.exitcode for process in ranks] == [0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +91,9 @@ def test_two_halves_make_the_whole(stage: str, first_stage: Path, tmp_path: Path
             f"hydra.run.dir=of-{devices}",
             "+callbacks.keeper._target_=keeper.KeepGradients",
             f"+callbacks.keeper.path={tmp_path}/gradients-{devices}.pt",
-            *(["trainer=ddp", "trainer.devices=2"] if devices == 2 else []),
             *([f"init={first_stage}"] if stage == "2" else []),
         ]
-        # The group must come before what overrides it.
-        train(tmp_path, *words, *(["trainer.accelerator=cpu"] if devices == 2 else []))
+        (train_on_two if devices == 2 else train)(tmp_path, *words)
         found.append(torch.load(tmp_path / f"gradients-{devices}.pt", weights_only=True))
         # One rank writes, and what it wrote is whole.
         run = tmp_path / f"of-{devices}"
@@ -112,10 +112,10 @@ def test_two_halves_make_the_whole(stage: str, first_stage: Path, tmp_path: Path
 
 def test_units_started_anew_are_the_same_on_both(tmp_path: Path) -> None:
     """Each rank judges by crops of its own; what is started anew must agree all the same."""
-    train(
-        tmp_path, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "stage=1",
-        "stage.reinitialize_dead_units=1", "trainer.max_steps=2", "hydra.run.dir=two",
-        "+callbacks.ranks._target_=ranks.DeadUnits", f"+callbacks.ranks.folder={tmp_path}",
+    train_on_two(
+        tmp_path, "stage=1", "stage.reinitialize_dead_units=1", "trainer.max_steps=2",
+        "hydra.run.dir=two", "+callbacks.ranks._target_=ranks.DeadUnits",
+        f"+callbacks.ranks.folder={tmp_path}",
     )  # fmt: skip
     first, second = (torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert (first["project.bias"].abs() < 50).all()
