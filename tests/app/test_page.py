@@ -36,7 +36,7 @@ def test_thumbnails_outlive_the_cleaning(page: gr.Blocks) -> None:
 
 def test_computing_is_one_at_a_time_and_asking_never_waits(page: gr.Blocks) -> None:
     events = list(page.fns.values())
-    computing = [e for e in events if e.name in ("enlarge", "compare")]
+    computing = [e for e in events if e.name in ("upscale", "compare")]
     asking = [e for e in events if e.name == "want"]
     assert len(computing) == 2 * len(asking) > 0
     assert {(e.concurrency_id, e.concurrency_limit, e.queue) for e in computing} == {

@@ -10,7 +10,7 @@ import pytest
 
 from pcsr_lightning.app.loading import load_sample
 from pcsr_lightning.app.visitors import ADAPTIVE, BY_K, Choices, Visitor, Visitors
-from pcsr_lightning.app.work import enlarge
+from pcsr_lightning.app.work import upscale
 from pcsr_lightning.inference import RoutingConfig
 
 MODEL = "fsrcnn-pcsr-x4"
@@ -20,7 +20,7 @@ def work_on(visitor: Visitor, stem: str = "rocket", scale: float = 1.0) -> None:
     visitor.show(load_sample(stem))
     ticket = (visitor.number, Choices(MODEL, scale))
     visitor.wanted = ticket
-    enlarge(visitor, ticket, 10**7, lambda *_: None)
+    upscale(visitor, ticket, 10**7, lambda *_: None)
 
 
 def test_choices_say_what_the_library_understands() -> None:
@@ -97,7 +97,7 @@ def test_bytes_are_what_is_held(visitor: Visitor) -> None:
     assert visitor.bytes == 0
     ticket = (visitor.number, Choices(MODEL, 2))
     visitor.wanted = ticket
-    enlarge(visitor, ticket, 10**7, lambda *_: None)
+    upscale(visitor, ticket, 10**7, lambda *_: None)
     assert visitor.session is not None
     assert visitor.bytes == visitor.session.bytes + 12 * 200 * 300
     visitor.show(load_sample("rocket"))

@@ -32,7 +32,7 @@ def quiet(_: float, __: str) -> None:
 def ask(visitor: Visitor, **changes: object) -> work.Run:
     chosen = Choices(**{"model": MODEL, "scale": 4.0, **changes})  # type: ignore[arg-type]
     visitor.wanted = (visitor.number, chosen)
-    return work.enlarge(visitor, visitor.wanted, LIMIT, quiet)
+    return work.upscale(visitor, visitor.wanted, LIMIT, quiet)
 
 
 def by_api(visitor: Visitor, budget: float, scale: float = 4.0) -> torch.Tensor:
@@ -91,23 +91,23 @@ def test_a_newer_request_stops_the_work_between_strips(visitor: Visitor) -> None
         visitor.wanted = (visitor.number, Choices(MODEL, 2.0))
 
     with pytest.raises(work.Stopped):
-        work.enlarge(visitor, ticket, LIMIT, newer_after_first)
+        work.upscale(visitor, ticket, LIMIT, newer_after_first)
     assert len(told) == 1
     assert visitor.run is visitor.session is None
     # One that is old before it has begun does nothing at all.
     with pytest.raises(work.Stopped):
-        work.enlarge(visitor, ticket, LIMIT, newer_after_first)
+        work.upscale(visitor, ticket, LIMIT, newer_after_first)
     assert len(told) == 1
     visitor.wanted = ticket
 
     def newer_at_last(_: float, said: str) -> None:
-        if said == "Enlarging it":
+        if said == "Upscaling":
             visitor.wanted = None
 
     with pytest.raises(work.Stopped):
-        work.enlarge(visitor, ticket, LIMIT, newer_at_last)
+        work.upscale(visitor, ticket, LIMIT, newer_at_last)
     visitor.wanted, in_vain = ticket, visitor.spent
-    run = work.enlarge(visitor, ticket, LIMIT, quiet)
+    run = work.upscale(visitor, ticket, LIMIT, quiet)
     assert visitor.first is not None
     assert in_vain > 0
     assert visitor.first.seconds == visitor.features.seconds + in_vain + run.seconds
@@ -127,7 +127,7 @@ def test_refusals(visitor: Visitor, tmp_path: Path) -> None:
     ticket = (visitor.number, Choices(MODEL, 4.0))
     visitor.wanted = ticket
     with pytest.raises(PictureError, match="at most 1,000: this picture is too large"):
-        work.enlarge(visitor, ticket, 1_000, quiet)
+        work.upscale(visitor, ticket, 1_000, quiet)
     with pytest.raises(PCSRError, match="no model is called"):
         ask(visitor, model="nobody")
     original = save(build_network(default_config("fsrcnn", original=True)), tmp_path / "original")
@@ -150,7 +150,7 @@ def test_files(visitor: Visitor) -> None:
         red, blue = torch.tensor([[215, 25, 28], [44, 123, 182]])
         expected_HW3 = torch.where(run.result.assignment[0, ..., None] == 0, red, blue)
         assert torch.equal(torch.from_numpy(np.array(image.convert("RGB"))), expected_HW3.byte())
-    plain = work.enlarged_bicubic(visitor)
+    plain = work.bicubic_result(visitor)
     assert visitor.loaded is not None
     assert torch.equal(plain, bicubic(visitor.loaded.picture.rgb, (400, 600)).clamp(0, 1))
 

@@ -110,7 +110,7 @@ def test_strips_become_lower(
     # 31 rows, 15, 7, and then 3, which is few enough.
     assert scarce.failures == 3
     said = [r.getMessage() for r in caplog.records if "out of memory" in r.getMessage()]
-    assert said == [f"out of memory: going on with {n} rows at a time" for n in (15, 7, 3)]
+    assert said == [f"out of memory: continuing with {n} rows at a time" for n in (15, 7, 3)]
     assert_same(found, expected)
 
 

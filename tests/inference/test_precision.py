@@ -97,7 +97,7 @@ def test_damaged_weights_of_an_original(precision: str) -> None:
     assert isinstance(model, Original)
     with torch.no_grad():
         model.backbone.entry.weight[0] = float("nan")
-    with pytest.raises(PCSRError, match=r"the enlarged picture: .* NaN or infinite"):
+    with pytest.raises(PCSRError, match=r"the upscaled picture: .* NaN or infinite"):
         upscale(model.eval(), torch.rand(1, 3, 7, 6), 2, precision=precision)
 
 

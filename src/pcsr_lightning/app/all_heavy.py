@@ -12,9 +12,8 @@ from torch import Tensor
 
 from pcsr_lightning.inference import Session
 from pcsr_lightning.inference.class_images import NO_CLASS
-from pcsr_lightning.inference.engine import Progress
+from pcsr_lightning.inference.engine import Progress, part_of
 from pcsr_lightning.inference.kernels import Strip
-from pcsr_lightning.inference.session import part_of
 
 
 class AllHeavyRun:
@@ -38,21 +37,17 @@ class AllHeavyRun:
         """The picture ``(3, H, W)`` in [0, 1]; not refined, there are no seams.
 
         Pixels that no routing has asked of class 0 come first: they are what a larger budget has
-        to pay for, so that soon it has little to pay. A call that was stopped is taken up where it
-        was. Afterwards no routing has heavy pixels to pay for.
+        to pay for, so that soon it has little to pay. A call that was stopped is resumed by the
+        next. Afterwards every routing finds its heavy pixels computed.
         """
         done_BHW = self._session.class_images.done_MBHW[0]
+        for known_BHW, start in ((done_BHW, 0.0), (self._timed_BHW, 0.5)):
 
-        def new(strip: Strip, feat_BrwD: Tensor) -> None:
-            rows = slice(strip.hr_top, strip.hr_bottom)
-            self._time(strip, feat_BrwD, ~(self._timed_BHW[:, rows] | done_BHW[:, rows]))
+            def work(strip: Strip, feat_BrwD: Tensor, known_BHW: Tensor = known_BHW) -> None:
+                rows = slice(strip.hr_top, strip.hr_bottom)
+                self._time(strip, feat_BrwD, ~(self._timed_BHW[:, rows] | known_BHW[:, rows]))
 
-        def known(strip: Strip, feat_BrwD: Tensor) -> None:
-            rows = slice(strip.hr_top, strip.hr_bottom)
-            self._time(strip, feat_BrwD, ~self._timed_BHW[:, rows])
-
-        self._session.each_strip(new, part_of(progress, 0.0, 0.5))
-        self._session.each_strip(known, part_of(progress, 0.5, 1.0))
+            self._session.each_strip(work, part_of(progress, start, start + 0.5))
         with torch.inference_mode(False):
             return self._session.class_images.image_MB3HW[0, 0].clamp(0, 1)
 

@@ -1,7 +1,7 @@
 """What the page's events do: visitors and values in, values for components out.
 
 A request comes in two steps. ``want``, which never waits in the queue, says what is wanted now and
-thereby stops whatever is computed for the same visitor. ``enlarge`` and ``compare`` then take their
+thereby stops whatever is computed for the same visitor. ``upscale`` and ``compare`` then take their
 turns with those of other visitors, and do nothing if something else is wanted by then.
 """
 
@@ -56,9 +56,9 @@ class Handlers:
         return self._show(request, lambda: load_sample(stem), SAMPLE_SCALE)
 
     def _show(self, request: gr.Request, read: Callable[[], Loaded], scale: object) -> Answer:
-        """Values for drop zone, status and scale. A failure is told.
+        """Values for drop zone, status and scale.
 
-        The picture that was there stays, and work on it goes on.
+        A picture that cannot be read is reported; the one before it stays, and so does work on it.
         """
         visitor = self._visitor(request)
         try:
@@ -96,7 +96,7 @@ class Handlers:
         if visitor.wanted != ticket:
             visitor.wanted, visitor.refused = ticket, None
 
-    def enlarge(
+    def upscale(
         self,
         model: str,
         scale: float,
@@ -115,7 +115,7 @@ class Handlers:
             if visitor.loaded is None or visitor.wanted != ticket or there:
                 return nothing
             try:
-                work.enlarge(visitor, ticket, self.max_pixels, _reporter(progress))
+                work.upscale(visitor, ticket, self.max_pixels, _reporter(progress))
                 view = self._view(visitor)
                 said = texts.status(visitor), view, texts.details(visitor)
             except work.Stopped:
@@ -177,7 +177,7 @@ class Handlers:
             work.save_map(visitor, run.result.assignment[0])
             visitor.shown = key
         if "bicubic" not in visitor.views:
-            work.save_view(visitor, "bicubic", work.enlarged_bicubic(visitor))
+            work.save_view(visitor, "bicubic", work.bicubic_result(visitor))
         if visitor.heavy is not None and "all-heavy" not in visitor.views:
             work.save_view(visitor, "all-heavy", visitor.heavy.image_3HW)
         reference = visitor.fitting_reference

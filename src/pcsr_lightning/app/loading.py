@@ -35,7 +35,7 @@ _FOLDER = Path(__file__).parents[1] / "data" / "sample"
 
 @dataclass(frozen=True)
 class Loaded:
-    """A picture to enlarge.
+    """A picture to upscale.
 
     Attributes:
         name: of its file, as the visitor knows it; not to be trusted.
@@ -106,7 +106,7 @@ def _read_once(path: Path, max_pixels: int) -> Picture:
     try:
         return decode(data, max_pixels, path.name)
     except PictureError as error:
-        # What a program may raise, a visitor may not.
+        # A visitor cannot raise the limit: the advice is for programs.
         said, too_large, _ = str(error).partition(" Raise max_pixels")
         raise PictureError(f"{said} {WHOSE_LIMIT}" if too_large else said) from error
 

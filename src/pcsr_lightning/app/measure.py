@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import time
 from pathlib import Path
-from types import TracebackType
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -35,12 +34,7 @@ class Meter:
         self._start = time.perf_counter()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.seconds = time.perf_counter() - self._start
         if self._before is not None:
             self.peak = max(0, _resident("VmHWM") - self._before)

@@ -24,7 +24,7 @@ AT_ONCE: dict[str, Any] = {
     "show_progress": "hidden",
     "api_visibility": "private",
 }
-"""Events that take no time worth speaking of."""
+"""Events that are answered at once."""
 IN_TURN: dict[str, Any] = {
     "concurrency_id": "compute",
     "concurrency_limit": 1,
@@ -102,7 +102,7 @@ def build(handlers: Handlers, models: Sequence[str], model: str, folder: Path) -
 
 
 def _bring(folder: Path) -> dict[str, Any]:
-    """What goes in."""
+    """The input: a drop zone and samples."""
     drop = gr.File(
         label="Your picture",
         file_types=list(SUFFIXES),
@@ -116,7 +116,7 @@ def _bring(folder: Path) -> dict[str, Any]:
 
 
 def _choose(models: Sequence[str], model: str, max_pixels: int) -> dict[str, Any]:
-    """How it is enlarged, and what it is compared with."""
+    """The choices: scale, model, routing, and a picture to compare with."""
     scale = gr.Slider(
         SMALLEST_SCALE,
         LARGEST_SCALE,
@@ -158,7 +158,7 @@ def _choose(models: Sequence[str], model: str, max_pixels: int) -> dict[str, Any
 
 
 def _result() -> dict[str, Any]:
-    """What comes out, and the slider that it is all about."""
+    """The result: status, viewer, compute slider, details and download."""
     status = gr.HTML(texts.EMPTY, elem_id="pcsr-status")
     viewer = gr.HTML(
         None,
@@ -206,8 +206,8 @@ def _wire(parts: Parts, handlers: Handlers) -> None:
     in_turn = {**IN_TURN, "show_progress_on": parts.status}
     results = [parts.status, parts.viewer, parts.details, parts.download]
     for event in asked:
-        enlarged = event.then(handlers.enlarge, parts.controls, results, **in_turn)
-        enlarged.then(handlers.compare, parts.controls, [parts.viewer, parts.details], **in_turn)
+        upscaled = event.then(handlers.upscale, parts.controls, results, **in_turn)
+        upscaled.then(handlers.compare, parts.controls, [parts.viewer, parts.details], **in_turn)
     compared = [parts.reference, parts.reference_note, parts.details, parts.viewer]
     parts.reference.upload(handlers.reference, parts.reference, compared, **AT_ONCE)
     fetched = parts.download.click(handlers.download, None, [parts.file, parts.status], **AT_ONCE)

@@ -1,4 +1,4 @@
-"""What the page says of a run: HTML in which nothing from outside stands unescaped."""
+"""The page's texts about a run: HTML in which everything from outside is escaped."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from html import escape
 
 from pcsr_lightning.app.visitors import ADAPTIVE, BY_K, Choices, Visitor
-from pcsr_lightning.app.work import enlarged_bicubic, model_named, psnr
+from pcsr_lightning.app.work import bicubic_result, model_named, psnr
 from pcsr_lightning.inference import all_heavy_flops, class_colours, routing_note
 
 MIB = 2**20
+WAITING = "…"
 EMPTY = '<p class="pcsr-note">Drop a picture, or take one of the samples.</p>'
 
 
@@ -49,20 +50,18 @@ def status(visitor: Visitor) -> str:
 
 
 def picture_line(visitor: Visitor) -> str:
-    """Which picture is enlarged, and to what."""
+    """Which picture is upscaled, and to what size."""
     loaded, session = visitor.loaded, visitor.session
     if loaded is None:
         return EMPTY
-    (h, w), words = loaded.size, [loaded.name]
-    size = f"{w} x {h}"
-    if session is not None:
-        size += f" → {session.size[1]} x {session.size[0]} pixels"
-    words.append(size)
+    (h, w), parts = loaded.size, [loaded.name]
+    after = "" if session is None else f" → {session.size[1]} x {session.size[0]} pixels"
+    parts.append(f"{w} x {h}{after}")
     if loaded.picture.bits > 8:
-        words.append(f"{loaded.picture.bits} bit")
+        parts.append(f"{loaded.picture.bits} bit")
     if loaded.picture.alpha is not None:
-        words.append("transparent")
-    return f'<p class="pcsr-note" role="status">{escape(" · ".join(words))}</p>'
+        parts.append("transparent")
+    return note(" · ".join(parts))
 
 
 def budget_note(visitor: Visitor) -> str | None:
@@ -72,8 +71,8 @@ def budget_note(visitor: Visitor) -> str | None:
         return None
     choices = run.ticket[1]
     model = model_named(choices.model)
-    words = routing_note(model, session.lr_size, session.size, choices.routing)
-    return None if words is None else words[0].upper() + words[1:] + "."
+    remark = routing_note(model, session.lr_size, session.size, choices.routing)
+    return None if remark is None else remark[0].upper() + remark[1:] + "."
 
 
 def details(visitor: Visitor) -> str:
@@ -82,43 +81,30 @@ def details(visitor: Visitor) -> str:
     if run is None or session is None or visitor.first is None:
         return ""
     model = model_named(run.ticket[1].model)
-    whole = all_heavy_flops(model, session.lr_size, session.size).gmacs
-    share = 100 * run.result.flops.gmacs / whole
+    gmacs = run.result.flops.gmacs
+    most = all_heavy_flops(model, session.lr_size, session.size).gmacs
     heavy, first = visitor.heavy, visitor.first
-    waiting = "…"
+    cost = f"<b>{100 * gmacs / most:.0f} %</b> <small>{_gmacs(gmacs)}</small>"
+    seconds = WAITING if heavy is None else _seconds(heavy.seconds)
+    peak = WAITING if heavy is None else _bytes(heavy.peak)
     rows = [
-        (
-            "Cost",
-            "-",
-            f"<b>{share:.0f} %</b> <small>{_gmacs(run.result.flops.gmacs)}</small>",
-            f"100 % <small>{_gmacs(whole)}</small>",
-        ),
-        (
-            "Time",
-            "-",
-            _seconds(first.seconds),
-            waiting if heavy is None else _seconds(heavy.seconds),
-        ),
+        ("Cost", "-", cost, f"100 % <small>{_gmacs(most)}</small>"),
+        ("Time", "-", _seconds(first.seconds), seconds),
     ]
     if run.reused:
         part = f" <small>{100 * run.seconds / first.seconds:.0f} % of first</small>"
         rows.append(("Re-routed", "-", f"<b>{_seconds(run.seconds)}</b>{part}", "-"))
-    peak = waiting if heavy is None else _bytes(heavy.peak)
     rows.append(("Memory", "-", _bytes(first.peak), peak))
     compared, protocol = _psnr_row(visitor)
-    rows += compared
-    bar = _share_bar(run.result.shares)
-    remark = budget_note(visitor)
-    foot = [] if remark is None else [remark]
-    foot += protocol
-    foot.append(
+    foot = [
+        budget_note(visitor),
+        *protocol,
         "Memory is the peak beyond what was held before; this run's includes "
-        f"{session.bytes / MIB:.0f} MiB that are kept for re-routing."
-    )
-    if compared == [] and visitor.reference is not None:
-        foot.append(reference_problem(visitor))
+        f"{session.bytes / MIB:.0f} MiB that are kept for re-routing.",
+        reference_problem(visitor),
+    ]
     notes = "".join(f'<p class="pcsr-note">{escape(text)}</p>' for text in foot if text)
-    return bar + _table(rows) + notes
+    return _share_bar(run.result.shares) + _table([*rows, *compared]) + notes
 
 
 def reference_problem(visitor: Visitor) -> str:
@@ -143,12 +129,12 @@ def _psnr_row(visitor: Visitor) -> tuple[list[tuple[str, str, str, str]], list[s
     scale = run.ticket[1].scale
     ours = psnr(run.result.image[0], reference, scale)
     theirs = None if heavy is None else psnr(heavy.image_3HW, reference, scale)
-    plain = psnr(enlarged_bicubic(visitor), reference, scale)
+    plain = psnr(bicubic_result(visitor), reference, scale)
     row = (
         "PSNR",
         _decibels(plain),
         f"<b>{_decibels(ours)}</b>",
-        "…" if theirs is None else _decibels(theirs),
+        WAITING if theirs is None else _decibels(theirs),
     )
     border = math.ceil(scale)
     return [row], [
@@ -169,13 +155,13 @@ def _table(rows: Sequence[tuple[str, str, str, str]]) -> str:
 def _share_bar(shares: Sequence[float]) -> str:
     """Which part of the pixels each class has."""
     M = len(shares)
-    parts, words = "", []
+    parts, legend = "", ""
     for share, colour, name in zip(shares, colours(M), class_names(M), strict=True):
         parts += f'<i style="width:{100 * share:.2f}%;background:{colour}"></i>'
-        words.append(f'<span><i style="background:{colour}"></i>{name} {100 * share:.0f} %</span>')
+        legend += f'<span><i style="background:{colour}"></i>{name} {100 * share:.0f} %</span>'
     return (
         f'<div class="pcsr-shares"><div class="pcsr-bar" aria-hidden="true">{parts}</div>'
-        f'<div class="pcsr-legend">Pixels: {"".join(words)}</div></div>'
+        f'<div class="pcsr-legend">Pixels: {legend}</div></div>'
     )
 
 
@@ -188,7 +174,7 @@ def _seconds(value: float) -> str:
 
 
 def _bytes(value: int | None) -> str:
-    return "not told" if value is None else f"{value / MIB:.0f} MiB"
+    return "not measured" if value is None else f"{value / MIB:.0f} MiB"
 
 
 def _decibels(value: float) -> str:

@@ -63,10 +63,10 @@ Ticket = tuple[int, Choices]
 
 @dataclass
 class FirstRun:
-    """What it took to enlarge the picture the first time.
+    """What the first upscaling of the picture took.
 
     Attributes:
-        seconds: all of it, with what was computed in vain because a newer request came.
+        seconds: all of it, with what newer requests interrupted.
         peak: bytes beyond what was held before.
     """
 

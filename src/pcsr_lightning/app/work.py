@@ -52,8 +52,8 @@ def model_named(name: str) -> PCSR:
     return model
 
 
-def enlarge(visitor: Visitor, ticket: Ticket, max_pixels: int, report: Report) -> Run:
-    """The visitor's picture under a request's choices; what is there already is used.
+def upscale(visitor: Visitor, ticket: Ticket, max_pixels: int, report: Report) -> Run:
+    """The visitor's picture under a request's choices; earlier results are reused.
 
     Raises:
         Stopped: a newer request has come.
@@ -81,7 +81,7 @@ def enlarge(visitor: Visitor, ticket: Ticket, max_pixels: int, report: Report) -
     try:
         with run:
             start = 0.0 if reused else 0.5
-            doing = "Routing again" if reused else "Enlarging it"
+            doing = "Routing again" if reused else "Upscaling"
             result = visitor.session.run(choices.routing, step(doing, start, 1.0))
     finally:
         # What was stopped before has left pixels that the first run to be finished did not make.
@@ -106,7 +106,7 @@ def all_heavy(visitor: Visitor, ticket: Ticket, report: Report) -> Heavy:
     upsampler at every pixel. Its memory likewise.
 
     Raises:
-        Stopped: a newer request has come. The next call goes on from there.
+        Stopped: a newer request has come. The next call resumes it.
     """
     session = visitor.session
     assert session is not None
@@ -143,14 +143,14 @@ def stopping(
     return step
 
 
-def enlarged_bicubic(visitor: Visitor) -> Tensor:
+def bicubic_result(visitor: Visitor) -> Tensor:
     """The plain way to the same size: ``(3, H, W)`` in [0, 1]."""
     assert visitor.loaded is not None
     assert visitor.session is not None
     return bicubic(visitor.loaded.picture.rgb, visitor.session.size).clamp(0, 1)
 
 
-def enlarged_alpha(visitor: Visitor) -> Tensor | None:
+def alpha_result(visitor: Visitor) -> Tensor | None:
     """The transparency at the result's size."""
     assert visitor.loaded is not None
     assert visitor.session is not None
@@ -161,9 +161,9 @@ def enlarged_alpha(visitor: Visitor) -> Tensor | None:
 def save_view(visitor: Visitor, name: str, rgb_3HW: Tensor) -> Path:
     """A picture as the browser shows it: 8 bit, lossless, in the file's own colour space."""
     assert visitor.loaded is not None
-    alpha = enlarged_alpha(visitor)
-    whole = rgb_3HW if rgb_3HW.dtype == torch.uint8 else eight_bit(rgb_3HW).to(torch.uint8)
-    parts = [whole] if alpha is None else [whole, eight_bit(alpha).to(torch.uint8)]
+    alpha = alpha_result(visitor)
+    rgb = rgb_3HW if rgb_3HW.dtype == torch.uint8 else eight_bit(rgb_3HW).to(torch.uint8)
+    parts = [rgb] if alpha is None else [rgb, eight_bit(alpha).to(torch.uint8)]
     pixels = np.ascontiguousarray(torch.cat(parts).permute(1, 2, 0).cpu().numpy())
     path, icc = visitor.new_file(), visitor.loaded.picture.metadata.icc
     image = pyvips.Image.new_from_array(pixels, interpretation="srgb")
@@ -198,7 +198,7 @@ def save_result(visitor: Visitor) -> Path:
     loaded, run = visitor.loaded, visitor.run
     if loaded is None or run is None or visitor.session is None:
         raise PCSRError("there is no result yet: drop a picture, or choose a sample")
-    picture = loaded.picture.enlarged(run.result.image[0], enlarged_alpha(visitor))
+    picture = loaded.picture.enlarged(run.result.image[0], alpha_result(visitor))
     scale = run.ticket[1].scale
     path = visitor.new_file("") / f"{plain_name(loaded.name)}_x{scale:g}.png"
     path.parent.mkdir()
@@ -216,7 +216,6 @@ def plain_name(name: str) -> str:
 def psnr(image_3HW: Tensor, reference_3HW: Tensor, scale: float) -> float:
     """PSNR on RGB rounded to 8 bit, ``ceil(scale)`` pixels of the border shaved off, in dB."""
     border = math.ceil(scale)
-    whole = reference_3HW.float() / 255
-    difference = shave(eight_bit(image_3HW), border) - shave(eight_bit(whole), border)
+    difference = shave(eight_bit(image_3HW), border) - shave(reference_3HW.float(), border)
     error = float(difference.double().square().mean())
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)

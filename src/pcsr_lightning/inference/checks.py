@@ -28,7 +28,7 @@ def output_size(lr_size: tuple[int, int], scale: float | Sequence[float]) -> tup
 
     Args:
         lr_size: ``(h, w)``.
-        scale: one number, or one for height and one for width; 1 to 16, whole or not.
+        scale: one number, or one for height and one for width; 1 to 16, fractions too.
 
     Raises:
         ConfigError: a scale that is not a number in that range.

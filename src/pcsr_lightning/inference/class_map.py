@@ -1,4 +1,4 @@
-"""A picture of who paid what: each pixel's class as a colour over the picture's luminance."""
+"""A class map: each pixel's class as a colour over the picture's luminance."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def class_map(
     """The classes' colours blended over the picture's luminance, ``(3, H, W)`` in [0, 1].
 
     Args:
-        image_3HW: the enlarged picture, RGB in [0, 1].
+        image_3HW: the upscaled picture, RGB in [0, 1].
         assignment_HW: the class of each pixel, 0 the heaviest.
         num_classes: ``M``.
         opacity: 1 shows the colours alone, 0 the luminance alone.

@@ -15,7 +15,6 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ from pcsr_lightning.inference.features import FeatureRows, KeptRows
 from pcsr_lightning.inference.flops import Flops, ModelMacs
 from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.kernels import QueryKernels, Strip
-from pcsr_lightning.inference.output_rows import EnlargedRows, RefinedRows
+from pcsr_lightning.inference.output_rows import RefinedRows, UpsampledRows
 from pcsr_lightning.networks import QueryGrid
 from pcsr_lightning.routing import RoutingPolicy
 from pcsr_lightning.routing.scores import ThresholdAssigner, first_pass
@@ -46,7 +45,13 @@ Progress = Callable[[float], None]
 """Takes the part of the work that is done, in (0, 1], rising, 1 at the end."""
 
 
-@dataclass
+def part_of(progress: Progress | None, start: float, stop: float) -> Progress | None:
+    """The progress of one step, which is the part from ``start`` to ``stop`` of all work."""
+    if progress is None:
+        return None
+    return lambda part: progress(start * (1 - part) + stop * part)
+
+
 class Executed:
     """What a run did.
 
@@ -56,8 +61,14 @@ class Executed:
             it has a pixel.
     """
 
-    counts_M: list[int]
-    projected_M: list[int]
+    def __init__(self, num_classes: int) -> None:
+        self.counts_M = [0] * num_classes
+        self.projected_M = [0] * num_classes
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The part of the pixels in each class, heaviest first."""
+        return tuple(count / sum(self.counts_M) for count in self.counts_M)
 
     def add(self, counts_M: Sequence[int], lr_pixels: int, every_class: bool) -> None:
         """A strip of so many LR pixels is done."""
@@ -65,8 +76,9 @@ class Executed:
             self.counts_M[j] += count
             self.projected_M[j] += lr_pixels if count or every_class else 0
 
-    def flops(self, macs: ModelMacs, lr_pixels: int, classified: bool) -> Flops:
+    def flops(self, macs: ModelMacs, lr_pixels: int, policy: RoutingPolicy) -> Flops:
         """Its cost."""
+        classified = policy.fixed_class is None
         return macs.flops(lr_pixels, self.counts_M, self.projected_M, classified)
 
 
@@ -91,8 +103,7 @@ class Engine:
         rows: int,
         keep: bool = False,
     ) -> None:
-        self.lr, self.grid, self.kernels = lr, grid, kernels
-        self.rows = rows
+        self.lr, self.grid, self.kernels, self.rows = lr, grid, kernels, rows
         self.features, self._keep = features, keep
         h = grid.lr_size[0]
         # Nearest never falls, and at scales of 1 and more it misses no LR row.
@@ -115,7 +126,7 @@ class Engine:
         classes: RowSink,
         progress: Progress | None = None,
     ) -> Executed:
-        """Enlarges the pictures.
+        """Upscales the pictures.
 
         Args:
             policy: which class each pixel takes.
@@ -127,23 +138,23 @@ class Engine:
         Raises:
             PCSRError: NaN or infinite values, or not enough memory for a single row.
         """
-        before = 0.0
         known: Tensor | ThresholdAssigner | None = None
         if policy.needs_whole_picture:
-            known, before = self._first_pass(policy, progress), 0.5
+            known = self._first_pass(policy, part_of(progress, 0.0, 0.5))
+            progress = part_of(progress, 0.5, 1.0)
         M, (H, W), (h, w) = policy.num_classes, self.grid.size, self.grid.lr_size
         refined = RefinedRows(H, M, policy.config.refines((H / h, W / w)))
-        enlarged = EnlargedRows(self.lr, self.grid.size)
-        done = Executed([0] * M, [0] * M)
+        upsampled = UpsampledRows(self.lr, self.grid.size)
+        done = Executed(M)
         every_class = known is not None and policy.charges_every_class and _mixed(known)
 
-        def enlarge(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
+        def upscale(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
             class_BQ = self._classes(policy, known, strip, feat_BrwD)
             counts_M = torch.bincount(class_BQ.flatten(), minlength=M).tolist()
             residual_B3Q = self.kernels.residual(feat_BrwD, strip, class_BQ, every_class)
-            sr_B3nW = enlarged.rows(strip.hr_top, strip.hr_bottom)
+            sr_B3nW = upsampled.rows(strip.hr_top, strip.hr_bottom)
             sr_B3nW += self.kernels.to_rows(residual_B3Q, strip)
-            check_finite(sr_B3nW, "the enlarged picture")
+            check_finite(sr_B3nW, "the upscaled picture")
             class_BnW = self.kernels.to_rows(class_BQ[:, None], strip)[:, 0]
             top, finished = refined.push(sr_B3nW, class_BnW)
 
@@ -156,13 +167,13 @@ class Engine:
 
             return deliver
 
-        self.each_strip(enlarge, progress, before)
+        self.each_strip(upscale, progress)
         return done
 
     def counted(self, policy: RoutingPolicy, class_BHW: Tensor) -> Executed:
         """What :meth:`run` would do with these classes, without doing it."""
         M, (h, w) = policy.num_classes, self.grid.lr_size
-        done = Executed([0] * M, [0] * M)
+        done = Executed(M)
         every_class = policy.charges_every_class and _mixed(class_BHW)
         for top in range(0, h, self.rows):
             bottom = min(h, top + self.rows)
@@ -226,7 +237,7 @@ class Engine:
 
             return keep_it
 
-        self.each_strip(look, progress, 0.0, 0.5)
+        self.each_strip(look, progress)
         if kept_BhwD is not None:
             self.features = KeptRows(kept_BhwD)
         return scores.finish()
@@ -235,13 +246,10 @@ class Engine:
         self,
         work: Callable[[Strip, Tensor], Callable[[], None]],
         progress: Progress | None = None,
-        before: float = 0.0,
-        after: float = 1.0,
     ) -> None:
         """``work`` on every strip in order; what it returns makes its result count.
 
-        Out of memory, the same rows come again in smaller strips. ``before`` and ``after`` are the
-        parts of the run's work that are done at the start and at the end.
+        Out of memory, the same rows come again in smaller strips.
         """
         h, done, delivering = self.grid.lr_size[0], 0, False
         while done < h:
@@ -258,7 +266,7 @@ class Engine:
                     done, delivering = bottom, True
                     deliver()
                     if progress is not None:
-                        progress(before + (after - before) * done / h)
+                        progress(done / h)
                     delivering = False
             except (MemoryError, RuntimeError) as error:
                 if delivering or not is_out_of_memory(error):
@@ -271,7 +279,7 @@ class Engine:
                 f"not enough memory even for one row of the picture at a time ({error})"
             ) from error
         self.rows = max(1, self.rows // 2)
-        _log.warning("out of memory: going on with %d rows at a time", self.rows)
+        _log.warning("out of memory: continuing with %d rows at a time", self.rows)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

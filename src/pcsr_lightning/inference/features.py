@@ -43,7 +43,7 @@ class FeatureRows(ABC):
         """Strips of about ``rows`` rows from row ``start`` on, in order.
 
         Each is its first row and its features ``(B, r, w, D)``, valid until the next is asked for.
-        For a network that enlarges, both count rows of its output; ``rows`` and ``start`` never do.
+        For a network that upscales, both count rows of its output; ``rows`` and ``start`` never do.
         """
 
     @abstractmethod
@@ -201,7 +201,7 @@ def strip_rows(
     if takes(rows) > free:
         _log.warning(
             "max_memory: even a single row at a time takes about %.1f MiB of working memory, more "
-            "than the %.1f MiB allowed; going on with it",
+            "than the %.1f MiB allowed; continuing with it",
             takes(rows) / 2**20,
             execution.max_memory / 2**20,
         )

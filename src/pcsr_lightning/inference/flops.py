@@ -64,7 +64,7 @@ class ModelMacs:
         projected_M: Sequence[int] | None = None,
         classified: bool = True,
     ) -> Flops:
-        """The cost of ``lr_pixels`` whose enlargement has ``counts_M[j]`` pixels in class ``j``.
+        """The cost of ``lr_pixels`` whose result has ``counts_M[j]`` pixels in class ``j``.
 
         Args:
             lr_pixels: ``B * h * w``.

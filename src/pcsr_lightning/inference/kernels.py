@@ -1,6 +1,6 @@
 """Gather - run - scatter: each pixel-level MLP on the queries that want it, a strip at a time.
 
-At integer scales the enlargement is taken apart into its ``S = sy * sx`` sub-positions: those HR
+At integer scales the result is taken apart into its ``S = sy * sx`` sub-positions: those HR
 pixels that lie alike within their LR pixel. Each sub-position is a picture of the LR size in which
 every query asks its own pixel, so there are no coordinates, and the offset's part of the first
 layer is one constant vector. This *subpixel-major* order is kept until the result is put together.
@@ -29,7 +29,7 @@ BLOCK_VALUES = {"cpu": 2**18, "cuda": 2**27}
 """Values of a layer that are in work together: on a CPU they stay in its cache."""
 QUANTUM = 512
 """The last block of queries is filled up to a multiple of this: processors and libraries prepare
-themselves anew for every new shape, which takes longer than a few more rows."""
+themselves again for every new shape, which takes longer than a few more rows."""
 
 
 @dataclass(frozen=True)

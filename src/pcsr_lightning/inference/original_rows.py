@@ -6,14 +6,16 @@ Legend: B batch, h w LR size, n HR rows of a strip, W HR columns.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
 
-from torch import Tensor, nn
+from torch import nn
 
+from pcsr_lightning.inference.checks import check_finite
+from pcsr_lightning.inference.engine import Progress, RowSink
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.features import feature_rows, strip_rows
+from pcsr_lightning.inference.flops import Flops, original_flops
 from pcsr_lightning.inference.input_rows import InputRows
-from pcsr_lightning.inference.output_rows import EnlargedRows
+from pcsr_lightning.inference.output_rows import UpsampledRows
 from pcsr_lightning.networks import Original
 from pcsr_lightning.networks.original import TAIL_HALO
 
@@ -21,15 +23,24 @@ from pcsr_lightning.networks.original import TAIL_HALO
 _BODIES: weakref.WeakKeyDictionary[Original, nn.Module] = weakref.WeakKeyDictionary()
 
 
-def original_rows(
-    model: Original, image: InputRows, execution: Execution
-) -> Iterator[tuple[int, Tensor]]:
-    """The enlarged pictures' rows, in order: first HR row and rows ``(B, 3, n, W)``, float32.
+def run_original(
+    model: Original,
+    image: InputRows,
+    execution: Execution,
+    sink: RowSink,
+    progress: Progress | None = None,
+) -> Flops:
+    """Upscales pictures; returns the cost of all of them.
 
     Args:
         model: on the pictures' device.
         image: ``(B, 3, h, w)`` in [0, 1], float32.
         execution: precision and strips.
+        sink: takes rows ``(B, 3, n, W)``, float32, not clamped.
+        progress: see :meth:`Engine.run`.
+
+    Raises:
+        PCSRError: NaN or infinite values.
     """
     dtype = execution.dtype(model)
     body = _BODIES.get(model)
@@ -39,11 +50,15 @@ def original_rows(
     x = image.less(model.mean)
     halo = None if model.backbone.halo is None else model.backbone.halo + TAIL_HALO
     s, (h, w) = model.scale, x.shape[-2:]
-    enlarged = EnlargedRows(x, (h * s, w * s)) if model.backbone.adds_upsampled_input else None
+    upsampled = UpsampledRows(x, (h * s, w * s)) if model.backbone.adds_upsampled_input else None
     features = feature_rows(body, halo, x, dtype)
     rows = strip_rows(execution, features, x, s**2)
     for top, sr_BnW3 in features.strips(rows):
         sr_B3nW = sr_BnW3.permute(0, 3, 1, 2).float() + mean
-        if enlarged is not None:
-            sr_B3nW += enlarged.rows(top, top + sr_B3nW.shape[2])
-        yield top, sr_B3nW
+        if upsampled is not None:
+            sr_B3nW += upsampled.rows(top, top + sr_B3nW.shape[2])
+        check_finite(sr_B3nW, "the upscaled picture")
+        sink(top, sr_B3nW)
+        if progress is not None:
+            progress((top + sr_B3nW.shape[2]) / (h * s))
+    return original_flops(model, len(x) * h * w)

@@ -1,4 +1,4 @@
-"""From residuals to finished rows: the enlarged input beneath them, and refinement at the end.
+"""From residuals to finished rows: the upsampled input beneath them, and refinement at the end.
 
 Legend: B batch, h w LR size, H W HR size, n HR rows of a strip.
 """
@@ -12,8 +12,8 @@ from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.routing.refine import refine
 
 
-class EnlargedRows:
-    """The bilinearly enlarged input ``upX`` of Eq. 6, any rows of it, however it is cut.
+class UpsampledRows:
+    """The bilinearly upsampled input ``upX`` of Eq. 6, any rows of it, however it is cut.
 
     Args:
         lr: the pictures.

@@ -17,7 +17,7 @@ from pcsr_lightning.routing import RoutingPolicy
 
 @dataclass(frozen=True)
 class UpscaleResult:
-    """An enlarged picture and what it took.
+    """An upscaled picture and what it cost.
 
     Attributes:
         image: ``(B, 3, H, W)``, float32 in [0, 1]; or integers, where those were asked for.
@@ -99,6 +99,5 @@ def collect(
 
     with torch.inference_mode():
         done = engine.run(policy, output.put, keep_classes, progress)
-    flops = done.flops(macs, B * h * w, classified=policy.fixed_class is None)
-    shares = tuple(count / sum(done.counts_M) for count in done.counts_M)
-    return UpscaleResult(output.image_B3HW, class_BHW, flops, shares)
+    flops = done.flops(macs, B * h * w, policy)
+    return UpscaleResult(output.image_B3HW, class_BHW, flops, done.shares)

@@ -19,13 +19,13 @@ from torch import Tensor
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.inference.checks import check_finite, check_picture, check_size, output_size
 from pcsr_lightning.inference.class_images import NO_CLASS, ClassImages
-from pcsr_lightning.inference.engine import Engine, Progress
+from pcsr_lightning.inference.engine import Engine, Progress, part_of
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.features import KeptRows, feature_rows, strip_rows
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.kernels import QueryKernels, Strip
-from pcsr_lightning.inference.output_rows import EnlargedRows, RefinedRows
+from pcsr_lightning.inference.output_rows import RefinedRows, UpsampledRows
 from pcsr_lightning.inference.result import UpscaleResult
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.routing import RoutingConfig, RoutingPolicy, make_policy
@@ -91,7 +91,7 @@ class Session:
         self._score: dict[tuple[str, str], Tensor] = {}
         with torch.inference_mode():
             self.grid = model.grid(self.lr_size, self.size)
-            self._enlarged = EnlargedRows(InputRows(self.lr_B3hw), self.size)
+            self._upsampled = UpsampledRows(InputRows(self.lr_B3hw), self.size)
             start = time.perf_counter()
             self._features, self._engine = self._run_backbone(execution or Execution(), progress)
             self.feature_seconds = time.perf_counter() - start
@@ -161,10 +161,8 @@ class Session:
         with torch.inference_mode():
             image_B3HW = self._upscale(policy, class_BHW, part_of(progress, 0.3, 1.0))
             done = self._engine.counted(policy, class_BHW)
-        lr_pixels = self.lr_B3hw[:, 0].numel()
-        flops = done.flops(self._parts, lr_pixels, classified=policy.fixed_class is None)
-        shares = tuple(count / class_BHW.numel() for count in done.counts_M)
-        return UpscaleResult(image_B3HW, class_BHW, flops, shares)
+        flops = done.flops(self._parts, self.lr_B3hw[:, 0].numel(), policy)
+        return UpscaleResult(image_B3HW, class_BHW, flops, done.shares)
 
     def each_strip(
         self, work: Callable[[Strip, Tensor], None], progress: Progress | None = None
@@ -194,7 +192,7 @@ class Session:
         new_B3nW = kernels.to_rows(residual_B3Q, strip)
         new_B3nW = new_B3nW.masked_fill((class_BnW == NO_CLASS)[:, None], 0)
         check_finite(new_B3nW, "the upscaled picture")
-        new_B3nW += self._enlarged.rows(strip.hr_top, strip.hr_bottom)
+        new_B3nW += self._upsampled.rows(strip.hr_top, strip.hr_bottom)
         self.class_images.put(rows, class_BnW, new_B3nW)
 
     def compute_every_class(self) -> None:
@@ -293,10 +291,3 @@ class Session:
 
         self.each_strip(upscale, progress)
         return out_B3HW
-
-
-def part_of(progress: Progress | None, start: float, stop: float) -> Progress | None:
-    """The progress of a step as that of the whole."""
-    if progress is None:
-        return None
-    return lambda part: progress(start + (stop - start) * part)

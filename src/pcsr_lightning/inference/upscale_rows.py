@@ -1,4 +1,4 @@
-"""A picture enlarged without its result being held: finished rows go to whoever wants them.
+"""A picture upscaled without its result in memory: finished rows go to a callback.
 
 Legend: h w LR size, H W HR size, M classes, n HR rows of a strip.
 """
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pcsr_lightning.inference.checks import check_finite, check_picture, check_size
+from pcsr_lightning.inference.checks import check_picture, check_size
 from pcsr_lightning.inference.engine import Progress
 from pcsr_lightning.inference.execution import Execution
-from pcsr_lightning.inference.flops import Flops, model_macs, original_flops
+from pcsr_lightning.inference.flops import Flops, model_macs
 from pcsr_lightning.inference.input_rows import InputRows, PictureRows
-from pcsr_lightning.inference.original_rows import original_rows
+from pcsr_lightning.inference.original_rows import run_original
 from pcsr_lightning.inference.result import INTEGER_TYPES, as_integers
 from pcsr_lightning.inference.upscaling import check_original, make_engine
 from pcsr_lightning.networks import PCSR, Original
@@ -28,7 +28,7 @@ PictureSink = Callable[[Tensor, Tensor], None]
 
 @dataclass(frozen=True)
 class RowsDone:
-    """What an enlarged picture took.
+    """What an upscaled picture cost.
 
     Attributes:
         flops: the cost.
@@ -81,8 +81,7 @@ def upscale_rows(
         policy = make_policy(routing, macs.of_picture(lr_size, size))
         engine = make_engine(model, image, size, execution, policy.needs_whole_picture)
         done = engine.run(policy, pairs.image, pairs.classes, progress)
-    flops = done.flops(macs, lr_size[0] * lr_size[1], policy.fixed_class is None)
-    return RowsDone(flops, tuple(count / sum(done.counts_M) for count in done.counts_M))
+    return RowsDone(done.flops(macs, lr_size[0] * lr_size[1], policy), done.shares)
 
 
 def _checked(picture: Tensor | PictureRows, device: torch.device) -> InputRows:
@@ -121,13 +120,10 @@ def _original(
     execution: Execution,
     progress: Progress | None,
 ) -> RowsDone:
-    lr_size = (int(image.shape[2]), int(image.shape[3]))
-    H, W = check_original(model, lr_size, size, routing)
-    for top, sr_13nW in original_rows(model, image, execution):
-        check_finite(sr_13nW, "the enlarged picture")
-        n = sr_13nW.shape[2]
-        pairs.classes(top, torch.zeros(1, n, W, dtype=torch.uint8, device=sr_13nW.device))
+    check_original(model, (int(image.shape[2]), int(image.shape[3])), size, routing)
+
+    def sink(top: int, sr_13nW: Tensor) -> None:
+        pairs.classes(top, torch.zeros_like(sr_13nW[:, 0], dtype=torch.uint8))
         pairs.image(top, sr_13nW)
-        if progress is not None:
-            progress((top + n) / H)
-    return RowsDone(original_flops(model, lr_size[0] * lr_size[1]), (1.0,))
+
+    return RowsDone(run_original(model, image, execution, sink, progress), (1.0,))

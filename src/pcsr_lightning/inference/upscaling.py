@@ -1,4 +1,4 @@
-"""The library's main call: a model and a picture in, the enlarged picture out."""
+"""The library's main call: a model and a picture in, the upscaled picture out."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.inference.checks import check_finite, check_picture, check_size, output_size
-from pcsr_lightning.inference.engine import Engine, Progress
+from pcsr_lightning.inference.checks import check_picture, check_size, output_size
+from pcsr_lightning.inference.engine import Engine, Progress, part_of
 from pcsr_lightning.inference.execution import Execution, Precision
 from pcsr_lightning.inference.features import STRIP_PIXELS, feature_rows, strip_rows
-from pcsr_lightning.inference.flops import Flops, model_macs, original_flops
+from pcsr_lightning.inference.flops import Flops, model_macs
 from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.kernels import QueryKernels
-from pcsr_lightning.inference.original_rows import original_rows
+from pcsr_lightning.inference.original_rows import run_original
 from pcsr_lightning.inference.result import Output, UpscaleResult, collect
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.routing import CostRule, RoutingConfig, make_policy
@@ -47,12 +47,12 @@ def upscale(
     progress: Progress | None = None,
     only: int | None = None,
 ) -> UpscaleResult:
-    """Enlarges pictures, paying for each pixel according to its difficulty.
+    """Upscales pictures, paying for each pixel according to its difficulty.
 
     Args:
         model: from ``pcsr_lightning.load``; on the picture's device.
         image: ``(B, 3, h, w)``, RGB in [0, 1], floating point.
-        scale: 1 to 16, whole or not; two numbers for height and width. An original model has one
+        scale: 1 to 16, fractions too; two numbers for height and width. An original model has one
             scale of its own.
         k: lower sends more pixels to heavier upsamplers; 0 takes the most probable class (Eq. 10).
         adaptive: decide by the picture's own statistics instead of ``k`` (ADM).
@@ -148,7 +148,7 @@ def upscale_by(
     parts = torch.split(image_B3hw, at_once)
     results = []
     for i, part in enumerate(parts):
-        of_all = None if progress is None else _part_of(progress, i, len(parts))
+        of_all = part_of(progress, i / len(parts), (i + 1) / len(parts))
         rows = InputRows(part.float())
         engine = make_engine(model, rows, wanted, execution, policy.needs_whole_picture)
         results.append(collect(engine, macs, policy, bits, of_all))
@@ -186,11 +186,6 @@ def make_engine(
         return Engine(image, grid, features, kernels, rows, kept > 0)
 
 
-def _part_of(progress: Progress, done: int, parts: int) -> Progress:
-    """The progress of one of several pictures as that of all."""
-    return lambda part: progress((done + part) / parts)
-
-
 def _joined(results: Sequence[UpscaleResult]) -> UpscaleResult:
     """Pictures that were done one by one, as a batch."""
     images, classes = zip(*((r.image, r.assignment) for r in results), strict=True)
@@ -214,12 +209,8 @@ def _upscale_original(
     made = check_original(model, (image_B3hw.shape[-2], image_B3hw.shape[-1]), size, routing)
     picture = Output(len(image_B3hw), made, image_B3hw.device, bits)
     with torch.inference_mode():
-        for top, sr_B3nW in original_rows(model, InputRows(image_B3hw.float()), execution):
-            check_finite(sr_B3nW, "the enlarged picture")
-            picture.put(top, sr_B3nW)
-            if progress is not None:
-                progress((top + sr_B3nW.shape[2]) / made[0])
-    flops = original_flops(model, image_B3hw[:, 0].numel())
+        rows = InputRows(image_B3hw.float())
+        flops = run_original(model, rows, execution, picture.put, progress)
     assignment = torch.zeros(len(image_B3hw), *made, dtype=torch.uint8, device=image_B3hw.device)
     return UpscaleResult(picture.image_B3HW, assignment, flops, (1.0,))
 
@@ -247,6 +238,6 @@ def check_original(
     if routing.fixed_class is None and parameter is not None and parameter.default is None:
         raise ConfigError(
             f"{routing.mode}={routing.value:g}: an original model has one class and one cost; take "
-            f"a PCSR model for this"
+            "a PCSR model for this"
         )
     return made
