@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pcsr_lightning.networks import PCSR, build_network, default_config
+from pcsr_lightning.weights import load
 
 MakeNetwork = Callable[..., PCSR]
 
@@ -99,3 +100,19 @@ def make_network() -> MakeNetwork:
         return model.eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def released() -> PCSR:
+    """The smallest model that ships: FSRCNN-PCSR with two classes."""
+    model = load("fsrcnn-pcsr-x4")
+    assert isinstance(model, PCSR)
+    return model
+
+
+@pytest.fixture
+def fresh_memory_is_nan() -> Iterator[None]:
+    """So that no row can be right by the luck of finding zeros in fresh memory."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)

@@ -1,5 +1,6 @@
 """A folder of small pictures and networks with random weights."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,9 @@ from pcsr_lightning.networks import PCSR, Original, build_network, default_confi
 
 
 @pytest.fixture(scope="session")
-def pcsr() -> PCSR:
+def pcsr(make_network: Callable[..., PCSR]) -> PCSR:
     """FSRCNN-PCSR with two classes, both of which get pixels at k = 0."""
-    torch.manual_seed(0)
-    model = build_network(default_config("fsrcnn", 2))
-    assert isinstance(model, PCSR)
-    assert model.classifier is not None
-    with torch.no_grad():
-        lr = torch.rand(1, 3, 16, 16)
-        logits = model.logits(model.features(lr), model.grid((16, 16), (64, 64)))
-        model.classifier.project.bias.sub_(logits.mean(dim=(0, 2, 3)))
-    return model.eval()
+    return make_network()
 
 
 @pytest.fixture(scope="session")

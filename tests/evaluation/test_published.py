@@ -58,17 +58,10 @@ def test_spot_values() -> None:
         percent=19,
         parameters=25_000,
     )
-    mga = {p.dataset: p for p in published_points(table="Table 2") if p.model == "SRResNet-MGA"}
-    assert (mga["Test4K"].psnr, mga["Test4K"].gflops, mga["Test4K"].percent) == (27.66, 871.9, 42)
-    assert mga["Urban100"].parameters == 2_000_000
-    [three] = [p for p in published_points("Urban100", table="Table 4") if "3class" in p.model]
-    assert (three.method, three.psnr, three.gflops, three.parameters) == ("PCSR", 24.0, 28.6, 181e3)
     arm = [p for p in published_points("Test2K", scale=2, table="Table 5") if p.method == "ARM"]
     assert [(p.psnr, p.gflops, p.parameters, p.total_parameters) for p in arm] == [
         (30.57, 181.0, 258_000, 885_000)
     ]
-    manga = published_points("manga109")
-    assert [p.gflops for p in manga] == [64.01, 68.04, 69.79, 40.66]
     times = published_points("Test4K", table="Appendix Table 2")
     assert [(p.method, p.milliseconds) for p in times] == [
         ("ClassSR", 19072.0),

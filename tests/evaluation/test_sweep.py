@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import pcsr_lightning
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError, DataError
 from pcsr_lightning.evaluation import benchmark, sweep
@@ -26,15 +25,13 @@ ROUTINGS = [
 @pytest.mark.parametrize(
     ("scale", "protocol"), [(4, "whole"), (4, "published"), (2.5, "whole"), (4, "overlapped")]
 )
-def test_as_one_by_one(scale: float, protocol: str, tmp_path: Path) -> None:
+def test_as_one_by_one(released: PCSR, scale: float, protocol: str, tmp_path: Path) -> None:
     with Image.open(SAMPLE_FOLDER / "valid" / "chelsea.png") as photograph:
         photograph.crop((0, 0, 300, 240)).save(tmp_path / "part.png")
-    model = pcsr_lightning.load("fsrcnn-pcsr-x4")
-    assert isinstance(model, PCSR)
-    found = sweep(model, tmp_path, ROUTINGS, scale, protocol)
+    found = sweep(released, tmp_path, ROUTINGS, scale, protocol)
     assert found.pictures == 1
     for point, routing in zip(found.points, ROUTINGS, strict=True):
-        alone = benchmark(model, tmp_path, scale, routing, protocol).mean
+        alone = benchmark(released, tmp_path, scale, routing, protocol).mean
         assert point.routing == routing
         assert point.psnr == pytest.approx(alone.psnr, abs=2e-4), routing
         assert point.gmacs == pytest.approx(alone.gmacs, rel=1e-9), routing
@@ -44,13 +41,11 @@ def test_as_one_by_one(scale: float, protocol: str, tmp_path: Path) -> None:
         assert found.bicubic_psnr == pytest.approx(alone.bicubic.psnr, abs=1e-6)
 
 
-def test_what_a_sweep_refuses(tmp_path: Path) -> None:
-    model = pcsr_lightning.load("fsrcnn-pcsr-x4")
-    assert isinstance(model, PCSR)
+def test_what_a_sweep_refuses(released: PCSR, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least one"):
-        sweep(model, SAMPLE_FOLDER / "valid", [])
+        sweep(released, SAMPLE_FOLDER / "valid", [])
     with pytest.raises(ConfigError, match="class"):
-        sweep(model, SAMPLE_FOLDER / "valid", [RoutingConfig(fixed_class=2)])
+        sweep(released, SAMPLE_FOLDER / "valid", [RoutingConfig(fixed_class=2)])
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"broken\.png"):
-        sweep(model, tmp_path, [RoutingConfig()])
+        sweep(released, tmp_path, [RoutingConfig()])

@@ -15,13 +15,6 @@ from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR, Original, build_network, default_config
 
 
-@pytest.fixture(scope="module")
-def released() -> PCSR:
-    model = pcsr_lightning.load("fsrcnn-pcsr-x4")
-    assert isinstance(model, PCSR)
-    return model
-
-
 @pytest.mark.parametrize("target", [24.0, 25.37, 26.9])
 def test_search_on_a_falling_curve(target: float) -> None:
     asked = []

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import pcsr_lightning
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.images import bicubic, read
@@ -30,13 +29,6 @@ def photo() -> Tensor:
     """A real picture, a quarter as wide and high as shipped."""
     hr = read(SAMPLE_FOLDER / "valid" / "coffee.png").rgb[None]
     return bicubic(hr, (hr.shape[-2] // 4, hr.shape[-1] // 4))
-
-
-@pytest.fixture(scope="module")
-def released() -> PCSR:
-    model = pcsr_lightning.load("fsrcnn-pcsr-x4")
-    assert isinstance(model, PCSR)
-    return model
 
 
 def shares_of_budget(found: Session, budgets: tuple[float, ...]) -> list[float]:

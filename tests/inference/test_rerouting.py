@@ -8,7 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import pcsr_lightning
 from pcsr_lightning.errors import ConfigError, PCSRError
 from pcsr_lightning.inference import Execution, RoutingConfig, Session
 from pcsr_lightning.inference import upscaling as fresh
@@ -37,13 +36,6 @@ ROUTINGS = [
 
 
 @pytest.fixture(scope="module")
-def model() -> PCSR:
-    loaded = pcsr_lightning.load("fsrcnn-pcsr-x4")
-    assert isinstance(loaded, PCSR)
-    return loaded
-
-
-@pytest.fixture(scope="module")
 def three() -> PCSR:
     torch.manual_seed(3)
     built = build_network(default_config("fsrcnn", 3))
@@ -69,21 +61,21 @@ def check(model: PCSR, image: Tensor, session: Session, routing: RoutingConfig) 
 
 
 @pytest.mark.parametrize("scale", [4, 2.5, 1])
-def test_each_routing_after_all_others(model: PCSR, scale: float) -> None:
+def test_each_routing_after_all_others(released: PCSR, scale: float) -> None:
     image = picture(30, 44)
     size = (round(30 * scale), round(44 * scale))
-    session = Session(model, image, size=size)
+    session = Session(released, image, size=size)
     for routing in [*ROUTINGS, *reversed(ROUTINGS)]:
-        check(model, image, session, routing)
+        check(released, image, session, routing)
 
 
-def test_strips(model: PCSR) -> None:
+def test_strips(released: PCSR) -> None:
     """A picture of several strips, so that seams between them show if there are any."""
     image = picture(400, 60)
-    session = Session(model, image, size=(800, 120))
+    session = Session(released, image, size=(800, 120))
     assert session._engine.rows < 400
     for routing in (ROUTINGS[1], ROUTINGS[2], ROUTINGS[0]):
-        check(model, image, session, routing)
+        check(released, image, session, routing)
 
 
 def test_every_class_at_once_and_in_main_memory(three: PCSR) -> None:
@@ -129,8 +121,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asked
 
 
-def test_only_new_pixels_are_computed(model: PCSR, asked: list[int]) -> None:
-    session = Session(model, picture(24, 32), size=(96, 128))
+def test_only_new_pixels_are_computed(released: PCSR, asked: list[int]) -> None:
+    session = Session(released, picture(24, 32), size=(96, 128))
     first = session.run(RoutingConfig(budget=0.5))
     assert sum(asked) == 96 * 128
     asked.clear()
@@ -146,7 +138,7 @@ class Stop(Exception):
     """Raised by a progress callback."""
 
 
-def test_a_stopped_run_stops_at_once_and_loses_nothing(model: PCSR) -> None:
+def test_a_stopped_run_stops_at_once_and_loses_nothing(released: PCSR) -> None:
     image = picture(400, 60)
     told: list[float] = []
 
@@ -156,24 +148,24 @@ def test_a_stopped_run_stops_at_once_and_loses_nothing(model: PCSR) -> None:
             raise Stop
 
     with pytest.raises(Stop):
-        Session(model, image, size=(400, 60), progress=lambda part: stop_at(0.1, part))
+        Session(released, image, size=(400, 60), progress=lambda part: stop_at(0.1, part))
     assert len(told) == 1
-    session = Session(model, image, size=(400, 60))
+    session = Session(released, image, size=(400, 60))
     for limit in (0.1, 0.5, 0.9):
         with pytest.raises(Stop):
             session.run(ROUTINGS[1], progress=lambda part, limit=limit: stop_at(limit, part))
-    check(model, image, session, ROUTINGS[1])
+    check(released, image, session, ROUTINGS[1])
     told.clear()
     session.run(ROUTINGS[2], progress=told.append)
     assert told == sorted(told)
     assert told[-1] == pytest.approx(1)
 
 
-def test_mistakes(model: PCSR) -> None:
+def test_mistakes(released: PCSR) -> None:
     with pytest.raises(ConfigError, match="each side must grow"):
-        Session(model, picture(8, 8), size=(4, 4))
+        Session(released, picture(8, 8), size=(4, 4))
     with pytest.raises(ConfigError, match="no class 2"):
-        Session(model, picture(8, 8), size=(16, 16)).run(RoutingConfig(fixed_class=2))
+        Session(released, picture(8, 8), size=(16, 16)).run(RoutingConfig(fixed_class=2))
     broken = build_network(default_config("fsrcnn", 2)).eval()
     assert isinstance(broken, PCSR)
     with torch.no_grad():

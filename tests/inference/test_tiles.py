@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from pcsr_lightning.inference import UpscaleResult, upscale
 from pcsr_lightning.inference.features import STRIP_PIXELS, TiledRows, feature_rows
 from pcsr_lightning.networks import PCSR, Backbone, Original, PixelMLP, build_network
 
+pytestmark = pytest.mark.usefixtures("fresh_memory_is_nan")
 MakeNetwork = Callable[..., PCSR]
 BRIEF = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
@@ -27,14 +28,6 @@ SCALES = st.one_of(
     st.floats(1, 5),
     st.tuples(st.floats(1, 5), st.floats(1, 5)),
 )
-
-
-@pytest.fixture(autouse=True)
-def fresh_memory_is_nan() -> Iterator[None]:
-    """So that no row can be right by the luck of finding zeros in fresh memory."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +89,7 @@ def test_any_memory_gives_the_same(
     network: Callable[..., PCSR], backbone: str, routing: dict[str, Any]
 ) -> None:
     lr, model = torch.rand(1, 3, 26, 20), network(backbone)
-    for scale in (3, 2.3):
+    for scale in (3, 2.3) if backbone == "fsrcnn" else (2.3,):
         whole = upscale(model, lr, scale, tile_rows=26, **routing)
         # From a single row at a time, with nothing kept between two passes, to all of them.
         for max_memory in (1, 2_000_000, 8_000_000, 2**40):

@@ -6,7 +6,7 @@ Legend: h w picture, r rows, D channels of the result.
 from __future__ import annotations
 
 import doctest
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,15 +22,8 @@ from pcsr_lightning.networks import build_backbone
 from pcsr_lightning.streaming import RowStream, plan_rows
 from pcsr_lightning.streaming.steps import Pointwise
 
+pytestmark = pytest.mark.usefixtures("fresh_memory_is_nan")
 Make = Callable[[], nn.Module]
-
-
-@pytest.fixture(autouse=True)
-def fresh_memory_is_nan() -> Iterator[None]:
-    """So that no row can be right by the luck of finding zeros in fresh memory."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 class Net(nn.Module):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.commands import SMALL_TRAINING
 
 from pcsr_lightning.atomic_io import remove_all_stale_temporaries
 from pcsr_lightning.cli.train import main
@@ -34,21 +35,12 @@ class Send(L.Callback):
             os.kill(os.getpid(), self.number)
 '''
 WORDS = (
-    "backbone=fsrcnn",
-    "backbone.args={d:8,s:4,m:1}",
+    *SMALL_TRAINING,
     "backbone.upsamplers=[[8,8],[8]]",
-    "stage.queries=64",
-    "data=sample",
-    "data.lr_crop=8",
-    "data.batch_size=4",
-    "data.shrinks=[1.0]",
     "data.val_limit=2",
-    "threads=1",
-    "trainer.accelerator=cpu",
     "trainer.max_steps=20",
     "trainer.val_check_interval=10",
     "trainer.log_every_n_steps=1",
-    "callbacks.progress=null",
     "callbacks.last.every_n_train_steps=1000",
 )
 
