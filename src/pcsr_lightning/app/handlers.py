@@ -24,7 +24,7 @@ from pcsr_lightning.app.loading import (
     load_sample,
     load_upload,
 )
-from pcsr_lightning.app.visitors import FIRST_COMPUTE, Choices, Visitor, Visitors
+from pcsr_lightning.app.visitors import FIRST_COMPUTE, Choices, Ticket, Visitor, Visitors
 from pcsr_lightning.errors import PCSRError
 
 Answer = tuple[Any, ...]
@@ -91,8 +91,7 @@ class Handlers:
         self, model: str, scale: float, compute: float, way: str, k: float, request: gr.Request
     ) -> None:
         """Says what is wanted now; work on anything else stops."""
-        visitor = self._visitor(request)
-        ticket = (visitor.number, _chosen(model, scale, compute, way, k))
+        visitor, ticket = self._asked(request, model, scale, compute, way, k)
         if visitor.wanted != ticket:
             visitor.wanted, visitor.refused = ticket, None
 
@@ -107,8 +106,7 @@ class Handlers:
         progress: gr.Progress = PROGRESS,
     ) -> Answer:
         """Status, viewer, details and download button for what is wanted."""
-        visitor = self._visitor(request)
-        ticket = (visitor.number, _chosen(model, scale, compute, way, k))
+        visitor, ticket = self._asked(request, model, scale, compute, way, k)
         nothing = (gr.skip(), gr.skip(), gr.skip(), gr.skip())
         with visitor.lock:
             there = visitor.run is not None and visitor.run.ticket == ticket
@@ -136,8 +134,7 @@ class Handlers:
         progress: gr.Progress = PROGRESS,
     ) -> Answer:
         """Viewer and details with the all-heavy run in them, if it was not there yet."""
-        visitor = self._visitor(request)
-        ticket = (visitor.number, _chosen(model, scale, compute, way, k))
+        visitor, ticket = self._asked(request, model, scale, compute, way, k)
         with visitor.lock:
             if visitor.run is None or visitor.wanted != ticket or visitor.heavy is not None:
                 return gr.skip(), gr.skip()
@@ -166,6 +163,26 @@ class Handlers:
     def _visitor(self, request: gr.Request) -> Visitor:
         return self.visitors.of(str(request.session_hash))
 
+    def _asked(
+        self,
+        request: gr.Request,
+        model: str,
+        scale: float | None,
+        compute: float | None,
+        way: str,
+        k: float | None,
+    ) -> tuple[Visitor, Ticket]:
+        """The visitor and what the controls ask for; an emptied number box has its first value."""
+        visitor = self._visitor(request)
+        choices = Choices(
+            model,
+            SAMPLE_SCALE if scale is None else scale,
+            FIRST_COMPUTE if compute is None else compute,
+            way,
+            0.0 if k is None else k,
+        )
+        return visitor, (visitor.number, choices)
+
     def _view(self, visitor: Visitor) -> dict[str, Any]:
         """What the viewer shows; files that are there already are used again."""
         run, session = visitor.run, visitor.session
@@ -192,19 +209,6 @@ class Handlers:
             "before": {n: addresses.get(n) for n in ("bicubic", "all-heavy", "reference")},
             "label": f"PCSR, {texts.describe_choices(run.ticket[1])}",
         }
-
-
-def _chosen(
-    model: str, scale: float | None, compute: float | None, way: str, k: float | None
-) -> Choices:
-    """The controls' values; a number box that was emptied counts as it stood at first."""
-    return Choices(
-        model,
-        SAMPLE_SCALE if scale is None else scale,
-        FIRST_COMPUTE if compute is None else compute,
-        way,
-        0.0 if k is None else k,
-    )
 
 
 def address(path: Path) -> str:

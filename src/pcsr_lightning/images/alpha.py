@@ -1,9 +1,9 @@
 """Colour and transparency of a picture, a few rows at a time.
 
-The colour under transparent pixels is replaced, so that enlarging draws no foreign colour into the
+The colour under transparent pixels is replaced, so that upscaling draws no foreign colour into the
 edges. Rows come out the same however a picture is cut.
 
-Shapes: `rgb` is (3, h, w), `alpha` (1, h, w); `weight_1hw` tells how much a pixel's colour is
+Shapes: `rgb` is (3, h, w), `alpha` (1, h, w); `weight_1hw` says how far a pixel's colour is
 known, sums are of colours times their weights. H W HR size.
 """
 
@@ -17,7 +17,7 @@ from pcsr_lightning.images.bicubic import bicubic_rows
 from pcsr_lightning.images.picture import Picture, floats
 
 _RINGS = 4  # filled exactly from their neighbours; what lies farther off only has to be smooth
-_STRIP_PIXELS = 2**20  # looked at together; what is worked out on the way takes 40 bytes for each
+_STRIP_PIXELS = 2**20  # read together; intermediate results take 40 bytes for each
 
 
 def fill_under_alpha(rgb: Tensor, alpha: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class ColourRows:
 
 
 class EnlargedAlpha:
-    """The bicubic enlargement of a transparency, any rows of it, however it is cut.
+    """A bicubically upscaled transparency, any rows of it, however it is cut.
 
     Args:
         alpha_1hw: as in `Picture`, whole numbers too.
@@ -148,7 +148,7 @@ def _fill_ring(colour: Tensor, weight_1hw: Tensor) -> bool:
             colour_sum += colour[at] * weight
             weight_sum += weight
     colour[:, y, x] = colour_sum / weight_sum
-    # A ring counts as much as its neighbours did, and no less than can be told from nothing.
+    # A ring counts as much as its neighbours did, but never zero.
     weight_1hw[:, y, x] = (weight_sum / 9).clamp_min(1e-6)
     return True
 

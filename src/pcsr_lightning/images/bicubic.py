@@ -66,7 +66,7 @@ def bicubic_rows(
 
     Args:
         x: (..., h, w).
-        size: (H, W) of the whole result.
+        size: (H, W) of the full result.
         top: the first row.
         bottom: the row after the last.
         floats: makes those rows of `x` floating point.

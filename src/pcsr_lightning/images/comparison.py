@@ -11,7 +11,7 @@ def eight_bit(picture: Tensor) -> Tensor:
 
 
 def shave(picture: Tensor, border: int) -> Tensor:
-    """Without ``border`` pixels a side, or whole where nothing would be left."""
+    """Without ``border`` pixels a side; unchanged where nothing would be left."""
     if min(picture.shape[-2:]) <= 2 * border or border == 0:
         return picture
     return picture[..., border:-border, border:-border]

@@ -1,4 +1,4 @@
-"""Rows of an image encoded, with what the format cannot hold said.
+"""Encodes rows of an image, and warns of what the format cannot hold.
 
 Arrays are (n, w, bands), n rows of a strip.
 """
@@ -20,12 +20,7 @@ from torch import Tensor
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.images.bmp import BmpRows
 from pcsr_lightning.images.formats import AVIF, BMP, JPEG, PNG, TIFF, WEBP, Format
-from pcsr_lightning.images.metadata import (
-    Metadata,
-    complete_file,
-    select_metadata,
-    set_metadata,
-)
+from pcsr_lightning.images.metadata import Metadata, complete_file, select_metadata, set_metadata
 from pcsr_lightning.images.picture import Picture, floats
 from pcsr_lightning.images.reading import Pixels, forget_operations, one_line
 from pcsr_lightning.images.vips_rows import VipsRows
@@ -82,7 +77,7 @@ class Encoder:
         self._format, self._name, self._grey = format_, name, picture.grey
         self._has_alpha = picture.alpha is not None
         self._flat = self._has_alpha and not format_.alpha
-        self._told = False
+        self._warned = False
         self._bits = bits = _writable_bits(picture, format_, name)
         h, w = int(picture.rgb.shape[1]), int(picture.rgb.shape[2])
         self._left = h
@@ -90,9 +85,9 @@ class Encoder:
         metadata, lost = select_metadata(picture.metadata, format_)
         if lost:
             more = f" and {len(lost) - _MOST_NAMES} more" if len(lost) > _MOST_NAMES else ""
-            words = ", ".join(lost[:_MOST_NAMES]) + more
-            words = "".join(c if c.isprintable() else "?" for c in words)
-            _log.warning("%s: not carried over: %s.", name, words)
+            names = ", ".join(lost[:_MOST_NAMES]) + more
+            names = "".join(c if c.isprintable() else "?" for c in names)
+            _log.warning("%s: not carried over: %s.", name, names)
         self._encoder: VipsRows | BmpRows
         if format_ is BMP:
             self._encoder = BmpRows(file, (h, w), bands, metadata.resolution)
@@ -113,8 +108,8 @@ class Encoder:
         """
         if self._has_alpha != (alpha_1nw is not None):
             raise PictureError(f"{self._name}: alpha goes with all rows of a picture or with none.")
-        if self._flat and not self._told and alpha_1nw is not None and _seen_through(alpha_1nw):
-            self._told = True
+        if self._flat and not self._warned and alpha_1nw is not None and _seen_through(alpha_1nw):
+            self._warned = True
             suffix = self._format.suffixes[0]
             _log.warning("%s: %s cannot hold transparency; laid on white.", self._name, suffix)
         with errors_of(self._name):
@@ -193,28 +188,15 @@ def _writable_bits(picture: Picture, format_: Format, name: str) -> int:
     """Bits a channel to write."""
     if picture.bits <= format_.max_bits:
         return picture.bits
-    _log.warning(
-        "%s: %s holds %d bits a channel; 16 bit was rounded to it.",
-        name,
-        format_.suffixes[0],
-        format_.max_bits,
-    )
-    return format_.max_bits
+    suffix, bits = format_.suffixes[0], format_.max_bits
+    _log.warning("%s: %s holds %d bits a channel; 16 bit was rounded to it.", name, suffix, bits)
+    return bits
 
 
 def _pixel_rows(
     rgb_3nw: Tensor, alpha_1nw: Tensor | None, flat: bool, grey: bool, bits: int, name: str
 ) -> Pixels:
-    """Rows as whole numbers over their range: ``(n, w, bands)``.
-
-    Args:
-        rgb_3nw: as in `Picture`.
-        alpha_1nw: theirs, if any.
-        flat: whether they are laid on white.
-        grey: one channel for three.
-        bits: a channel.
-        name: of the file, for messages.
-    """
+    """Rows as whole numbers over their range, ``(n, w, bands)``; ``flat``: laid on white."""
     colour = _finite(rgb_3nw, name)
     if grey:
         # Channels that started equal can part by rounding on their way through a network.
@@ -226,8 +208,8 @@ def _pixel_rows(
     values = torch.cat(parts).clamp_(0, 1).mul_(2**bits - 1).round_()
     if 8 < bits < 16:
         values *= 2 ** (16 - bits)  # libvips takes the upper bits
-    whole = values.permute(1, 2, 0).numpy()
-    return whole.astype(np.uint16) if bits > 8 else whole.astype(np.uint8)
+    pixels = values.permute(1, 2, 0).numpy()
+    return pixels.astype(np.uint16) if bits > 8 else pixels.astype(np.uint8)
 
 
 def _finite(values: Tensor, name: str) -> Tensor:

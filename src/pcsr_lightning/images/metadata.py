@@ -23,7 +23,7 @@ PHOTOSHOP_MARK = b"Photoshop 3.0\0"
 IPTC_RESOURCE = b"8BIM\x04\x04"
 """Begins the one of them that holds IPTC records."""
 
-_JPEG_MOST_XMP, _JPEG_MOST_IPTC = 60_000, 65_500  # libvips leaves more out without a word
+_JPEG_MOST_XMP, _JPEG_MOST_IPTC = 60_000, 65_500  # libvips silently leaves more out
 _FINEST = 1e5  # pixels per mm; libvips writes thousandths of dots per inch into 32 bits
 _UNKNOWN = 72 / 25.4  # pixels per mm: what EXIF wants where the resolution is unknown
 _KEEP_ALL, _KEEP_EXIF = 31, 1  # libvips' flags
@@ -159,7 +159,7 @@ def complete_file(file: BinaryIO, metadata: Metadata, format_: Format) -> None:
 
 
 def _set_exif(image: pyvips.Image, exif: bytes) -> None:
-    """Sets EXIF without thumbnail and sizes; libvips writes sizes, resolution and orientation anew.
+    """Sets EXIF without thumbnail and sizes; libvips writes new sizes, resolution and orientation.
 
     What is set before is overwritten from the block.
     """

@@ -1,6 +1,6 @@
-"""The metadata of image files read: by libvips, and before it opens a file, what it does not tell.
+"""The metadata of image files: what libvips reads, and what it does not, read before it opens them.
 
-Pillow tells what of a JPEG file nothing carries; `tiff_tags` and `png_chunks` read theirs.
+Pillow lists what of a JPEG file nothing carries; `tiff_tags` and `png_chunks` read theirs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SIDEWAYS = {5, 6, 7, 8}
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is found in a file before libvips opens it, because libvips does not tell.
+    """What is read from a file before libvips opens it, because libvips does not report it.
 
     Attributes:
         metadata: a part of it.
@@ -54,7 +54,7 @@ class Inspection:
 
 
 def inspect_file(file: BinaryIO, format_: Format) -> Inspection:
-    """What libvips does not tell of a file.
+    """What libvips does not report of a file.
 
     Raises:
         OSError: the file cannot be read.
@@ -129,8 +129,8 @@ def _inspect_avif(file: BinaryIO) -> Inspection:
     chunks: tuple[Chunk, ...] = ()
     if (codes := re.search(rb"(?s)\0\0\0\x13colrnclx(.{4})", head)) is not None:
         primaries, transfer = struct.unpack(">HH", codes[1])
-        told = 2 not in (primaries, transfer) and max(primaries, transfer) < 256
-        if told and (primaries, transfer) != SRGB_CODES:
+        specified = 2 not in (primaries, transfer) and max(primaries, transfer) < 256
+        if specified and (primaries, transfer) != SRGB_CODES:
             # Whatever range the file has, decoding brings values to the full one.
             chunks = ((b"cICP", bytes([primaries, transfer, 0, 1])),)
     return Inspection(Metadata(png_chunks=chunks), animated=head[8:12] == b"avis", claims=claims)

@@ -40,7 +40,7 @@ class PngChunks:
         kept: colour chunks and texts, in the order of the file.
         resolution: pixels per mm, across and down; None if not named.
         animated: the file holds more than one frame.
-        has_profile: there is an ICC profile; libpng drops one that does not fit without a word.
+        has_profile: there is an ICC profile; libpng silently drops one that does not fit.
         damaged: names of chunks that are left out.
     """
 
@@ -74,7 +74,7 @@ def read_chunks(file: BinaryIO) -> PngChunks:
 
 
 def describe_chunks(chunks: tuple[Chunk, ...], has_profile: bool) -> list[str]:
-    """What is lost without these chunks, in words; what only says sRGB is no loss.
+    """Names of what is lost without these chunks; what only says sRGB is no loss.
 
     Args:
         chunks: as in `PngChunks`.
@@ -82,7 +82,7 @@ def describe_chunks(chunks: tuple[Chunk, ...], has_profile: bool) -> list[str]:
     """
     keywords = list(dict.fromkeys(_keyword(data) for name, data in chunks if name in _TEXTS))
     more = len(keywords) - _MOST_NAMES
-    words = ", ".join(keywords[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    texts = ", ".join(keywords[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
     colour = [
         name.decode()
         for name, data in chunks
@@ -90,7 +90,7 @@ def describe_chunks(chunks: tuple[Chunk, ...], has_profile: bool) -> list[str]:
     ]
     if has_profile or b"sRGB" in dict(chunks) or b"cICP" in dict(chunks):
         colour = [name for name in colour if name not in ("gAMA", "cHRM")]
-    found = [f"PNG texts ({words})"] if words else []
+    found = [f"PNG texts ({texts})"] if texts else []
     return found + ([f"colour chunks ({', '.join(colour)})"] if colour else [])
 
 
@@ -156,8 +156,8 @@ def _packed(name: bytes, data: bytes) -> bytes:
 def _intact(file: BinaryIO, name: bytes, size: int, at: int) -> bytes | None:
     """A chunk's content if its checksum is right: a new one must not bless damage."""
     data = _content(file, at, size + 4)
-    whole = len(data) == size + 4 and zlib.crc32(name + data[:size]) == int.from_bytes(data[size:])
-    return data[:size] if whole else None
+    intact = len(data) == size + 4 and zlib.crc32(name + data[:size]) == int.from_bytes(data[size:])
+    return data[:size] if intact else None
 
 
 def _keyword(text: bytes) -> str:

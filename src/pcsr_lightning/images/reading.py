@@ -37,7 +37,7 @@ from pcsr_lightning.images.metadata_reader import Inspection, inspect_file, read
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 MAX_PIXELS = 2**28
-"""The most pixels a file may have unless told otherwise: 16,384 x 16,384 is more than cameras and
+"""The most pixels a file may have by default: 16,384 x 16,384 is more than cameras and
 all but the largest scans give, and as floating-point RGB takes 3 GiB."""
 
 _log = logging.getLogger(__name__)

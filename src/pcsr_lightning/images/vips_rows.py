@@ -106,7 +106,7 @@ class VipsRows:
         try:
             source = pyvips.Source.new_from_descriptor(self._out)
             self._save(pyvips.Image.pngload_source(source, access="sequential", fail_on="error"))
-        except BaseException as error:  # told to whoever gives the rows
+        except BaseException as error:  # raised in the thread that gives the rows
             self._error = error
         finally:
             with suppress(OSError):

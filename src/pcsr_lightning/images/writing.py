@@ -1,4 +1,4 @@
-"""Images written, whole or not at all: at once, or row by row as they are made."""
+"""Writes images atomically: at once, or row by row as they are computed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ROWS = 128
 def write(
     picture: Picture, path: str | Path, format: str | None = None, quality: int | None = None
 ) -> None:
-    """Writes a picture, whole or not at all; what killed processes left of it is removed.
+    """Writes a picture atomically; what killed processes left of it is removed.
 
     Values are clamped to [0, 1] and rounded. It warns of transparency laid on white (JPEG, BMP) and
     of 16 bit rounded to 10 (AVIF) or 8 (all but PNG and TIFF), and names in one line what metadata
@@ -77,7 +77,7 @@ class TakesRows(Protocol):
 
 
 def outline(picture: Picture, size: tuple[int, int]) -> Picture:
-    """The picture enlarged to ``(H, W)`` with pixels that take no memory and mean nothing."""
+    """The upscaled picture of size ``(H, W)``, with placeholder pixels that take no memory."""
     nothing = torch.zeros(1, 1, 1)
     alpha = None if picture.alpha is None else nothing.expand(1, *size)
     return picture.enlarged(nothing.expand(3, *size), alpha)
@@ -90,7 +90,7 @@ def written_by_rows(
     quality: int | None = None,
     format: str | None = None,
 ) -> Iterator[TakesRows]:
-    """Writes a picture as `write` does, whole or not at all; gives what takes its next rows.
+    """Writes a picture as `write` does, from rows that are given to what this returns.
 
     Rows are as in `Picture`. The file has its name once the block is left with all rows given, and
     not if it is left by an exception, which passes through.

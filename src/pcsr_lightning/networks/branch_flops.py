@@ -78,13 +78,11 @@ def branch_macs(model: PCSR, h0: int = 16, w0: int = 16) -> BranchMacs:
     The result is per pixel and therefore does not depend on ``h0 x w0`` (footnote 3), except for a
     backbone that looks at the whole image.
     """
-    device, dtype = model.mean.device, model.upsampler(0).project.weight.dtype
     with evaluating(model), torch.no_grad():
-        lr = torch.zeros(1, 3, h0, w0, device=device, dtype=dtype)
-        per_query = [_mlp_macs(model.upsampler(j)) for j in range(model.num_classes)]
+        lr_13hw = model.upsampler(0).project.weight.new_zeros(1, 3, h0, w0)
         return BranchMacs(
-            backbone=count_macs(model.backbone, lr) / (h0 * w0),
-            upsamplers=tuple(per_query),
+            backbone=count_macs(model.backbone, lr_13hw) / (h0 * w0),
+            upsamplers=tuple(_mlp_macs(model.upsampler(j)) for j in range(model.num_classes)),
             classifier=0.0 if model.classifier is None else _mlp_macs(model.classifier),
         )
 
@@ -94,20 +92,14 @@ def hoisted_macs(mlp: PixelMLP, lr_pixels: int, queries: int) -> float:
 
     The offset terms (a few per row and column) are left out: under 0.1% of any image.
     """
-    width = mlp.project.out_features
-    device, dtype = mlp.project.weight.device, mlp.project.weight.dtype
-    tail = 0.0
-    if len(mlp.tail):
-        tail = count_macs(mlp.tail, torch.zeros(1, width, device=device, dtype=dtype))
-    project = count_macs(mlp.project, torch.zeros(1, mlp.in_channels, device=device, dtype=dtype))
+    weight_CD = mlp.project.weight
+    project = count_macs(mlp.project, weight_CD.new_zeros(1, weight_CD.shape[1]))
+    tail = count_macs(mlp.tail, weight_CD.new_zeros(1, len(weight_CD))) if len(mlp.tail) else 0.0
     return lr_pixels * project + queries * tail
 
 
 def _mlp_macs(mlp: PixelMLP) -> float:
-    x = torch.zeros(
-        1, mlp.in_channels + 4, device=mlp.project.weight.device, dtype=mlp.project.weight.dtype
-    )
-    return count_macs(mlp, x)
+    return count_macs(mlp, mlp.project.weight.new_zeros(1, mlp.in_channels + 4))
 
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
@@ -120,10 +112,6 @@ def _attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
 
 def _per_element(macs: float) -> Any:
     def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:  # noqa: ARG001
-        size = outputs[0].type().sizes()
-        total = macs
-        for n in size:
-            total *= n
-        return Counter({"elementwise": total})
+        return Counter({"elementwise": macs * math.prod(outputs[0].type().sizes())})
 
     return handle

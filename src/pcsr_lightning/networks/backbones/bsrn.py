@@ -55,8 +55,8 @@ class SpatialAttention(nn.Module):
         grid = narrow
         if min(h, w) < self.SMALLEST:
             # Tiny pictures: repeat the edge, so that any size can be asked for.
-            grow_h, grow_w = max(0, self.SMALLEST - h), max(0, self.SMALLEST - w)
-            grid = F.pad(grid, (0, grow_w, 0, grow_h), mode="replicate")
+            pad_h, pad_w = max(0, self.SMALLEST - h), max(0, self.SMALLEST - w)
+            grid = F.pad(grid, (0, pad_w, 0, pad_h), mode="replicate")
         grid = F.max_pool2d(self.stride(grid), kernel_size=7, stride=3)
         grid = F.interpolate(self.coarse(grid), size=(h, w), mode="bilinear", align_corners=False)
         return x * torch.sigmoid(self.widen(grid + self.skip(narrow)))
