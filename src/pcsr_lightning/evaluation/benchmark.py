@@ -157,13 +157,10 @@ def measure_pair(
     seconds = _now(device) - start
     size = (hr_13HW.shape[-2], hr_13HW.shape[-1])
     border = shaved_border(setup.scale)
-    measured = replace(
-        setup,
+    measured = setup.of_result(
+        result,
         **vars(Quality.of(result.image, hr_13HW, border, lpips)),
         bicubic=Quality.of(bicubic(lr_13hw, size), hr_13HW, border, lpips),
-        gmacs=result.flops.gmacs,
-        gflops_published=result.flops.gflops_published,
-        share=tuple(float(s) for s in result.shares),
         seconds=seconds,
         size=size,
     )

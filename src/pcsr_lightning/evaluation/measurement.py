@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pcsr_lightning.evaluation.metrics import psnr, psnr_y, ssim
 from pcsr_lightning.evaluation.pairs import scale_pair
+from pcsr_lightning.inference import UpscaleResult
 from pcsr_lightning.routing import RoutingConfig
 
 Lpips = Callable[[Tensor, Tensor, int], float]
@@ -141,6 +142,17 @@ class Measurement(Quality):
     def routing_name(self) -> str:
         """``k = 0.5``, ``adaptive``, ...; ``original`` for a model that has none."""
         return "original" if self.routing is None else self.routing.description
+
+    def of_result(self, result: UpscaleResult, **numbers: Any) -> Self:
+        """This setup with the costs and shares of an upscaling, and other numbers."""
+        flops, share = result.flops, tuple(float(s) for s in result.shares)
+        return replace(
+            self,
+            gmacs=flops.gmacs,
+            gflops_published=flops.gflops_published,
+            share=share,
+            **numbers,
+        )
 
     def bicubic_row(self, name: str = "bicubic") -> Measurement:
         """Bicubic upscaling as a row of a table."""

@@ -1,7 +1,7 @@
 """Pictures enlarged patch by patch and put together again, as ClassSR and ARM do it (Table 3).
 
 Every patch is a picture of its own: its features, its statistics for ADM, its refinement and the
-enlarged input below it know nothing of its neighbours. RoutingConfig by ``k`` is per pixel anyway.
+enlarged input below it know nothing of its neighbours. Routing by ``k`` is per pixel anyway.
 
 Legend: h w LR size, H W HR size, p P side of a patch in LR and HR pixels, N patches.
 """
@@ -86,26 +86,33 @@ def upscale_patches(
     routing: RoutingConfig,
     layout: Layout | None = None,
 ) -> UpscaleResult:
-    """Enlarges a picture, whole or in patches.
-
-    Of patches, costs are summed, and the shares are those of all their pixels, so that those that
-    lie in several patches count as often as they were computed; in the class map such a pixel has
-    the heaviest of its classes. What is averaged is not rounded before.
+    """Enlarges a picture, whole or in patches, see :func:`join_results`.
 
     Args:
         model: on the picture's device.
         lr_13hw: the picture.
-        scale: whole where there are patches.
+        scale: integers where there are patches.
         routing: ADM and refinement see one patch at a time.
         layout: where the patches lie; whole without.
     """
     with torch.inference_mode():
-        if layout is None:
-            return upscale_by(model, lr_13hw, routing, scale=scale)
-        results = [
-            upscale_by(model, x_N3pp, routing, scale=scale) for x_N3pp in layout.cut(lr_13hw)
-        ]
-        lr_size = (lr_13hw.shape[-2], lr_13hw.shape[-1])
+        parts = [lr_13hw] if layout is None else layout.cut(lr_13hw)
+        results = [upscale_by(model, x_B3hw, routing, scale=scale) for x_B3hw in parts]
+    return join_results(results, layout, (lr_13hw.shape[-2], lr_13hw.shape[-1]))
+
+
+def join_results(
+    results: Sequence[UpscaleResult], layout: Layout | None, lr_size: tuple[int, int]
+) -> UpscaleResult:
+    """The result of a picture from those of its batches of patches; without a layout, the only one.
+
+    Costs are summed, and the shares are those of all patches' pixels, so that those that lie in
+    several patches count as often as they were computed; in the class map such a pixel has the
+    heaviest of its classes. What is averaged is not rounded before.
+    """
+    if layout is None:
+        return results[0]
+    with torch.inference_mode():
         image_13HW = layout.join([r.image for r in results], lr_size)
         classes_NPP = torch.cat([r.assignment for r in results])
     counts = torch.bincount(classes_NPP.flatten(), minlength=len(results[0].shares)).tolist()

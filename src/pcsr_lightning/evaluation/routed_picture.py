@@ -1,34 +1,16 @@
 """A picture of a data set under any number of routings, the network run on it once.
 
-Legend: B batch (patches of a picture, or the picture), H W HR size, M classes.
+Legend: B batch (patches of a picture, or the picture), h w LR size, H W HR size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
-
+from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Pair, shaved_border
-from pcsr_lightning.evaluation.patches import Layout
-from pcsr_lightning.inference import Flops, RoutingConfig, Session
+from pcsr_lightning.evaluation.patches import Layout, join_results
+from pcsr_lightning.inference import RoutingConfig, Session
 from pcsr_lightning.networks import PCSR
-
-
-@dataclass(frozen=True)
-class Routed:
-    """A routing of a picture.
-
-    Attributes:
-        psnr: dB, RGB, as :func:`~pcsr_lightning.evaluation.benchmark.measure_pair` would find it.
-        flops: what the routing costs.
-        counts_M: HR pixels of each class, heaviest first.
-    """
-
-    psnr: float
-    flops: Flops
-    counts_M: tuple[int, ...]
 
 
 class RoutedPicture:
@@ -61,21 +43,14 @@ class RoutedPicture:
             session.offload() if offload else session.compute_every_class()
             self.sessions.append(session)
 
-    def route(self, routing: RoutingConfig) -> Routed:
-        """A routing's PSNR and cost.
+    def measure(self, setup: Measurement) -> Measurement:
+        """PSNR and cost of the routing that ``setup`` names, added to it.
 
         Raises:
-            ConfigError: the routing names a class that the network does not have.
+            ConfigError: it names a class that the network does not have.
         """
+        routing = setup.routing or RoutingConfig()
         runs = [session.run(routing) for session in self.sessions]
-        with torch.inference_mode():
-            images = [run.image for run in runs]
-            layout = self._layout
-            image = images[0] if layout is None else layout.join(images, self._lr_size)
-            decibels = psnr(image, self._hr_13HW.to(image.device), self._border)
-        classes = torch.cat([run.assignment.flatten() for run in runs])
-        counts_M = torch.bincount(classes, minlength=self.sessions[0].num_classes)
-        flops = Flops(
-            sum(run.flops.gmacs for run in runs), sum(run.flops.gflops_published for run in runs)
-        )
-        return Routed(decibels, flops, tuple(counts_M.tolist()))
+        result = join_results(runs, self._layout, self._lr_size)
+        hr_13HW = self._hr_13HW.to(result.image.device)
+        return setup.of_result(result, psnr=psnr(result.image, hr_13HW, self._border))

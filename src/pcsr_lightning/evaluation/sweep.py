@@ -14,7 +14,7 @@ from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.reader import Reader, Skipped
-from pcsr_lightning.evaluation.routed_picture import Routed, RoutedPicture
+from pcsr_lightning.evaluation.routed_picture import RoutedPicture
 from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR
@@ -57,17 +57,11 @@ def sweep(
 
     The network sees a picture once: every class enlarges all of it, which costs no more than two
     routings or so, and a routing is then a selection, the refinement and the PSNR. Costs are those
-    of the routing itself, as :func:`benchmark` counts them.
+    of the routing itself.
 
     Args:
         model: with two classes or more.
-        folder: of HR pictures; sub-folders too.
-        routings: at least one.
-        scale: one number, or (vertical, horizontal).
-        protocol: which pixels count, see :func:`make_pair`.
-        patch_size: for protocol ``patches``.
-        progress: shows a progress bar on stderr where that is a terminal.
-        processes: that share the pictures; all of them get the whole result.
+        routings: at least one. All other arguments are those of :func:`benchmark`.
 
     Raises:
         ConfigError: no routing, or one that does not fit the model.
@@ -81,29 +75,13 @@ def sweep(
         check_fits(model, scales, routing, protocol)
     layout = Layout.of(protocol, patch_size)
     reader = Reader(Path(folder), scales, protocol, processes)
-
     setups = [describe_setup(model, folder, scales, r, protocol, layout) for r in routings]
 
     def measure(_name: str, pair: Pair) -> list[Measurement]:
         picture = RoutedPicture(model, pair, scales, layout)
-        size = (pair.hr_13HW.shape[-2], pair.hr_13HW.shape[-1])
-        upscaled_13HW = bicubic(pair.lr_13hw, size)
+        upscaled_13HW = bicubic(pair.lr_13hw, (pair.hr_13HW.shape[-2], pair.hr_13HW.shape[-1]))
         simple = Quality(psnr=psnr(upscaled_13HW, pair.hr_13HW, shaved_border(scales)))
-        return [
-            _measured(replace(setup, bicubic=simple), picture.route(routing))
-            for setup, routing in zip(setups, routings, strict=True)
-        ]
+        return [picture.measure(replace(setup, bicubic=simple)) for setup in setups]
 
     by_routing = zip(*reader.each(measure, progress), strict=True)
     return Sweep(tuple(mean(pictures) for pictures in by_routing), tuple(reader.skipped))
-
-
-def _measured(setup: Measurement, routed: Routed) -> Measurement:
-    pixels = sum(routed.counts_M)
-    return replace(
-        setup,
-        psnr=routed.psnr,
-        gmacs=routed.flops.gmacs,
-        gflops_published=routed.flops.gflops_published,
-        share=tuple(count / pixels for count in routed.counts_M),
-    )

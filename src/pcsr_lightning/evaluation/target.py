@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.evaluation.benchmark import check_fits
+from pcsr_lightning.evaluation.benchmark import check_fits, describe_setup
 from pcsr_lightning.evaluation.pairs import Protocol, scale_pair
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.reader import Reader
@@ -115,13 +115,9 @@ def find_k(
 
     Args:
         model: a PCSR with two classes or more.
-        folder: of HR pictures; those that :func:`benchmark` leaves out are left out here.
         target_psnr: dB, RGB, mean over the pictures.
-        scale: one number, or (vertical, horizontal).
-        routing: its cost rule and refinement are used; its ``k`` must be 0.
-        protocol: see :func:`make_pair`.
-        patch_size: for protocol ``patches``.
-        progress: shows a progress bar on stderr where that is a terminal.
+        routing: its cost rule and refinement are used; its ``k`` must be 0. All other arguments are
+            those of :func:`benchmark`.
 
     Raises:
         ConfigError: a setting does not fit the model.
@@ -144,9 +140,11 @@ def find_k(
         strict=True,
     )
     low, high = min(lows), max(highs)
+    setup = describe_setup(model, folder, scales, routing, protocol, layout)
 
     def mean_psnr(k: float) -> float:
-        return fmean(picture.route(routing.replace(k=k)).psnr for picture in pictures)
+        routed = replace(setup, routing=routing.replace(k=k))
+        return fmean(picture.measure(routed).psnr for picture in pictures)
 
     # Beyond the outermost pixels' own thresholds, and beyond rounding.
     found = search(
