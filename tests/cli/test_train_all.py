@@ -25,7 +25,7 @@ from pcsr_lightning.errors import ConfigError, TrainingError
 from pcsr_lightning.evaluation import Measurement
 from pcsr_lightning.training import run_all
 from pcsr_lightning.training.m_sweep import gather, paper_rows, sweep_table
-from pcsr_lightning.training.stage_configs import plan_stages, stage_words
+from pcsr_lightning.training.stage_configs import plan_stages, stage_overrides
 from pcsr_lightning.weights import load
 
 SMALL = (
@@ -276,7 +276,7 @@ def test_words_reach_every_stage() -> None:
         "data.root='a b'", "hydra.mode=MULTIRUN", "hydra.searchpath=[file://x]",
     ]  # fmt: skip
     own = ["stage=2", "num_classes=4", "seed=5", "stage.queries=7"]
-    assert stage_words(words, own) == [
+    assert stage_overrides(words, own) == [
         "++stage.queries=1", "+stage.new=1", "~stage.seed", "num_classes=3", "data.root='a b'",
         "hydra.searchpath=[file://x]", "seed=5", 'stage="2"',
     ]  # fmt: skip
@@ -344,6 +344,6 @@ def test_jobs_without_a_result_are_failures(tmp_path: Path) -> None:
     (tmp_path / "0" / "failed.json").write_text('{"overrides": ["seed=1"], "error": "no disk"}')
     (tmp_path / "2" / "run.json").write_text("{}")  # a single stage
     rows, failures = gather(tmp_path)
-    assert rows == []
-    assert [(f.job, f.words) for f in failures] == [(0, ("seed=1",)), (1, ()), (10, ())]
-    assert gather(tmp_path / "nowhere") == ([], [])
+    assert rows == {}
+    assert [(f.job, f.overrides) for f in failures] == [(0, ("seed=1",)), (1, ()), (10, ())]
+    assert gather(tmp_path / "nowhere") == ({}, [])

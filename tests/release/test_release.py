@@ -21,7 +21,7 @@ from pcsr_lightning.errors import ConfigError, TrainingError
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.release import list_experiments, train_experiment
 from pcsr_lightning.release.card import describe_validation
-from pcsr_lightning.training.stage_configs import listed_stages, stage_name, stage_words
+from pcsr_lightning.training.stage_configs import listed_stages, stage_name, stage_overrides
 from pcsr_lightning.training.train_stage import check_settings
 from pcsr_lightning.weights import find_model, load
 
@@ -162,7 +162,7 @@ def test_every_stage_of_an_experiment_can_be_trained(name: str) -> None:
     alone = [f"experiment=release/{name}"]
     stages = listed_stages(composed(*alone))
     for own in stages:
-        cfg = composed(*stage_words(alone, own))
+        cfg = composed(*stage_overrides(alone, own))
         check_settings(cfg)
         assert cfg.stage.name == stage_name(own)
         assert cfg.optimizer._target_ == "pcsr_lightning.training.optim.Muon"

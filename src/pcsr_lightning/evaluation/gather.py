@@ -6,7 +6,6 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,9 @@ from pcsr_lightning.evaluation.tables import (
 
 log = logging.getLogger(__name__)
 
+FinishedJob = tuple[Measurement, list[PublishedPoint]]
+"""The mean over a job's pictures, and the paper's numbers for them, if they were asked for."""
+
 
 class GatherEvaluations(Callback):
     """Set under ``hydra.callbacks`` in ``conf/evaluate.yaml``."""
@@ -52,16 +54,16 @@ class GatherEvaluations(Callback):
             log.warning("no job of this sweep has left a %s: nothing to compare", METRICS)
             return
         console = Console()
-        print_table(jobs_table([job.mean for job in jobs]), console)
+        measured = [mean for mean, _ in jobs]
+        print_table(jobs_table(measured), console)
         figures = draw_jobs(jobs, folder)
         for path in figures:
             print_path(path, console)
         loggers = loggers_of_jobs(folder)
         if loggers is not None:
             with loggers.run(f"{folder.name}, all", "overview") as logger:
-                published = [point for job in jobs for point in job.published]
-                rows = overview_rows([job.mean for job in jobs], published)
-                log_overview(logger, rows, figures)
+                published = [point for _, points in jobs for point in points]
+                log_overview(logger, overview_rows(measured, published), figures)
 
 
 def loggers_of_jobs(folder: Path) -> RunLoggers | None:
@@ -86,29 +88,16 @@ def job_folders(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
-@dataclass(frozen=True)
-class FinishedJob:
-    """A job of a multirun that left a ``metrics.json``.
-
-    Attributes:
-        mean: over its pictures.
-        published: the paper's numbers for the same pictures, if they were asked for.
-    """
-
-    mean: Measurement
-    published: tuple[PublishedPoint, ...] = ()
-
-
 def finished_jobs(folder: Path) -> list[FinishedJob]:
     """What a multirun's jobs measured, in the order of their numbers."""
-    found = []
+    found: list[FinishedJob] = []
     for job in job_folders(folder):
         try:
             content = json.loads((job / METRICS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue  # this job failed, and has said so
-        published = tuple(PublishedPoint(**point) for point in content["published"])
-        found.append(FinishedJob(Measurement.from_json(content), published))
+        published = [PublishedPoint(**point) for point in content["published"]]
+        found.append((Measurement.from_json(content), published))
     return found
 
 
@@ -133,15 +122,15 @@ def draw_jobs(jobs: Sequence[FinishedJob], folder: Path) -> list[Path]:
         The files: ``psnr_flops.png``, or one with a number for each if there are several.
     """
     groups: dict[tuple[str, str, str], list[FinishedJob]] = {}
-    for job in jobs:
-        key = (job.mean.model, job.mean.data_root, scale_text(job.mean.scale))
-        if math.isfinite(job.mean.psnr):
-            groups.setdefault(key, []).append(job)
+    for mean, published in jobs:
+        if math.isfinite(mean.psnr):
+            key = (mean.model, mean.data_root, scale_text(mean.scale))
+            groups.setdefault(key, []).append((mean, published))
     curves = {key: found for key, found in groups.items() if len(found) > 1}
     paths = []
     for n, ((model, root, scale), found) in enumerate(curves.items()):
         title = f"{Path(root).name}, x{scale}"
-        points, theirs = [job.mean for job in found], found[0].published
+        points, theirs = [mean for mean, _ in found], found[0][1]
         paths.append(folder / (FIGURE if len(curves) == 1 else f"psnr_flops_{n}.png"))
         save_figure(psnr_flops(points, theirs, Path(model).name, title), paths[-1])
     return paths

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -43,24 +43,11 @@ SWEEP, SHEET = "m_sweep.json", "m_sweep.csv"
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A job that trained a model whole.
-
-    Attributes:
-        folder: of the job; its name is the job's number in the sweep.
-        measured: the model's means; ``model`` is named as in the paper: ``carn-pcsr-3class``.
-    """
-
-    folder: Path
-    measured: Measurement
-
-
-@dataclass(frozen=True)
 class Failure:
-    """A job that ended without a result: its number, its own words, and what happened."""
+    """A job that ended without a result: its number, its overrides, and what happened."""
 
     job: int
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     error: str
 
 
@@ -68,7 +55,7 @@ class MSweepTable(Callback):
     """Set under ``hydra.callbacks`` in ``conf/train.yaml``."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Forgets the failures of an earlier sweep in the same folder: it may go on now."""
+        """Removes the failures of an earlier sweep in the same folder, which this one resumes."""
         if launched_group().rank > 0:
             return  # of torchrun's processes the first does it
         for folder in job_folders(Path(config.hydra.sweep.dir)):
@@ -87,18 +74,18 @@ class MSweepTable(Callback):
         if trained:
             report(trained, failures, folder, Console())
         for failed in failures:
-            words = " ".join(failed.words) or "no words of its own"
-            print(f"error: job {failed.job} ({words}): {failed.error}", file=sys.stderr)
+            overrides = " ".join(failed.overrides) or "no overrides"
+            print(f"error: job {failed.job} ({overrides}): {failed.error}", file=sys.stderr)
         if failures:
             raise SystemExit(1)
 
 
 @contextmanager
 def failure_kept(run_dir: Path, abrupt: bool = False) -> Iterator[None]:
-    """Lets the other jobs of a multirun go on where one fails, and keeps what happened.
+    """Lets the other jobs of a multirun run where one fails, and keeps what happened.
 
-    Without it the first mistake of the user's would end the process, and with it the sweep.
-    :class:`MSweepTable` names the failures in the end.
+    Otherwise the first error would end the process, and with it the sweep. :class:`MSweepTable`
+    names the failures at the end.
 
     Args:
         run_dir: of the job.
@@ -118,9 +105,12 @@ def failure_kept(run_dir: Path, abrupt: bool = False) -> Iterator[None]:
         print(f"error: {text}", file=sys.stderr)
 
 
-def gather(folder: Path) -> tuple[list[Trained], list[Failure]]:
-    """The models that a multirun has trained whole, and its jobs that failed."""
-    trained, failures = [], []
+def gather(folder: Path) -> tuple[dict[Path, Measurement], list[Failure]]:
+    """The models of a multirun by their jobs' folders, and the jobs that failed.
+
+    A model is named as the paper names it: ``carn-pcsr-3class``.
+    """
+    trained, failures = {}, []
     for path in job_folders(folder):
         if (path / FAILED).is_file():
             content = json.loads((path / FAILED).read_text(encoding="utf-8"))
@@ -128,31 +118,21 @@ def gather(folder: Path) -> tuple[list[Trained], list[Failure]]:
         elif not (path / RECORD).is_file():
             failures.append(Failure(int(path.name), (), f"it left no {RECORD} in {path}"))
         elif (path / METRICS).is_file():  # not where a single stage was trained
-            trained.append(Trained(path, read_measured(path)))
+            found = Measurement.from_json(json.loads((path / METRICS).read_text(encoding="utf-8")))
+            trained[path] = replace(found, model=f"{found.backbone}-pcsr-{found.classes}class")
     return trained, failures
 
 
-def read_measured(path: Path) -> Measurement:
-    """What a finished job's model is worth, named as the paper names its models."""
-    content = json.loads((path / METRICS).read_text(encoding="utf-8"))
-    measured = Measurement.from_json(content)
-    return replace(measured, model=f"{measured.backbone}-pcsr-{measured.classes}class")
-
-
 def report(
-    trained: Sequence[Trained], failures: Sequence[Failure], folder: Path, console: Console
+    trained: Mapping[Path, Measurement], failures: Sequence[Failure], folder: Path, console: Console
 ) -> None:
     """Prints the table, and writes it as ``m_sweep.json`` and ``m_sweep.csv``."""
-    measured = [job.measured for job in trained]
+    measured = list(trained.values())
     beside = paper_rows(measured)
     print_table(sweep_table(measured, beside), console)
     rows = [
-        {
-            "job": int(job.folder.name),
-            **job.measured.to_json(),
-            "folder": str(job.folder),
-        }
-        for job in trained
+        {"job": int(path.name), **found.to_json(), "folder": str(path)}
+        for path, found in trained.items()
     ]
     content = {
         "jobs": rows,
@@ -182,25 +162,21 @@ def sweep_table(measured: Sequence[Measurement], published: Sequence[PublishedPo
     Theirs were measured on other pictures, which each of them names: PSNR and GFLOPs compare
     between the rows of one set of pictures only.
     """
-    theirs = {point.row(): point for point in published}
-
-    def classes(row: Measurement) -> str:
-        return _classes(theirs[row]) if row in theirs else str(row.classes)
+    theirs, gflops = {point.row(): point for point in published}, number("gflops_published")
 
     def pictures(row: Measurement) -> str:
         return row.dataset if row in theirs else f"{row.pictures} of validation"
 
-    def gflops(row: Measurement) -> str:
-        return _gflops(theirs[row]) if row in theirs else number("gflops_published").cell(row)
-
     columns = [
         Column("model", lambda row: row.name or row.model, "left"),
-        Column("M", classes),
+        Column("M", lambda row: _classes(theirs[row]) if row in theirs else str(row.classes)),
         Column("parameters", lambda row: f"{row.parameters:,}" if row.parameters else "-"),
         Column("pictures", pictures),
         Column("scale", lambda row: scale_text(row.scale)),
         *map(number, ("psnr", "ssim", "gmacs")),
-        Column(number("gflops_published").heading, gflops),
+        Column(
+            gflops.heading, lambda row: _gflops(theirs[row]) if row in theirs else gflops.cell(row)
+        ),
         number("share"),
     ]
     return terminal_table(columns, [measured, list(theirs)], "all numbers of classes")

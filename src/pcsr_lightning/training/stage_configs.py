@@ -1,4 +1,4 @@
-"""The config of each stage of a ``stage=all`` job, composed anew from the job's overrides."""
+"""The config of each stage of a ``stage=all`` job, composed from the job's overrides."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FREE = {
         "val_check_interval", "limit_val_batches", "log_every_n_steps", "num_sanity_val_steps",
     },
 }  # fmt: skip
-"""What may be another when a run goes on: it decides where and how fast, or what is watched."""
+"""What may differ when a run resumes: where and how fast it trains, or what is watched."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class StagePlan:
 
     Attributes:
         label: the stage's name; ``1-part-2`` where it is trained a second time.
-        words: the overrides that compose its config.
+        overrides: that compose its config.
         cfg: the config.
         folder: its run folder.
     """
 
     label: str
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     cfg: DictConfig
     folder: Path
 
@@ -68,11 +68,11 @@ def plan_stages(cfg: DictConfig, run_dir: Path) -> list[StagePlan]:
         name = stage_name(own)
         part = 1 + sum(plan.cfg.stage.name == name for plan in plans)
         label = name if part == 1 else f"{name}-part-{part}"
-        words = stage_words(job_words(), own)
-        stage_cfg = compose_stage(name, words)
+        overrides = stage_overrides(job_overrides(), own)
+        stage_cfg = compose_stage(name, overrides)
         if plans:
             stage_cfg.init = str(plans[-1].folder)
-        plans.append(StagePlan(label, tuple(words), stage_cfg, run_dir / f"stage-{label}"))
+        plans.append(StagePlan(label, tuple(overrides), stage_cfg, run_dir / f"stage-{label}"))
     return plans
 
 
@@ -105,33 +105,33 @@ def stage_name(own: Sequence[str]) -> str:
     raise ConfigError(f"stages: a stage without stage=NAME among its overrides: {list(own)}")
 
 
-def job_words() -> list[str]:
+def job_overrides() -> list[str]:
     """The overrides of the command line."""
     overrides = HydraConfig.get().overrides
     return [*overrides.task, *overrides.hydra]
 
 
-def compose_stage(name: str, words: Sequence[str]) -> DictConfig:
-    """The config that a command line with these words would have.
+def compose_stage(name: str, overrides: Sequence[str]) -> DictConfig:
+    """The config that a command line with these overrides would have.
 
     Raises:
         ConfigError: Hydra cannot compose it.
     """
     try:
-        return compose(HydraConfig.get().job.config_name, list(words))
+        return compose(HydraConfig.get().job.config_name, list(overrides))
     except HydraException as error:
-        reason = in_one_line(error, "train", words)
+        reason = in_one_line(error, "train", overrides)
         raise ConfigError(f"stage {name} of stage=all: {reason}") from None
 
 
-def stage_words(words: Sequence[str], own: Sequence[str]) -> list[str]:
+def stage_overrides(overrides: Sequence[str], own: Sequence[str]) -> list[str]:
     """A job's overrides with those of one stage, where the job does not decide already.
 
     ``stage.KEY=VALUE`` of the job goes to stages that do not know the key too: the weights of the
     losses mean nothing to stage 1, which has one loss.
     """
     kept, given = [], {"stage"}
-    for override in OverridesParser.create().parse_overrides(list(words)):
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
         key, word = override.key_or_group, str(override.input_line)
         if key in ("stage", "stages", "hydra.mode"):
             continue
@@ -182,10 +182,10 @@ def keep_config(plan: StagePlan) -> None:
         return
     inside = plan.folder / job.output_subdir
     inside.mkdir(parents=True, exist_ok=True)
-    words = [word for word in plan.words if not word.startswith("hydra")]
+    overrides = [text for text in plan.overrides if not text.startswith("hydra")]
     nodes = {
         "config": plan.cfg,
-        "overrides": OmegaConf.create(words),
+        "overrides": OmegaConf.create(overrides),
         "hydra": OmegaConf.create({"hydra": job}),
     }
     for name, node in nodes.items():
@@ -193,7 +193,7 @@ def keep_config(plan: StagePlan) -> None:
 
 
 def check_same(plan: StagePlan, first: bool) -> None:
-    """Refuses to go on with a stage that other settings have begun.
+    """Refuses to resume a stage that was begun with other settings.
 
     Args:
         plan: of the stage.
@@ -216,7 +216,7 @@ def check_same(plan: StagePlan, first: bool) -> None:
             raise ConfigError(
                 f"{plan.folder} was begun with {key}={before[key]}, and this command says "
                 f"{key}={value}: give another hydra.run.dir (or hydra.sweep.dir), or remove "
-                "that folder and those of the stages after it to train them anew"
+                "that folder and those of the stages after it to train them again"
             )
 
 
