@@ -123,7 +123,7 @@ def written_at_once(
         routing=settings.routing,
         bits=picture.bits,
     )
-    images.write(picture.enlarged(result.image[0], alpha), target)
+    images.write(picture.upscaled(result.image[0], alpha), target)
     image = result.image[0].float() / torch.iinfo(result.image.dtype).max
     images.write(Picture(inference.class_map(image, result.assignment[0], 2)), classes)
 

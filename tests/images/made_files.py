@@ -153,7 +153,7 @@ def raw_profile(kind: str, content: bytes) -> tuple[bytes, bytes]:
 def enlarged(data: bytes) -> Picture:
     """The file called `in`, twice as large."""
     small = decode(data, name="in")
-    return small.enlarged(small.rgb.repeat(1, 2, 2), None)
+    return small.upscaled(small.rgb.repeat(1, 2, 2), None)
 
 
 def large(format_: str, data: bytes, tmp_path: Path, by_rows: bool) -> bytes:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pcsr_lightning.images import (
     ColourRows,
-    EnlargedAlpha,
     Picture,
+    UpscaledAlpha,
     bicubic,
     fill_under_alpha,
 )
@@ -121,6 +121,6 @@ def test_any_rows_of_the_enlarged_alpha(h: int, w: int, scale: float, rows: int,
     alpha = values.to(torch.uint8 if bits == 8 else torch.uint16)
     size = round(h * scale), round(w * scale)
     whole = bicubic(values.float() / (2**bits - 1), size).clamp(0, 1)
-    enlarged = EnlargedAlpha(alpha, size)
+    enlarged = UpscaledAlpha(alpha, size)
     parts = [enlarged.rows(top, min(size[0], top + rows)) for top in range(0, size[0], rows)]
     assert torch.equal(torch.cat(parts, dim=1), whole)

@@ -119,7 +119,7 @@ def doubled(picture: Any) -> Any:
     def twice(x: torch.Tensor | None) -> torch.Tensor | None:
         return None if x is None else x.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
-    return picture.enlarged(twice(picture.rgb), twice(picture.alpha))
+    return picture.upscaled(twice(picture.rgb), twice(picture.alpha))
 
 
 def check_metadata(path: Path, meta: Meta, kind: str) -> None:

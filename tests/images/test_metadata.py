@@ -70,7 +70,7 @@ def test_exif_is_brought_up_to_date(
 ) -> None:
     exif = camera_exif(order)
     picture = Picture(rgb(), metadata=Metadata(exif=exif, resolution=(10.0, 2.0)))
-    large = picture.enlarged(torch.rand(3, 70_000 if format_ == "png" else 18, 16), None)
+    large = picture.upscaled(torch.rand(3, 70_000 if format_ == "png" else 18, 16), None)
     data = encode(large, format_, name="out")
     found, _ = pillow(data)
     inner = found.get_ifd(0x8769)
@@ -150,7 +150,7 @@ def test_the_picture_keeps_its_physical_size(format_: str, with_exif: bool) -> N
         encode(Picture(rgb(), metadata=Metadata(exif=exif, resolution=(11.811, 5.9055))), format_)
     )
     assert small.metadata.resolution == pytest.approx((11.811, 5.9055), rel=1e-4)
-    large = small.enlarged(torch.rand(3, 15, 20), None)
+    large = small.upscaled(torch.rand(3, 15, 20), None)
     back = decode(encode(large, format_)).metadata.resolution
     assert back is not None
     assert (20 / back[0], 15 / back[1]) == pytest.approx((8 / 11.811, 6 / 5.9055), rel=1e-4)

@@ -147,7 +147,7 @@ class Handlers:
                 return gr.skip(), texts.alert(str(error))
 
     def download(self, request: gr.Request) -> Answer:
-        """Where the browser finds the whole result and what to call it, and the status line."""
+        """Where the browser finds the result's file and what to call it, and the status line."""
         visitor = self._visitor(request)
         with visitor.lock:
             try:

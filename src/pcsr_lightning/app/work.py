@@ -198,7 +198,7 @@ def save_result(visitor: Visitor) -> Path:
     loaded, run = visitor.loaded, visitor.run
     if loaded is None or run is None or visitor.session is None:
         raise PCSRError("there is no result yet: drop a picture, or choose a sample")
-    picture = loaded.picture.enlarged(run.result.image[0], alpha_result(visitor))
+    picture = loaded.picture.upscaled(run.result.image[0], alpha_result(visitor))
     scale = run.ticket[1].scale
     path = visitor.new_file("") / f"{plain_name(loaded.name)}_x{scale:g}.png"
     path.parent.mkdir()

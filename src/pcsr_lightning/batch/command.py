@@ -170,7 +170,7 @@ def _device(args: argparse.Namespace, group: ProcessGroup) -> str:
 
 
 class _Stderr(logging.Handler):
-    """Writes to what stderr is at that moment: bars put themselves in its place to stay whole."""
+    """Writes to the present ``sys.stderr``: progress bars replace it while they are drawn."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)

@@ -108,7 +108,7 @@ def upscale_file(
     size = options.size_of(colour.size)
     suffix = options.format or (own if job.target == STREAM else job.target.suffix)
     images.check_writable(suffix if job.target == STREAM else job.target, size)
-    alpha = None if picture.alpha is None else images.EnlargedAlpha(picture.alpha, size)
+    alpha = None if picture.alpha is None else images.UpscaledAlpha(picture.alpha, size)
     with (
         _result_file(picture, size, job, suffix, options.quality) as put,
         _class_file(model, size, job.class_map) as put_classes,

@@ -158,8 +158,8 @@ def _several(inputs: Inputs, options: OutputOptions) -> list[Job]:
         raise ConfigError(f"--suffix {name_suffix!r}: a part of a file's name, it cannot hold a /")
     folder = Path(options.out or "")
     if options.out is None and inputs.folder is not None:
-        whole = inputs.folder.resolve()
-        folder = whole.with_name(whole.name + options.default_name_suffix)
+        resolved = inputs.folder.resolve()
+        folder = resolved.with_name(resolved.name + options.default_name_suffix)
         # Shown as it was typed where that is possible.
         if inputs.folder.name not in ("", ".."):
             folder = inputs.folder.with_name(folder.name)

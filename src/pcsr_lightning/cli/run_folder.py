@@ -17,7 +17,7 @@ STORE_TIMEOUT_S = 60
 
 
 def as_one_run(arguments: Sequence[str]) -> list[str]:
-    """The words of the command line, with what makes several processes one run.
+    """The command line's arguments, and those that make several processes one run.
 
     Processes started from outside (torchrun, srun) each compose the config, and would each name
     the run folder after the time they do it. Here they agree on a name, which goes into the
@@ -51,12 +51,12 @@ def _common_name(group: ProcessGroup) -> str:
 
 
 def _time_in_store() -> str:
-    """The time at which the first of torchrun's processes came here, on whatever machine.
+    """The time at which the first of torchrun's processes called this, on whatever machine.
 
     Raises:
         ConfigError: torchrun's store does not answer.
     """
-    # Not at the top: most runs are of one process, and the words are read before torch is needed.
+    # Not at the top: most runs are of one process, and arguments are read before torch is needed.
     from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])

@@ -47,7 +47,7 @@ class TrainBatch(NamedTuple):
 
 
 class ValPicture(NamedTuple):
-    """One whole validation picture, float32: `lr` (1, 3, h, w) and `hr` (1, 3, H, W)."""
+    """One full validation picture, float32: `lr` (1, 3, h, w) and `hr` (1, 3, H, W)."""
 
     lr: Tensor
     hr: Tensor

@@ -34,7 +34,7 @@ class Degradation:
         self._flips = (RandomHorizontalFlip(p=0.5), RandomVerticalFlip(p=0.5))
 
     def train_batch(self, raw: RawCrops) -> TrainBatch:
-        """Augments whole windows (their margins are symmetric), then cuts and degrades."""
+        """Augments windows with their margins (which are symmetric), then cuts and degrades."""
         # Contiguous first: channels-last would slow everything below down by half.
         window_B3HW = raw.window_BHWC.permute(0, 3, 1, 2).contiguous().float().div_(255)
         if self.augment:

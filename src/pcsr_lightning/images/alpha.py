@@ -111,7 +111,7 @@ class ColourRows:
         return [slice(top, min(h, top + self._strip)) for top in range(0, h, self._strip)]
 
 
-class EnlargedAlpha:
+class UpscaledAlpha:
     """A bicubically upscaled transparency, any rows of it, however it is cut.
 
     Args:

@@ -31,7 +31,7 @@ class Picture:
     grey: bool = False
     metadata: Metadata = field(default_factory=Metadata)
 
-    def enlarged(self, rgb: Tensor, alpha: Tensor | None) -> Picture:
+    def upscaled(self, rgb: Tensor, alpha: Tensor | None) -> Picture:
         """The same metadata around other pixels, printed as large as before.
 
         The pixels per mm grow with the pixels, so that the picture keeps its physical size.

@@ -80,7 +80,7 @@ def outline(picture: Picture, size: tuple[int, int]) -> Picture:
     """The upscaled picture of size ``(H, W)``, with placeholder pixels that take no memory."""
     nothing = torch.zeros(1, 1, 1)
     alpha = None if picture.alpha is None else nothing.expand(1, *size)
-    return picture.enlarged(nothing.expand(3, *size), alpha)
+    return picture.upscaled(nothing.expand(3, *size), alpha)
 
 
 @contextmanager

@@ -51,8 +51,8 @@ def upscale_rows(
 ) -> RowsDone:
     """One picture, its rows handed over in order as they are finished; the same as ``upscale``'s.
 
-    Memory does not grow with the height of the result. Adaptive and a budget weigh the whole
-    picture first: up to :data:`~pcsr_lightning.routing.scores.SCORE_BYTES` they keep 4 bytes
+    Memory does not grow with the height of the result. Adaptive and a budget look at the
+    whole picture first: up to :data:`~pcsr_lightning.routing.scores.SCORE_BYTES` they keep 4 bytes
     for each HR pixel (a budget as many for each class but the last), then one; of larger pictures
     they keep counts (:mod:`pcsr_lightning.routing.histogram`), and the classifier runs twice.
 
