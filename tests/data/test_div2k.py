@@ -157,20 +157,17 @@ def test_goes_on_where_it_was_cut_off(
     assert small[0].missing(tmp_path / "DIV2K_train_HR") == []
 
 
-def test_starts_over_where_the_server_cannot_go_on(
-    small: tuple[Archive, Archive], url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "DIV2K_train_HR.zip.part").write_bytes(b"x" * 500)
-    monkeypatch.setattr(Server, "ranges", False)
-    fetch(small[0], url, tmp_path)
-    assert small[0].missing(tmp_path / "DIV2K_train_HR") == []
-
-
-def test_a_whole_part_is_not_fetched_again(
-    small: tuple[Archive, Archive], url: str, tmp_path: Path
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_part_that_is_whole_or_that_the_server_cannot_continue(
+    small: tuple[Archive, Archive],
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    whole: bool,
 ) -> None:
     body = Server.files["/DIV2K/DIV2K_train_HR.zip"]
-    (tmp_path / "DIV2K_train_HR.zip.part").write_bytes(body)
+    (tmp_path / "DIV2K_train_HR.zip.part").write_bytes(body if whole else b"x" * 500)
+    monkeypatch.setattr(Server, "ranges", whole)
     fetch(small[0], url, tmp_path)
     assert small[0].missing(tmp_path / "DIV2K_train_HR") == []
 

@@ -44,13 +44,19 @@ def content(bands: int, bits: int) -> Array:
 
 @cache
 def profile(grey: bool) -> bytes:
-    """A grey one is made by hand: gamma 2.2, as little as the specification lets it hold."""
-    if not grey:
-        return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return (
+        grey_profile()
+        if grey
+        else ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    )
+
+
+def grey_profile(gamma: float = 2.2) -> bytes:
+    """Made by hand: as little as the specification lets it hold."""
     white = struct.pack(">4s4xiii", b"XYZ ", 63190, 65536, 54061)
     text = struct.pack(">4s4x", b"text") + b"none\0\0\0\0"
     desc = struct.pack(">4s4xI", b"desc", 5) + b"grey\0" + bytes(78 + 1)
-    curve = struct.pack(">4s4xIH", b"curv", 1, round(2.2 * 256)) + b"\0\0"
+    curve = struct.pack(">4s4xIH", b"curv", 1, round(gamma * 256)) + b"\0\0"
     tags, at = [], 128 + 4 + 4 * 12
     for name, data in ((b"desc", desc), (b"wtpt", white), (b"kTRC", curve), (b"cprt", text)):
         tags.append((struct.pack(">4sII", name, at, len(data)), data))

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
+from tests.images.matrix_inputs import grey_profile
 
 from pcsr_lightning.images import Metadata, Picture, decode, encode, encoded_by_rows, outline
 
@@ -282,29 +283,13 @@ def test_grey_with_a_profile_becomes_srgb_where_grey_cannot_be_held(
 ) -> None:
     """Gamma 1 in, so that the change is plain to see."""
     picture = Picture(
-        torch.full((3, 8, 8), 0.2158), grey=True, metadata=Metadata(icc=linear_grey())
+        torch.full((3, 8, 8), 0.2158), grey=True, metadata=Metadata(icc=grey_profile(1.0))
     )
     with caplog.at_level(logging.WARNING):
         back = decode(encode(picture, format_))
     assert "no profile for grey; brought to sRGB" in caplog.text
     assert back.metadata.icc is None
     assert (back.rgb - 0.502).abs().max() < 0.02
-
-
-def linear_grey() -> bytes:
-    white = struct.pack(">4s4xiii", b"XYZ ", 63190, 65536, 54061)
-    text = struct.pack(">4s4x", b"text") + b"none\0\0\0\0"
-    curve = struct.pack(">4s4xI", b"curv", 0)
-    rows, data, at = b"", b"", 128 + 4 + 3 * 12
-    for name, value in ((b"wtpt", white), (b"kTRC", curve), (b"cprt", text)):
-        rows += struct.pack(">4sII", name, at + len(data), len(value))
-        data += value
-    head = struct.pack(
-        ">I4sI4s4s4s", at + len(data), b"lcms", 0x02400000, b"mntr", b"GRAY", b"XYZ "
-    )
-    head += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp")
-    head = head.ljust(68, b"\0") + struct.pack(">iii", 63190, 65536, 54061)
-    return head.ljust(128, b"\0") + struct.pack(">I", 3) + rows + data
 
 
 @pytest.mark.parametrize("suffix", [*FORMATS, "bmp"])

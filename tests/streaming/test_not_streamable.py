@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from tests.streaming.nets import Net
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pcsr_lightning.inference.features import TiledRows, feature_rows
 from pcsr_lightning.networks import build_backbone
 from pcsr_lightning.streaming import NotStreamable, plan_rows
-
-
-class Net(nn.Module):
-    """Layers, and a function of them and the picture."""
-
-    def __init__(self, run: Callable[..., Any], **layers: nn.Module) -> None:
-        super().__init__()
-        self.run = run
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.run(self, x)
 
 
 class TwoInputs(nn.Module):

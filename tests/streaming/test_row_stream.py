@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.streaming.nets import Net
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,19 +25,6 @@ from pcsr_lightning.streaming.steps import Pointwise
 
 pytestmark = pytest.mark.usefixtures("fresh_memory_is_nan")
 Make = Callable[[], nn.Module]
-
-
-class Net(nn.Module):
-    """Layers, and a function of them and the picture."""
-
-    def __init__(self, run: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
-        super().__init__()
-        self.run = run
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(self, x)
 
 
 def conv(channels: int, out: int, kernel: int = 3, **options: Any) -> nn.Conv2d:
