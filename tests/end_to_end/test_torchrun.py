@@ -110,7 +110,7 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(whole: Path, folder
     """The second process alone gets it; resumed under torchrun, the run ends in the same weights"""
     done = train(folder, ALONE, "hydra.run.dir=term", *sent(rank=1, step=6), code=143)
     last = folder / "term" / "checkpoints" / "last.ckpt"
-    assert done.stderr.count(f"stopped at step 7; to go on, add ckpt_path={last}") == 1
+    assert done.stderr.count(f"stopped at step 7; to resume, add ckpt_path={last}") == 1
     assert "Traceback" not in done.stderr
     train(folder, TORCHRUN, "hydra.run.dir=term", f"ckpt_path={last}")
     name = "model.safetensors"

@@ -134,7 +134,7 @@ def test_sigterm_saves_and_nothing_is_lost(
     checkpoint = run / "checkpoints" / "last.ckpt"
     log = (run / "train.log").read_text()
     [line] = [line for line in log.splitlines() if "ckpt_path=" in line]
-    assert line.endswith(f"stopped at step {stops_at}; to go on, add ckpt_path={checkpoint}")
+    assert line.endswith(f"stopped at step {stops_at}; to resume, add ckpt_path={checkpoint}")
     assert torch.load(checkpoint, weights_only=True)["global_step"] == stops_at
     assert not (run / "run.json").exists()
     assert len(validations(run)) == validated
@@ -157,7 +157,7 @@ def test_a_signal_to_a_real_process(train: Run, whole: Path, folder: Path) -> No
         capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 143, done.stderr
-    assert re.search(r"stopped at step 5; to go on, add ckpt_path=", done.stderr)
+    assert re.search(r"stopped at step 5; to resume, add ckpt_path=", done.stderr)
     assert "Traceback" not in done.stderr
     resumed(train, folder / "process")
     assert same(folder / "process", whole)

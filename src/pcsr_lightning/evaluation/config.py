@@ -206,7 +206,7 @@ class EvaluationConfig:
         if device.type == "cpu":
             return [device] * self.devices
         if self.devices > count:
-            raise ConfigError(f"devices={self.devices}: {count} CUDA devices are to be seen here")
+            raise ConfigError(f"devices={self.devices}: {count} CUDA devices are visible here")
         return [torch.device("cuda", i) for i in range(self.devices)]
 
     def chosen_device(self) -> torch.device:
@@ -224,5 +224,5 @@ class EvaluationConfig:
         if cuda is None:
             raise ConfigError(f"device={self.device}: must be auto, cpu, cuda or cuda:NUMBER")
         if int(cuda[1] or 0) >= count:
-            raise ConfigError(f"device={self.device}: {count} CUDA devices are to be seen here")
+            raise ConfigError(f"device={self.device}: {count} CUDA devices are visible here")
         return torch.device(self.device)

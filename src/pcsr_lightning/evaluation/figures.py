@@ -64,20 +64,30 @@ def telling_boxes(
         (x - ground_truth_3HW).abs().mean(dim=0) for x in (bicubic_3HW, ours_3HW)
     )
     gain = mean_in_box(worse_HW - better_HW)
-    row, column = divmod(int(gain.argmax()), gain.shape[1])
-    boxes = [Box(step * row, step * column, side)]
+    boxes = [box_at_maximum(gain, side, step)]
 
     heavy = mean_in_box((assignment_HW < heavy_classes(num_classes)).to(gain))
     # Among equally mixed places the one with the greater gain.
     mixed = gain - (heavy - 0.5).abs()
-    reach = -(-side // step)  # boxes this many steps apart no longer overlap
-    mixed[
+    exclude_overlaps(mixed, boxes[0], step)
+    if bool(mixed.isfinite().any()):
+        boxes.append(box_at_maximum(mixed, side, step))
+    return boxes
+
+
+def box_at_maximum(value_nm: Tensor, side: int, step: int) -> Box:
+    """The box with the highest value, where there is one for every ``step`` pixels."""
+    row, column = divmod(int(value_nm.argmax()), value_nm.shape[1])
+    return Box(step * row, step * column, side)
+
+
+def exclude_overlaps(value_nm: Tensor, box: Box, step: int) -> None:
+    """Sets the values of all boxes that overlap ``box`` to minus infinity, in place."""
+    row, column = box.top // step, box.left // step
+    reach = -(-box.side // step)  # boxes this many steps apart no longer overlap
+    value_nm[
         max(0, row - reach + 1) : row + reach, max(0, column - reach + 1) : column + reach
     ] = -torch.inf
-    if bool(mixed.isfinite().any()):
-        row, column = divmod(int(mixed.argmax()), mixed.shape[1])
-        boxes.append(Box(step * row, step * column, side))
-    return boxes
 
 
 def side_by_side(

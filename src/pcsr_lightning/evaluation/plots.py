@@ -16,7 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.evaluation.figures import DPI, Box, Panel, side_by_side
+from pcsr_lightning.evaluation.figures import (
+    DPI,
+    Box,
+    Panel,
+    box_at_maximum,
+    exclude_overlaps,
+    side_by_side,
+)
 from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.images import bicubic
@@ -222,14 +229,10 @@ def changed_boxes(off_3HW: Tensor, on_3HW: Tensor, count: int = 2) -> list[Box]:
     step = max(1, side // 8)
     changed_HW = (on_3HW - off_3HW).abs().mean(dim=0)
     mean = F.avg_pool2d(changed_HW[None, None], side, stride=step)[0, 0]
-    reach = -(-side // step)  # boxes this many steps apart no longer overlap
     boxes: list[Box] = []
     while len(boxes) < count and bool(mean.isfinite().any()):
-        row, column = divmod(int(mean.argmax()), mean.shape[1])
-        boxes.append(Box(step * row, step * column, side))
-        mean[
-            max(0, row - reach + 1) : row + reach, max(0, column - reach + 1) : column + reach
-        ] = -torch.inf
+        boxes.append(box_at_maximum(mean, side, step))
+        exclude_overlaps(mean, boxes[-1], step)
     return boxes
 
 

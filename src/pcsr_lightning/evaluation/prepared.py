@@ -143,11 +143,7 @@ def published_for(
 
 
 def load_model(name: str, backbones: Sequence[str], device: torch.device) -> PCSR | Original:
-    """A model, made with backbones from outside the package if any are named.
-
-    Raises:
-        PCSRError: there is no such backbone or model.
-    """
+    """A model, made with backbones from outside the package if any are named."""
     for dotted in backbones:
         import_backbone(dotted)
     return load(name, device)

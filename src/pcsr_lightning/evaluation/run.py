@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 from rich.console import Console
 
 from pcsr_lightning.distributed import ProcessGroup, connected_group
-from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.benchmark import Benchmark, benchmark
 from pcsr_lightning.evaluation.config import EvaluationConfig
 from pcsr_lightning.evaluation.figures import save_figure
@@ -86,11 +86,7 @@ def _evaluate_routing(
 ) -> dict[str, Any]:
     """Measures one routing, or the one that meets a target; returns what ``metrics.json`` holds."""
     config, model, [routing] = prepared.config, prepared.model, prepared.routings
-    with ExitStack() as stack:
-        name = f"{prepared.name}, {_routing_name(prepared, routing)}"
-        logger = prepared.group.run_collectively(
-            lambda: stack.enter_context(loggers.run(name)) if loggers else None
-        )
+    with _logged(prepared, loggers, _routing_name(prepared, routing)) as logger:
         found: KForTarget | None = None
         if config.target_psnr is not None and isinstance(model, PCSR):
             found = find_k(
@@ -117,14 +113,7 @@ def _evaluate_sweep(
 ) -> dict[str, Any]:
     """Measures every value of a sweep; returns what ``sweep.json`` holds."""
     config, run_dir, published = prepared.config, prepared.run_dir, prepared.published
-    with ExitStack() as stack:
-        overview = prepared.group.run_collectively(
-            lambda: (
-                stack.enter_context(loggers.run(f"{prepared.name}, all", "overview"))
-                if loggers
-                else None
-            )
-        )
+    with _logged(prepared, loggers, "all", "overview") as overview:
         found = prepared.measure(partial(run_sweep, config, prepared.routings))
         content = sweep_content(found, {"model": config.model, "data_root": config.data.root})
         if prepared.first:
@@ -145,6 +134,21 @@ def _evaluate_sweep(
     if loggers is not None:
         log_points(loggers, prepared.name, found.points)
     return content
+
+
+@contextmanager
+def _logged(
+    prepared: PreparedEvaluation, loggers: RunLoggers | None, what: str, kind: str = "evaluation"
+) -> Iterator[Any]:
+    """The run's logger in the process that logs; where it cannot be made, all processes fail."""
+    with ExitStack() as stack:
+        yield prepared.group.run_collectively(
+            lambda: (
+                stack.enter_context(loggers.run(f"{prepared.name}, {what}", kind))
+                if loggers
+                else None
+            )
+        )
 
 
 def run_benchmark(
@@ -180,13 +184,8 @@ def run_sweep(
     model: PCSR | Original,
     group: ProcessGroup,
 ) -> Sweep:
-    """Likewise of a sweep.
-
-    Raises:
-        ConfigError: an original model has no classes to choose from.
-    """
-    if isinstance(model, Original):
-        raise ConfigError("a sweep needs a model that has classes to choose from")
+    """Likewise of a sweep."""
+    assert isinstance(model, PCSR)  # prepare() refuses models of one class
     return sweep(
         model,
         config.folder,

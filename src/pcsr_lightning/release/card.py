@@ -1,4 +1,4 @@
-"""The model card: what a model is, what made it, what it is worth and where it fails."""
+"""The model card: architecture, training, measurements and limits of a model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pcsr_lightning.release.robustness import Robustness
 
 WIDTH = 100
 CURVE_POINTS = 8
-"""Validations told of each stage, spread over its length."""
+"""How many validations of each stage are listed, spread over its length."""
 LIMITS = (
     "Made for clean pictures, downscaled by bicubic interpolation: it sharpens compression "
     "artefacts and noise instead of removing them. It adds no texture: lost detail stays smooth."
@@ -26,7 +26,7 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a card tells.
+    """The content of a card.
 
     Attributes:
         name: the model's.

@@ -204,7 +204,7 @@ def write_release(
 
 
 def golden(model: PCSR | Original, scale: float) -> dict[str, Any]:
-    """What anyone can check of the model: its mean on the photographs that ship for validation."""
+    """A figure that anyone can check: the mean on the photographs that ship for validation."""
     mean = benchmark(model, SAMPLE_FOLDER / "valid", scale).mean
     return {
         "data": f"the shipped validation photographs, x{scale:g}, k = 0, whole pictures",

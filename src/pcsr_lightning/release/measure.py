@@ -1,4 +1,4 @@
-"""What a model's card tells of its quality: PSNR and cost on the test sets, routing by routing."""
+"""The measurements of a model card: PSNR and cost on the test sets for many routings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def measure(
 
 
 def routings(model: PCSR) -> list[RoutingConfig]:
-    """Those that a card tells of: the curve over ``k``, adaptive, and each class alone."""
+    """Those on a card: the curve over ``k``, adaptive, and each class alone."""
     over_k = [RoutingConfig(k=k, cost=COST) for k in SWEEP]
     alone = [RoutingConfig(fixed_class=j, cost=COST) for j in range(model.num_classes)]
     return [*over_k, RoutingConfig("adaptive", cost=COST), *alone]

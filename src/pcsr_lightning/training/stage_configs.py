@@ -148,7 +148,13 @@ def stage_folder(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     before = HydraConfig.get().runtime.output_dir
     root = logging.getLogger()
-    handlers = [like(h, folder) for h in root.handlers if isinstance(h, logging.FileHandler)]
+    handlers = []
+    for job_handler in root.handlers:
+        if isinstance(job_handler, logging.FileHandler):
+            handler = logging.FileHandler(folder / Path(job_handler.baseFilename).name)
+            handler.setFormatter(job_handler.formatter)
+            handler.setLevel(job_handler.level)
+            handlers.append(handler)
     _set_output_dir(str(folder))
     for handler in handlers:
         root.addHandler(handler)
@@ -165,14 +171,6 @@ def _set_output_dir(folder: str) -> None:
     node = OmegaConf.select(cast(DictConfig, HydraConfig.get()), "runtime")
     with read_write(node):
         node.output_dir = folder
-
-
-def like(handler: logging.FileHandler, folder: Path) -> logging.FileHandler:
-    """A handler for a file of the same name in another folder."""
-    other = logging.FileHandler(folder / Path(handler.baseFilename).name)
-    other.setFormatter(handler.formatter)
-    other.setLevel(handler.level)
-    return other
 
 
 def keep_config(plan: StagePlan) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a training between two steps, with a checkpoint to go on from."""
+"""Ctrl-C and SIGTERM end a training between two steps, with a checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StopBetweenSteps(L.Callback):
     half of an optimizer's update, and processes can save different steps. The same signal
     again, more than two seconds later, is abrupt. Several processes agree on the step after which
     they stop, whichever of them got the signal; one of them writes. In one process a validation
-    is left between two pictures, and done anew on resuming.
+    is left between two pictures, and repeated on resuming.
 
     In a SLURM job the signal that comes before the time limit (SIGUSR1, or the one submitit sets)
     does the same, and puts the job back into the queue; see :func:`checkpoint_of_restart`.
@@ -160,7 +160,7 @@ class StopBetweenSteps(L.Callback):
         if number in _REQUEUE:
             self._requeue(trainer, number)
         resume = shlex.quote(f"ckpt_path={self.checkpoint}")
-        rank_zero_info(f"stopped at step {trainer.global_step}; to go on, add {resume}")
+        rank_zero_info(f"stopped at step {trainer.global_step}; to resume, add {resume}")
         if number == signal.SIGINT and trainer.is_global_zero:
             raise KeyboardInterrupt
         if _started_by_lightning(trainer) and trainer.local_rank > 0:

@@ -75,13 +75,13 @@ def panel(
     return side_by_side([eight_bit(part).byte() for part in parts])
 
 
-def report_model(trainer: L.Trainer, model: Path, facts: Mapping[str, Any]) -> None:
+def report_model(trainer: L.Trainer, model: Path, metadata: Mapping[str, Any]) -> None:
     """Logs a finished training's row of results, and its model as an artifact.
 
     Args:
         trainer: of the training; does nothing if its logger is not W&B's.
         model: the ``.safetensors`` file, with its ``.json`` beside it.
-        facts: stage, backbone, number of classes, seed.
+        metadata: stage, backbone, number of classes, seed.
     """
     logger = wandb_logger(trainer)
     if logger is None:
@@ -93,9 +93,9 @@ def report_model(trainer: L.Trainer, model: Path, facts: Mapping[str, Any]) -> N
         for name, value in trainer.callback_metrics.items()
         if name.startswith("val/")
     }
-    row = {**facts, "steps": trainer.global_step, **measured}
+    row = {**metadata, "steps": trainer.global_step, **measured}
     logger.log_table("results", columns=list(row), data=[list(row.values())])
-    name = f"{facts['backbone']}-m{facts['num_classes']}-stage-{facts['stage']}"
+    name = f"{metadata['backbone']}-m{metadata['num_classes']}-stage-{metadata['stage']}"
     artifact = wandb.Artifact(name, type="model", metadata=row)
     for file in (model, model.with_suffix(".json")):
         artifact.add_file(str(file))
