@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.commands import run_command
 
 from pcsr_lightning import images, weights
-from pcsr_lightning.cli.upscale import main
 from pcsr_lightning.images import Picture
 from pcsr_lightning.inference import upscale
 from pcsr_lightning.inference.execution import has_bf16
@@ -47,17 +46,7 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-def run(*args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pcsr_lightning.upscale", *map(str, args)],
-        capture_output=True,
-        text=True,
-    )
-
-
-def call(*args: object) -> int:
-    """The same without a process of its own."""
-    return main([str(a) for a in args])
+upscale_command = functools.partial(run_command, "upscale")
 
 
 def left_in(folder: Path) -> list[str]:
@@ -66,26 +55,15 @@ def left_in(folder: Path) -> list[str]:
 
 def test_from_the_command_line(model_file: Path, picture: Path, tmp_path: Path) -> None:
     target, classes = tmp_path / "out.png", tmp_path / "classes.png"
-    done = run(
-        picture,
-        target,
-        "--model",
-        model_file,
-        "--k",
-        "-0.1",
-        "--class-map",
-        classes,
-        "--threads",
-        1,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    words = ("--k", "-0.1", "--class-map", classes, "--threads", 1)
+    done = upscale_command(picture, target, "--model", model_file, *words, code=0)
+    assert done.err == ""
     line = re.fullmatch(
         r"10x12 -> 40x48 in \d+\.\d\d s, classes heavy to light (\S+)% / (\S+)%, "
         r"(\S+) GMACs, (\d+)% of all-heavy\n",
-        done.stdout,
+        done.out,
     )
-    assert line, done.stdout
+    assert line, done.out
     assert float(line[1]) + float(line[2]) == pytest.approx(100, abs=0.11)
     model = weights.load(model_file)
     lr = images.read(picture).rgb[None]
@@ -119,46 +97,41 @@ def test_options_reach_the_network(
     model_file: Path, picture: Path, tmp_path: Path, options: list[str], keywords: dict[str, object]
 ) -> None:
     target = tmp_path / "out.tif"
-    assert call(picture, target, "--model", model_file, *options) == 0
+    upscale_command(picture, target, "--model", model_file, *options, code=0)
     lr = images.read(picture).rgb[None]
     expected = upscale(weights.load(model_file), lr, **keywords)  # type: ignore[arg-type]
     assert (images.read(target).rgb - expected.image[0]).abs().max() <= 0.5 / 255 + 1e-5
 
 
-def test_the_name_that_fixed_class_had(
-    model_file: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_name_that_fixed_class_had(model_file: Path, picture: Path, tmp_path: Path) -> None:
     outputs = [tmp_path / "old.png", tmp_path / "new.png"]
-    for target, flag in zip(outputs, ("--only-class", "--fixed-class"), strict=True):
-        assert call(picture, target, "--model", model_file, flag, 1) == 0
-    said = capsys.readouterr().err.splitlines()
-    assert said == ["WARNING: --only-class is deprecated: use --fixed-class"]
+    said = [
+        upscale_command(picture, target, "--model", model_file, flag, 1, code=0).err
+        for target, flag in zip(outputs, ("--only-class", "--fixed-class"), strict=True)
+    ]
+    assert said == ["WARNING: --only-class is deprecated: use --fixed-class\n", ""]
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
-def test_original_model_takes_its_own_scale(
-    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_original_model_takes_its_own_scale(picture: Path, tmp_path: Path) -> None:
     model = build_network(default_config("fsrcnn", original=True) | {"scale": 3})
     file = weights.save(model, tmp_path / "original")
-    assert call(picture, tmp_path / "out.png", "--model", file) == 0
-    assert "10x12 -> 30x36" in capsys.readouterr().out
-    assert call(picture, tmp_path / "out2.png", "--model", file, "--scale", 2) == 1
-    assert "made for scale 3 only" in capsys.readouterr().err
-    assert call(picture, "--model", file) == 0
-    assert left_in(tmp_path) == [
-        "in.png",
-        "in_x3.png",
-        "original.json",
-        *("original.safetensors", "out.png"),
-    ]
+    done = upscale_command(picture, tmp_path / "out.png", "--model", file, code=0)
+    assert "10x12 -> 30x36" in done.out
+    words = (picture, tmp_path / "out2.png", "--model", file, "--scale", 2)
+    assert "made for scale 3 only" in upscale_command(*words, code=1).err
+    upscale_command(picture, "--model", file, code=0)
+    names = ["in.png", "in_x3.png", "original.json", "original.safetensors", "out.png"]
+    assert left_in(tmp_path) == names
 
 
 def test_depth_alpha_and_grey_are_kept(model_file: Path, tmp_path: Path) -> None:
     alpha = torch.rand(1, 6, 7)
     source = Picture(torch.rand(1, 6, 7).repeat(3, 1, 1), alpha, 16, grey=True)
     images.write(source, tmp_path / "in.png")
-    assert call(tmp_path / "in.png", tmp_path / "out.png", "--model", model_file, "--scale", 2) == 0
+    upscale_command(
+        tmp_path / "in.png", tmp_path / "out.png", "--model", model_file, "--scale", 2, code=0
+    )
     out = images.read(tmp_path / "out.png")
     assert (out.bits, out.grey) == (16, True)
     expected = images.bicubic(alpha, (12, 14)).clamp(0, 1)
@@ -168,17 +141,14 @@ def test_depth_alpha_and_grey_are_kept(model_file: Path, tmp_path: Path) -> None
     assert ((out.rgb * 65535).round() % 257 != 0).float().mean() > 0.5
 
 
-def refused(args: Sequence[object], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(*args) == 1
-    err = capsys.readouterr().err
+def refused(args: Sequence[object], said: str) -> None:
+    err = upscale_command(*args, code=1).err
     assert len(err.splitlines()) == 1, err
     assert err.startswith("error: ")
     assert re.search(said, err), err
 
 
-def test_refusals(
-    model_file: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_refusals(model_file: Path, picture: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.png"
     (tmp_path / "broken.png").write_bytes(picture.read_bytes()[:60])
     (tmp_path / "text.png").write_text("not a picture")
@@ -191,7 +161,7 @@ def test_refusals(
         ("text.png", "text.png: cannot read"),
         ("empty.png", "empty"),
     ]:
-        refused([tmp_path / source, out, "--model", model_file], said, capsys)
+        refused([tmp_path / source, out, "--model", model_file], said)
     for target, said in [
         ("in.png", "is the input itself"),
         ("link.png", "is the input itself"),
@@ -199,7 +169,7 @@ def test_refusals(
         ("out.xyz", "suffix chooses the format; use one of .png"),
         ("out", "suffix"),
     ]:
-        refused([picture, tmp_path / target, "--model", model_file], said, capsys)
+        refused([picture, tmp_path / target, "--model", model_file], said)
     for options, said in [
         (["--scale", "0.5"], "between 1 and 16, not 0.5"),
         (["--scale", "nan"], "finite"),
@@ -214,9 +184,9 @@ def test_refusals(
         (["--model", "no-such-model"], "no-such-model"),
         (["--model", picture], "expected a .safetensors"),
     ]:
-        refused([picture, out, "--model", model_file, *options], said, capsys)
+        refused([picture, out, "--model", model_file, *options], said)
     if not torch.cuda.is_available():
-        refused([picture, out, "--device", "cuda"], "no CUDA device", capsys)
+        refused([picture, out, "--device", "cuda"], "no CUDA device")
     assert not out.exists()
     assert picture.read_bytes() == before
 
@@ -251,16 +221,13 @@ def test_refusals(
         ["in.png", "out.png", "--sharpen"],
     ],
 )
-def test_wrong_usage_is_exit_code_2(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(wrong)
-    assert stop.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+def test_wrong_usage_is_exit_code_2(wrong: list[str]) -> None:
+    assert "usage:" in upscale_command(*wrong, code=2).err
 
 
-def test_debug_shows_the_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(tmp_path / "missing.png", tmp_path / "out.png", "--debug") == 1
-    assert "Traceback" in capsys.readouterr().err
+def test_debug_shows_the_trace(tmp_path: Path) -> None:
+    words = (tmp_path / "missing.png", tmp_path / "out.png", "--debug")
+    assert "Traceback" in upscale_command(*words, code=1).err
 
 
 def test_surprises_are_one_line_too(
@@ -268,24 +235,22 @@ def test_surprises_are_one_line_too(
     picture: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("not enough memory:\n you tried to allocate much")
 
     monkeypatch.setattr(images, "written_by_rows", fail)
     said = r"RuntimeError: not enough memory: you tried to allocate much \(--debug"
-    refused([picture, tmp_path / "out.png", "--model", model_file], said, capsys)
+    refused([picture, tmp_path / "out.png", "--model", model_file], said)
 
 
 def test_a_budget_is_kept_or_said_to_be_out_of_reach(
-    model_file: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model_file: Path, picture: Path, tmp_path: Path
 ) -> None:
     def line(budget: str) -> str:
         target = tmp_path / "out.png"
         options = ("--model", model_file, "--budget", budget, "--overwrite")
-        assert call(picture, target, *options) == 0
-        return capsys.readouterr().out.strip()
+        return upscale_command(picture, target, *options, code=0).out.strip()
 
     assert line("50%").endswith(" GMACs, 50% of all-heavy")
     assert line("1%").endswith(
@@ -298,30 +263,28 @@ def test_a_budget_is_kept_or_said_to_be_out_of_reach(
     )
 
 
-def test_little_memory_gives_the_same_file(
-    model_file: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_little_memory_gives_the_same_file(model_file: Path, picture: Path, tmp_path: Path) -> None:
     files = []
     for options in ([], ["--max-memory", "1G"], ["--max-memory", "300k"]):
         out = tmp_path / f"{len(files)}.png"
-        assert call(picture, out, "--model", model_file, *options) == 0
+        done = upscale_command(picture, out, "--model", model_file, *options, code=0)
+        assert "error" not in done.err
         files.append(out.read_bytes())
     assert files[0] == files[1] == files[2]
-    assert "error" not in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not has_bf16("cpu"), reason="this processor does not multiply bfloat16")
 def test_half_precision_changes_little(model_file: Path, picture: Path, tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         out = tmp_path / f"{precision}.png"
-        assert call(picture, out, "--model", model_file, "--precision", precision) == 0
+        upscale_command(picture, out, "--model", model_file, "--precision", precision, code=0)
     full, half = (images.read(tmp_path / f"{p}.png").rgb for p in ("fp32", "bf16"))
     assert 0 < (full - half).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("damage", [float("nan"), float("inf"), 1e30])
 def test_damaged_weights_are_told_and_nothing_is_written(
-    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: float
+    picture: Path, tmp_path: Path, damage: float
 ) -> None:
     """Not written as black. 1e30 is finite in the file, and overflows on the way."""
     model = build_network(default_config("fsrcnn", 2))
@@ -329,8 +292,8 @@ def test_damaged_weights_are_told_and_nothing_is_written(
         for weight in model.parameters():
             weight.copy_(torch.where(torch.rand_like(weight) < 0.5, damage, weight))
     file = weights.save(model, tmp_path / "damaged")
-    refused([picture, tmp_path / "out.png", "--model", file], "NaN or infinite", capsys)
-    refused([picture, "--json", "--model", file], "NaN or infinite", capsys)
+    refused([picture, tmp_path / "out.png", "--model", file], "NaN or infinite")
+    refused([picture, "--json", "--model", file], "NaN or infinite")
     assert left_in(tmp_path) == ["damaged.json", "damaged.safetensors", "in.png"]
 
 
@@ -354,14 +317,12 @@ def test_a_signal_that_gets_lost_still_stops_the_run(
         return real(*args, **options)
 
     monkeypatch.setattr(images, "read", read)
-    assert call(folder, tmp_path / "out", "--model", model_file) == 143
+    upscale_command(folder, tmp_path / "out", "--model", model_file, code=143)
     assert left_in(tmp_path / "out") == []
 
 
-def test_a_backbone_of_ones_own(
-    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    refused([picture, tmp_path / "out.png", "--backbone", "no.such.Thing"], "no.such", capsys)
+def test_a_backbone_of_ones_own(picture: Path, tmp_path: Path) -> None:
+    refused([picture, tmp_path / "out.png", "--backbone", "no.such.Thing"], "no.such")
 
 
 def test_transparent_pixels_lend_no_colour(model_file: Path, tmp_path: Path) -> None:
@@ -370,7 +331,7 @@ def test_transparent_pixels_lend_no_colour(model_file: Path, tmp_path: Path) -> 
     alpha = ((rows - 11.5) ** 2 + (cols - 11.5) ** 2 < 64).float()[None]
     rgb = torch.tensor([1.0, 0.2, 0.2])[:, None, None] * alpha
     images.write(Picture(rgb, alpha), tmp_path / "in.png")
-    assert call(tmp_path / "in.png", tmp_path / "out.png") == 0
+    upscale_command(tmp_path / "in.png", tmp_path / "out.png", code=0)
     out = images.read(tmp_path / "out.png")
     assert out.alpha is not None
     edge = (out.alpha[0] > 0.3) & (out.alpha[0] < 0.9)
