@@ -13,7 +13,7 @@ TRAIN ?= data/DIV2K/DIV2K_train_HR
 WORKERS ?= 2
 
 RUN := .venv/bin/python
-PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadscope
+PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo app release notebooks docs docs-serve test test-all browser-test lint types check format wheel wheel-check clean distclean core-env demo-env dev-env

@@ -227,6 +227,7 @@ def test_no_pictures(
     assert "nowhere" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_way_that_fails_is_an_error(
     training: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.commands import run_command
@@ -80,7 +81,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluate(files: Path, cwd: Path, *settings: str, code: int = 0, **env: str) -> str:
     words = [*settings, f"model={files}/m2.safetensors", f"data.root={files}/Test2K", "threads=1"]
     env["WANDB_SILENT"] = "true"
-    return run_command("evaluate", *words, cwd=cwd, env=env, code=code).err
+    err = run_command("evaluate", *words, cwd=cwd, env=env, code=code).err
+    wandb.teardown()  # as at a process's end: the files of its runs are whole then
+    return err
 
 
 @pytest.mark.parametrize("sweep", ["jobs", "values"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.commands import SMALL_TRAINING, run_command
@@ -27,6 +28,7 @@ SETTINGS = (
 def train(cwd: Path, *settings: str) -> None:
     env = {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     run_command("train", *SETTINGS, *settings, cwd=cwd, env=env, code=0)
+    wandb.teardown()  # as at a process's end: the files of its runs are whole then
 
 
 @pytest.fixture(scope="module")
