@@ -61,9 +61,6 @@ class EvaluationConfig:
         Raises:
             ConfigError: names the first key that is unknown, missing or of the wrong type.
         """
-        missing = sorted(OmegaConf.missing_keys(cfg))
-        if missing:
-            raise ConfigError(f"{missing[0]} has no default: give {missing[0]}=VALUE")
         own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         try:
             config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), own))

@@ -57,11 +57,11 @@ def sweep(
 
     The network sees a picture once: every class enlarges all of it, which costs no more than two
     routings or so, and a routing is then a selection, the refinement and the PSNR. Costs are those
-    of the routing itself.
+    of the routing itself. Arguments that are not listed are those of :func:`benchmark`.
 
     Args:
         model: with two classes or more.
-        routings: at least one. All other arguments are those of :func:`benchmark`.
+        routings: at least one.
 
     Raises:
         ConfigError: no routing, or one that does not fit the model.

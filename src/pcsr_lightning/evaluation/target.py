@@ -113,11 +113,12 @@ def find_k(
     not strictly: the closest ``k`` seen is kept. Where both ends lie on one side of the target, the
     nearer of them is the answer, even if some mixture did slightly better than both.
 
+    Arguments that are not listed are those of :func:`benchmark`.
+
     Args:
         model: a PCSR with two classes or more.
         target_psnr: dB, RGB, mean over the pictures.
-        routing: its cost rule and refinement are used; its ``k`` must be 0. All other arguments are
-            those of :func:`benchmark`.
+        routing: its cost rule and refinement are used; its ``k`` must be 0.
 
     Raises:
         ConfigError: a setting does not fit the model.

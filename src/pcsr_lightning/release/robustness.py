@@ -124,7 +124,7 @@ def robustness(model: PCSR | Original, scales: Sequence[float] = (4,)) -> list[R
 
     Args:
         model: on the CPU.
-        scales: whole ones to try it at; an original has its own.
+        scales: integers to try it at; an original has its own.
 
     Returns:
         One entry for every picture at every scale.

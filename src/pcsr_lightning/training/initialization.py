@@ -85,8 +85,8 @@ def earlier_model(
 ) -> PCSR | Original | None:
     """What the stage builds on: ``init``, else the newest finished run of the stage before.
 
-    The first stage and the original start from nothing, unless ``init`` names a model to go on
-    with: for other pictures, say, or more scales.
+    The first stage and the original start from nothing, unless ``init`` names a model to
+    continue from: for other pictures, say, or more scales.
 
     Raises:
         ConfigError: there is no such run; the message has the command that makes one. Or ``init``
@@ -139,13 +139,13 @@ def warm_start(earlier: PCSR | Original, network: PCSR | Original) -> None:
         before = {**before, "upsamplers": before["upsamplers"][:1], "classifier": None}
     if before != after:
         raise ConfigError(
-            f"init is a model of {_in_words(before)}; this stage's is of {_in_words(after)}"
+            f"init is a model of {_describe(before)}; this stage's is of {_describe(after)}"
         )
     mine = network.state_dict()
     network.load_state_dict({k: v for k, v in earlier.state_dict().items() if k in mine})
 
 
-def _in_words(config: dict[str, Any]) -> str:
+def _describe(config: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in config.items() if value is not None)
 
 

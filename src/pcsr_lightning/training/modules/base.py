@@ -28,7 +28,7 @@ class TrainBatch(Protocol):
 
 
 class ValPicture(Protocol):
-    """What a validation step gets: one whole picture."""
+    """What a validation step gets: a full image."""
 
     lr: Tensor
     hr: Tensor
@@ -36,7 +36,7 @@ class ValPicture(Protocol):
 
 
 class Prediction(NamedTuple):
-    """A whole picture upscaled by a stage's network.
+    """A full image upscaled by a stage's network.
 
     Attributes:
         image_B3HW: unclamped.
@@ -85,7 +85,7 @@ class SRStage(L.LightningModule, ABC):
 
     @abstractmethod
     def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:
-        """A whole LR picture upscaled to ``size``, ``(H, W)``, as validation sees it."""
+        """A full LR image upscaled to ``size``, ``(H, W)``, as validation sees it."""
 
     @abstractmethod
     def trained_parts(self) -> dict[str, nn.Module]:
