@@ -43,11 +43,9 @@ Result = TypeVar("Result")
 class Way(NamedTuple):
     """One way to the picture, and what came of it."""
 
-    name: str
     file: str
     result: UpscaleResult
-    psnr: float
-    seconds: float
+    measured: Measurement
 
 
 def shipped_photograph() -> Path:
@@ -112,7 +110,8 @@ def demo(picture: Path, model: PCSR, out: Path, console: Console) -> None:
     ]
     h, w = pair.lr_13hw.shape[-2:]
     title = f"{picture.name}, {w} x {h} -> {size[1]} x {size[0]} pixels; median of {RUNS} times"
-    print_table(_table(ways, base_psnr, base_seconds, title), console)
+    base = Measurement(name="bicubic", psnr=base_psnr, seconds=base_seconds)
+    print_table(_table([base, *(way.measured for way in ways)], title), console)
 
     at_k0 = ways[1]
     classes_3HW = class_map(at_k0.result.image[0], at_k0.result.assignment[0], model.num_classes)
@@ -130,7 +129,7 @@ def demo(picture: Path, model: PCSR, out: Path, console: Console) -> None:
     part = at_k0.result.flops.gmacs / ways[-1].result.flops.gmacs
     captions = {
         "bicubic": f"bicubic, {decibels(base_psnr)} dB",
-        "k0": f"PCSR at k = 0, {decibels(at_k0.psnr)} dB, {100 * part:.0f} % of all heavy",
+        "k0": f"PCSR at k = 0, {decibels(at_k0.measured.psnr)} dB, {100 * part:.0f} % of all heavy",
         "class_map": "class map",
         "original": "the photograph",
     }
@@ -153,7 +152,9 @@ def demo(picture: Path, model: PCSR, out: Path, console: Console) -> None:
 
 def _try(model: PCSR, pair: Pair, routing: RoutingConfig, name: str, file: str) -> Way:
     result, seconds = _timed(lambda: Session(model, pair.lr_13hw, SCALE).run(routing))
-    return Way(name, file, result, psnr(result.image, pair.hr_13HW, SCALE), seconds)
+    decibel = psnr(result.image, pair.hr_13HW, SCALE)
+    measured = Measurement(name=name).of_result(result, psnr=decibel, seconds=seconds)
+    return Way(file, result, measured)
 
 
 def _timed(do: Callable[[], Result]) -> tuple[Result, float]:
@@ -167,23 +168,9 @@ def _timed(do: Callable[[], Result]) -> tuple[Result, float]:
     return result, statistics.median(times)
 
 
-def _table(ways: Sequence[Way], base_psnr: float, base_seconds: float, title: str) -> Table:
-    heavy = ways[-1].result.flops.gmacs
-    rows = [Measurement(name="bicubic", psnr=base_psnr, seconds=base_seconds)]
-    rows += [
-        Measurement(
-            name=way.name,
-            psnr=way.psnr,
-            gmacs=way.result.flops.gmacs,
-            gflops_published=way.result.flops.gflops_published,
-            share=tuple(way.result.shares),
-            seconds=way.seconds,
-        )
-        for way in ways
-    ]
-
+def _table(rows: Sequence[Measurement], title: str) -> Table:
     def of_heavy(row: Measurement) -> str:
-        return "-" if math.isnan(row.gmacs) else f"{100 * row.gmacs / heavy:.0f} %"
+        return "-" if math.isnan(row.gmacs) else f"{100 * row.gmacs / rows[-1].gmacs:.0f} %"
 
     costs = [number("gmacs"), Column("of all heavy", of_heavy), number("gflops_published")]
     columns = [NAME, number("psnr"), *costs, number("share"), number("seconds", "seconds")]

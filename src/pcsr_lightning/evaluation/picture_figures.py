@@ -44,11 +44,7 @@ def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
     drawn = {
         "psnr_flops": psnr_flops(
             [
-                Measurement(
-                    psnr=decibel[k],
-                    gflops_published=run.flops.gflops_published,
-                    routing=RoutingConfig(k=k),
-                )
+                Measurement(routing=RoutingConfig(k=k)).of_result(run, psnr=decibel[k])
                 for k, run in runs.items()
             ],
             [point for point in theirs if point.source == theirs[0].source],  # the main comparison
