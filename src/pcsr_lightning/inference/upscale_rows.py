@@ -76,7 +76,9 @@ def upscale_rows(
     pairs = _Pairs(sink, bits)
     with torch.inference_mode():
         if isinstance(model, Original):
-            return _original(model, image, size, pairs, routing, execution, progress)
+            check_original(model, lr_size, size, routing)
+            flops = run_original(model, image, execution, pairs.one_class, progress)
+            return RowsDone(flops, (1.0,))
         macs = model_macs(model)
         policy = make_policy(routing, macs.of_picture(lr_size, size))
         engine = make_engine(model, image, size, execution, policy.needs_whole_picture)
@@ -98,6 +100,10 @@ class _Pairs:
         self._sink, self._bits = sink, bits
         self._waiting: Tensor | None = None
 
+    def one_class(self, top: int, rows_13nW: Tensor) -> None:
+        self.classes(top, torch.zeros_like(rows_13nW[:, 0], dtype=torch.uint8))
+        self.image(top, rows_13nW)
+
     def classes(self, _: int, rows_1nW: Tensor) -> None:
         waiting, new = self._waiting, rows_1nW[0]
         self._waiting = new if waiting is None else torch.cat([waiting, new])
@@ -109,21 +115,3 @@ class _Pairs:
         assert self._waiting is not None
         class_nW, self._waiting = self._waiting[:n], self._waiting[n:].clone()
         self._sink(as_integers(rows_13nW[0], self._bits).to(INTEGER_TYPES[self._bits]), class_nW)
-
-
-def _original(
-    model: Original,
-    image: InputRows,
-    size: tuple[int, int],
-    pairs: _Pairs,
-    routing: RoutingConfig,
-    execution: Execution,
-    progress: Progress | None,
-) -> RowsDone:
-    check_original(model, (int(image.shape[2]), int(image.shape[3])), size, routing)
-
-    def sink(top: int, sr_13nW: Tensor) -> None:
-        pairs.classes(top, torch.zeros_like(sr_13nW[:, 0], dtype=torch.uint8))
-        pairs.image(top, sr_13nW)
-
-    return RowsDone(run_original(model, image, execution, sink, progress), (1.0,))
