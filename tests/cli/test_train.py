@@ -144,7 +144,7 @@ def test_the_original(train: Train, tmp_path: Path) -> None:
         (("stage=1", "optimizer.betas=[1.5,0.9]"), r"optimizer.*beta"),
         (("stage=1", "scheduler.warmup=-1"), r"scheduler\.warmup=-1"),
         (("stage=1", "loss._target_=torch.nn.HubbleLoss"), r"loss\._target_=torch\.nn\.HubbleLoss"),
-        (("stage=1", "data.shrink=[1.0]"), r"did you mean data\.shrinks\?"),
+        (("stage=1", "data.downscale_factor=[1.0]"), r"did you mean data\.downscale_factors\?"),
         (("stage=1", "trainer.max_steps=0"), r"trainer\.max_steps=0"),
         (("stage=1", "+trainer.colour=3"), r"trainer\.colour"),
         (("stage=1", "stage.lr=fast"), r"optimizer\.lr=fast: expected a number"),

@@ -168,8 +168,8 @@ def test_loaders_before_setup(folder: Path) -> None:
         ("val_limit", 0),
         ("val_scale", 0),
         ("num_workers", -1),
-        ("shrinks", ()),
-        ("shrinks", (1, 1.5)),
+        ("downscale_factors", ()),
+        ("downscale_factors", (1, 1.5)),
     ],
 )
 def test_settings_out_of_range(option: str, value: object) -> None:
@@ -317,16 +317,16 @@ def test_configurations_build_their_class(name: str, kind: type, tmp_path: Path)
     assert data.seed == 7
     assert data.degradation.scale == (2.0, 4.0)
     defaults = SRDataModule("x")
-    assert (data.batch_size, data.stride, data.min_rest, data.shrinks) == (
+    assert (data.batch_size, data.stride, data.min_rest, data.downscale_factors) == (
         defaults.batch_size,
         defaults.stride,
         defaults.min_rest,
-        defaults.shrinks,
+        defaults.downscale_factors,
     )
 
 
 def test_the_sample_is_ready_to_train_on(tmp_path: Path) -> None:
-    data = SampleDataModule(cache_dir=tmp_path, shrinks=(1.0,))
+    data = SampleDataModule(cache_dir=tmp_path, downscale_factors=(1.0,))
     data.prepare_data()
     data.setup("fit")
     train, val = sources(data)

@@ -69,7 +69,7 @@ def check_the_papers(cfg: DictConfig) -> None:
     if not first:
         assert (stage.w_recon, stage.w_avg) == (1000.0, 3.0)
     assert (data.batch_size, data.lr_crop, data.stride, data.min_rest) == (16, 32, 64, 48)
-    assert data.shrinks == [1.0, 0.9, 0.8, 0.7, 0.6]
+    assert data.downscale_factors == [1.0, 0.9, 0.8, 0.7, 0.6]
     if stage.name != "original":
         assert stage.queries == (4096 if data.scale == [2, 4] else None)
     assert cfg.trainer.precision == "32-true"

@@ -44,7 +44,7 @@ WORDS = [
     "callbacks.last.every_n_train_steps=10",
     "data.val_limit=1",
     "threads=1",
-    "data.shrinks=[1.0]",
+    "data.downscale_factors=[1.0]",
 ]
 
 

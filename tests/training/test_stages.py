@@ -239,7 +239,8 @@ def test_any_loss_optimizer_and_scheduler(tmp_path: Path) -> None:
 
 def test_train_returns_what_validation_measured(tmp_path: Path) -> None:
     words = [
-        "backbone.args={d:8,s:4,m:1}", "data=sample", "data.lr_crop=8", "data.shrinks=[1.0]",
+        "backbone.args={d:8,s:4,m:1}", "data=sample", "data.lr_crop=8",
+        "data.downscale_factors=[1.0]",
         "data.val_limit=1", "stage.queries=64", "trainer.accelerator=cpu", "trainer.max_steps=1",
         "logger=none", f"data.cache_dir={tmp_path}/cache",
     ]  # fmt: skip

@@ -37,7 +37,7 @@ def run_hydra_command(task: Callable[[DictConfig], object], config_name: str) ->
     sys.argv[1:] = [literal_path(argument) for argument in sys.argv[1:]]
 
     @functools.wraps(task)  # Hydra names the job after the file that the task stands in
-    def guarded(cfg: DictConfig) -> object:
+    def report_errors(cfg: DictConfig) -> object:
         if not trace:
             # Composition is over. What the task starts must not inherit the setting made below.
             os.environ.pop(FULL_ERROR, None)
@@ -50,7 +50,7 @@ def run_hydra_command(task: Callable[[DictConfig], object], config_name: str) ->
         os.environ[FULL_ERROR] = "1"
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(
-                guarded
+                report_errors
             )()
         except (HydraException, OmegaConfBaseException, OSError) as error:
             if trace:

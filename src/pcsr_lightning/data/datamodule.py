@@ -47,7 +47,7 @@ class SRDataModule(L.LightningDataModule):
         lr_crop: side of an LR crop; HR crops are `lr_crop * scale` (the highest).
         stride: HR pixels from one crop to the next.
         min_rest: HR pixels that must remain for one more crop at the far edge.
-        shrinks: each picture is also used shrunk by these factors.
+        downscale_factors: each picture is also used shrunk by these factors.
         augment: flip and transpose at random.
         num_workers: loader processes; 0 is quick when the cache fits into memory.
         seed: of the order of crops, the augmentation and the scales.
@@ -71,7 +71,7 @@ class SRDataModule(L.LightningDataModule):
         lr_crop: int = 32,
         stride: int = 64,
         min_rest: int = 48,
-        shrinks: Sequence[float] = SCALES,
+        downscale_factors: Sequence[float] = SCALES,
         augment: bool = True,
         num_workers: int = 0,
         seed: int = 0,
@@ -95,9 +95,9 @@ class SRDataModule(L.LightningDataModule):
         _check(val_scale is None or val_scale >= 1, "val_scale", val_scale, "at least 1, or null")
         _check(num_workers >= 0, "num_workers", num_workers, "at least 0")
         _check(
-            len(shrinks) > 0 and all(0 < s <= 1 for s in shrinks),
-            "shrinks",
-            shrinks,
+            len(downscale_factors) > 0 and all(0 < s <= 1 for s in downscale_factors),
+            "downscale_factors",
+            downscale_factors,
             "a list of factors in (0, 1]",
         )
         self.root = Path(root).expanduser()
@@ -106,7 +106,7 @@ class SRDataModule(L.LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.val_scale = float(high if val_scale is None else val_scale)
         self.stride, self.min_rest = stride, min_rest
-        self.shrinks = tuple(float(s) for s in shrinks)
+        self.downscale_factors = tuple(float(s) for s in downscale_factors)
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
         self.degradation = Degradation((float(low), float(high)), lr_crop, augment, seed)
         self.cache: PictureCache | None = None
@@ -260,7 +260,7 @@ class SRDataModule(L.LightningDataModule):
                 f"{root}: every picture here is also a validation picture. Give different "
                 "folders as data.root and data.val_root."
             )
-        cache = PictureCache.open_or_build(kept, root, self.cache_dir, self.shrinks)
+        cache = PictureCache.open_or_build(kept, root, self.cache_dir, self.downscale_factors)
         held_out: set[str] = set()
         if val_root is None:
             held_out = self._held_out(sorted(self._usable(cache)))

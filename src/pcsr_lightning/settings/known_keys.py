@@ -31,6 +31,7 @@ RENAMED = {
     "stage.max_steps": "trainer.max_steps",
     "stage.recon": "loss",
     "stage.revive": "stage.reinitialize_dead_units",
+    "data.shrinks": "data.downscale_factors",
 }
 """What a setting was called before, and what it is called now."""
 
