@@ -27,7 +27,7 @@ def versions(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("kills", "pictures"), [(2, 40), pytest.param(50, 1000, marks=pytest.mark.slow)]
+    ("kills", "pictures"), [(2, 120), pytest.param(50, 1000, marks=pytest.mark.slow)]
 )
 def test_killed_again_and_again(tmp_path: Path, kills: int, pictures: int) -> None:
     source, target, whole = tmp_path / "in", tmp_path / "out", tmp_path / "whole"
@@ -48,7 +48,7 @@ def test_killed_again_and_again(tmp_path: Path, kills: int, pictures: int) -> No
             # A moment in the midst of the work rather than of the imports.
             while '"done"' not in out and (line := process.stdout.readline()):
                 out += line
-            time.sleep(moments.uniform(0, 0.25))
+            time.sleep(moments.uniform(0, 0.15))
         else:
             time.sleep(moments.uniform(0, 2.5))  # imports and all
         process.send_signal(signal.SIGKILL)
