@@ -27,14 +27,7 @@ CHECKPOINTS = {
 }
 
 
-# The other models are large, or differ from these by their upsamplers alone.
-BY_DEFAULT = {"carn-pcsr-multi", "carn-x4", "fsrcnn-pcsr-x4"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[] if n in BY_DEFAULT else [pytest.mark.slow]) for n in list_models()],
-)
+@pytest.mark.parametrize("name", list_models())
 def test_a_released_model_is_sound(name: str) -> None:
     model, facts = load_model_file(find_model(name))
     scales = range(int(facts["scales"][0]), int(facts["scales"][-1]) + 1)
