@@ -67,7 +67,7 @@ format: dev-env ## mend style and formatting in place
 wheel: dev-env ## build the sdist, and from it the wheel, into dist/
 	$(RUN) -m build --outdir dist
 
-wheel-check: core-env ## build the wheel, install it elsewhere and run the three doors there
+wheel-check: core-env ## build the wheel, install it elsewhere and run the three commands there
 	scripts/wheel_check.sh
 
 clean: ## remove what builds and tools leave behind (outputs/ and .venv stay)

@@ -41,7 +41,7 @@ print(json.dumps([seconds, used.ru_maxrss, os.waitstatus_to_exitcode(status)]))
 """
 
 
-def run_door(args: argparse.Namespace, work: Callable[[], None], run: Callable[[], None]) -> int:
+def run_main(args: argparse.Namespace, work: Callable[[], None], run: Callable[[], None]) -> int:
     """What both kinds of process of a benchmark have in common; returns the exit code.
 
     Args:

@@ -23,7 +23,7 @@ import _growth
 import _tables
 import torch
 from _inputs import Models, Photograph, find_models, find_photograph, shared_folder
-from _measure import machine_facts, positive, run_door
+from _measure import machine_facts, positive, run_main
 from _ways import work
 
 TABLES = (1, 2, 3, 4, 5)
@@ -57,7 +57,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns its exit code."""
     args = parser().parse_args(argv)
-    return run_door(args, lambda: print(json.dumps(work(args.worker))), lambda: _run(args))
+    return run_main(args, lambda: print(json.dumps(work(args.worker))), lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -32,7 +32,7 @@ from _measure import (
     matrix_products,
     matrix_rate,
     positive,
-    run_door,
+    run_main,
     say,
 )
 from _training_tables import tables
@@ -78,7 +78,7 @@ def _some(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns its exit code."""
     args = parser().parse_args(argv)
-    return run_door(args, lambda: work(args.worker), lambda: _run(args))
+    return run_main(args, lambda: work(args.worker), lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -74,13 +74,13 @@ def main() -> int:
 
 
 def serve() -> subprocess.Popen[str]:
-    """The page's own door."""
+    """The page's own command."""
     words = [sys.executable, "-m", "pcsr_lightning.app", "--model", MODEL]
     return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={**os.environ})
 
 
 def address(process: subprocess.Popen[str] | None) -> str:
-    """What the door says first."""
+    """What the command says first."""
     assert process is not None
     assert process.stdout is not None
     return process.stdout.readline().split()[0]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Does what a user gets work? Builds the sdist and from it the wheel, installs that into a virtual
-# environment away from the checkout, and runs the three doors there, from a folder of their own.
+# environment away from the checkout, and runs the three commands there, from a folder of their own.
 #
 # Only the heavy dependencies are borrowed, from the checkout's .venv, to save their installation.
 # Right after `scripts/install.sh core` they are just the declared ones, so a missing one shows.

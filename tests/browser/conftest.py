@@ -1,4 +1,4 @@
-"""The page served by its own door, and a real Chromium that may reach nothing else."""
+"""The page served by its own command, and a real Chromium that may reach nothing else."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def served(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The door, run as users run it. When it is told to end, nothing of it may stay."""
+    """The command, run as users run it. When it is told to end, nothing of it may stay."""
     folder = tmp_path_factory.mktemp("served")
     words = ["--model", MODEL, "--max-pixels", str(MAX_PIXELS), "--threads", "1"]
     words += ["--port", str(free_port())]

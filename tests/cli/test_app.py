@@ -1,4 +1,4 @@
-"""The door's words and errors; the page itself is met in tests/browser."""
+"""The command's messages and errors; the page itself is met in tests/browser."""
 
 from __future__ import annotations
 

@@ -114,9 +114,9 @@ def test_missing_package_is_one_line(
 
 
 def test_wrong_usage_is_2_and_answers_at_once() -> None:
-    door = [sys.executable, "-X", "importtime", "-m", "pcsr_lightning.export"]
+    command = [sys.executable, "-X", "importtime", "-m", "pcsr_lightning.export"]
     for argv, code, stream in (([], 2, "stderr"), (["--help"], 0, "stdout")):
-        done = subprocess.run([*door, *argv], capture_output=True, text=True)
+        done = subprocess.run([*command, *argv], capture_output=True, text=True)
         assert done.returncode == code
         assert "usage: python -m pcsr_lightning.export" in getattr(done, stream)
         assert " torch" not in done.stderr

@@ -1,4 +1,4 @@
-"""What the Hydra doors share: paths taken literally, and Hydra's messages in one line."""
+"""What the Hydra commands share: paths taken literally, and Hydra's messages in one line."""
 
 import os
 from pathlib import Path

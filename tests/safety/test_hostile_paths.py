@@ -123,7 +123,7 @@ def test_upscale_with_hostile_models(
     ],
     ids=lambda words: words[0] + words[-1],
 )
-def test_hydra_doors_with_hostile_models(words: tuple[str, ...], content: dict[str, Any]) -> None:
+def test_commands_with_hostile_models(words: tuple[str, ...], content: dict[str, Any]) -> None:
     Image.new("RGB", (96, 96)).save("in.png")
     torch.save(content | {"callbacks": PAYLOADS["os.system"]()}, "pickle.ckpt")
     given = [word.format("pickle.ckpt") for word in words[1:]]

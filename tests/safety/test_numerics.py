@@ -34,7 +34,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def door(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """Exit code and stderr of the command in this process."""
 
     def call(*words: object) -> tuple[int, str]:
@@ -62,13 +62,13 @@ def test_pixels_that_are_no_numbers(value: float, max_memory: int | None) -> Non
 @pytest.mark.parametrize("value", [0.5, math.nan, math.inf, 3e38])
 @pytest.mark.parametrize("depth", [np.float16, np.float32, np.float64])
 def test_pictures_of_fractions_are_refused(
-    value: float, depth: Any, file: Path, door: Any, tmp_path: Path
+    value: float, depth: Any, file: Path, command: Any, tmp_path: Path
 ) -> None:
     pixels = np.full((5, 4, 3), 0.5, np.float64)
     pixels[2, 1] = value
     with np.errstate(over="ignore"):
         tifffile.imwrite(tmp_path / "x.tif", pixels.astype(depth), photometric="rgb")
-    code, err = door(tmp_path / "x.tif", tmp_path / "y.png", "--model", file)
+    code, err = command(tmp_path / "x.tif", tmp_path / "y.png", "--model", file)
     assert code == 1
     [line] = err.splitlines()
     assert line.startswith(f"error: {tmp_path / 'x.tif'}: ")
@@ -81,7 +81,7 @@ def test_pictures_of_fractions_are_refused(
     "name", ["backbone.head.0.weight", "upsamplers.0.project.bias", "upsamplers.1.offset.weight"]
 )
 def test_weights_that_give_no_numbers(
-    name: str, value: float, file: Path, door: Any, tmp_path: Path
+    name: str, value: float, file: Path, command: Any, tmp_path: Path
 ) -> None:
     """Refused when they are loaded; or, where only their products overflow, before a picture."""
     tensors = load_file(file)
@@ -90,7 +90,7 @@ def test_weights_that_give_no_numbers(
     (tmp_path / "m.json").write_bytes(file.with_suffix(".json").read_bytes())
     Image.new("RGB", (5, 4), (255, 99, 3)).save(tmp_path / "x.png")
     words = (tmp_path / "x.png", tmp_path / "y.png", "--model", tmp_path / "m.safetensors")
-    code, err = door(*words, "--fixed-class", 1 if "upsamplers.1" in name else 0)
+    code, err = command(*words, "--fixed-class", 1 if "upsamplers.1" in name else 0)
     assert code == 1
     assert len(err.splitlines()) == 1
     assert "NaN or infinite" in err
@@ -140,7 +140,7 @@ KINDS: dict[str, tuple[str, int]] = {"L": ("L", 8), "LA16": ("LA", 16), "RGB16":
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_tiny_files(kind: str, file: Path, door: Any, tmp_path: Path) -> None:
+def test_tiny_files(kind: str, file: Path, command: Any, tmp_path: Path) -> None:
     mode, bits = KINDS[kind]
     draw = np.random.default_rng(0)
     (tmp_path / "in").mkdir()
@@ -149,7 +149,7 @@ def test_tiny_files(kind: str, file: Path, door: Any, tmp_path: Path) -> None:
         png.from_array(rows, f"{mode};{bits}").save(tmp_path / "in" / f"{h}x{w}.png")
     for scale in (1, 1.5, math.pi, 8):
         out = tmp_path / f"out{scale}"
-        code, err = door(tmp_path / "in", out, "--model", file, "--scale", scale)
+        code, err = command(tmp_path / "in", out, "--model", file, "--scale", scale)
         assert (code, err) == (0, "")
         for h, w in SIZES:
             image = pyvips.Image.new_from_file(str(out / f"{h}x{w}.png"))
@@ -164,12 +164,12 @@ def test_tiny_files(kind: str, file: Path, door: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", NO_SCALES)
-def test_scales_that_are_none(scale: float, file: Path, door: Any, tmp_path: Path) -> None:
+def test_scales_that_are_none(scale: float, file: Path, command: Any, tmp_path: Path) -> None:
     for asked in (scale, (scale, 2), (2, scale)):
         with pytest.raises(ConfigError, match="scale"):
             upscale(small_pcsr(), torch.rand(1, 3, 3, 3), asked)
     Image.new("RGB", (5, 4)).save(tmp_path / "x.png")
-    code, err = door(tmp_path / "x.png", tmp_path / "y.png", "--model", file, f"--scale={scale}")
+    code, err = command(tmp_path / "x.png", tmp_path / "y.png", "--model", file, f"--scale={scale}")
     assert code == 1
     assert err.startswith("error: --scale must be")
     assert len(err.splitlines()) == 1
@@ -177,11 +177,11 @@ def test_scales_that_are_none(scale: float, file: Path, door: Any, tmp_path: Pat
 
 
 @pytest.mark.parametrize("scale", ["", "two", "2x", "1e", None, True, "2", (2,), (2, 2, 2), 2j])
-def test_scales_that_are_no_numbers(scale: Any, file: Path, door: Any, tmp_path: Path) -> None:
+def test_scales_that_are_no_numbers(scale: Any, file: Path, command: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="scale"):
         output_size((3, 3), scale)
     if isinstance(scale, str) and scale != "2":
-        code, _ = door("x.png", tmp_path / "y.png", "--model", file, f"--scale={scale}")
+        code, _ = command("x.png", tmp_path / "y.png", "--model", file, f"--scale={scale}")
         assert code == 2
 
 
