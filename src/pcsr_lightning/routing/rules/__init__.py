@@ -4,3 +4,4 @@ from pcsr_lightning.routing.rules.adaptive import Adaptive as Adaptive
 from pcsr_lightning.routing.rules.budget import Budget as Budget
 from pcsr_lightning.routing.rules.by_k import ByK as ByK
 from pcsr_lightning.routing.rules.fixed_class import FixedClass as FixedClass
+from pcsr_lightning.routing.rules.quantile import Quantile as Quantile
