@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
+import torch
 from gradio.route_utils import delete_files_created_by_app
 
 from pcsr_lightning.app import look
 from pcsr_lightning.app.handlers import Handlers
 from pcsr_lightning.app.loading import SAMPLES
 from pcsr_lightning.app.page import build
-from pcsr_lightning.app.visitors import Visitors
+from pcsr_lightning.app.visitors import BY_BUDGET, Visitors
+from pcsr_lightning.images import Picture, write
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,27 @@ def test_computing_is_one_at_a_time_and_asking_never_waits(page: gr.Blocks) -> N
     assert {e.queue for e in asking} == {False}
     assert not page.analytics_enabled
     assert page.delete_cache == (300, 600)
+
+
+def test_a_refused_picture_stays_told_when_the_one_before_it_fails_too(tmp_path: Path) -> None:
+    handlers = Handlers(Visitors(tmp_path), 1_500_000)
+    visitor = SimpleNamespace(session_hash="visitor")
+    controls = ("fsrcnn-pcsr-x4", 4.0, 70.0, BY_BUDGET, 0.0)
+
+    def bring(side: int) -> tuple[str, str]:
+        """What the status says at first, and after the events that follow an upload."""
+        path = tmp_path / f"{side}.png"
+        write(Picture(torch.zeros(3, side, side)), path)
+        _, first, _ = handlers.upload(str(path), visitor)
+        handlers.want(*controls, visitor)
+        return first, handlers.upscale(*controls, visitor)[0]
+
+    assert "400 x 400" in bring(400)[0]
+    first, last = bring(1300)
+    assert "more than the 1,500,000" in first
+    assert last == first
+    handlers.want(*controls[:2], 60.0, *controls[3:], visitor)
+    assert "scale 3 would do" in handlers.upscale(*controls[:2], 60.0, *controls[3:], visitor)[0]
 
 
 def test_fonts_are_the_systems() -> None:

@@ -235,6 +235,9 @@ def test_too_large_is_refused_with_the_limit(page: Page) -> None:
     upload(page, file_of(Picture(torch.zeros(3, 1300, 1300)), "huge.png"))
     expect(alert).to_contain_text(f"more than the {MAX_PIXELS:,}")
     expect(alert).to_contain_text("sets the limit with --max-pixels")
+    # Nor does what the first one's failure says come back over it.
+    page.wait_for_timeout(1500)
+    expect(alert).to_contain_text(f"more than the {MAX_PIXELS:,}")
     # At a smaller scale the first one is made, whatever was asked for between.
     scale, download = page.get_by_label("number input for Scale"), page.locator("#pcsr-download")
     for _ in range(2):

@@ -120,7 +120,9 @@ class Handlers:
                 return nothing
             except PCSRError as error:
                 visitor.forget_work()
-                return texts.alert(str(error)), None, "", gr.update(interactive=False)
+                # A newer picture that was refused is what the visitor waits to hear about.
+                refusal = texts.alert(visitor.refused or str(error))
+                return refusal, None, "", gr.update(interactive=False)
         return *said, gr.update(interactive=True)
 
     def compare(
