@@ -61,7 +61,8 @@ def test_iptc_stays(source: str, format_: str, by_rows: bool, tmp_path: Path) ->
 
 
 def test_what_photoshop_keeps_beside_iptc_stays() -> None:
-    resources = resource(1034, b"\1") + resource(1035, b"https://example.org") + PHOTOSHOP
+    resources = resource(1034, b"\1") + resource(1035, b"https://example.org")
+    resources += resource(0x0404, IPTC, b"odd")
     data = jpeg_with((0xED, MARK + resources))
     for format_, marker in (("jpg", 0xED), ("tif", None)):
         found = encode(decode(data), format_)

@@ -28,6 +28,8 @@ from tests.images.made_files import (
     retold,
     tiff,
 )
+from tests.images.test_outdated import ASPECT, ITXT_OF_XMP, PANO, geo, packet
+from tests.images.test_tiff_pages import FILES
 from tests.small import small_pcsr
 
 from pcsr_lightning.weights import save
@@ -80,6 +82,26 @@ def captioned_pictures() -> list[tuple[str, bytes]]:
         (".jpg", jpeg_with((0xED, b"Photoshop 3.0\0" + PHOTOSHOP), (0xFE, b"a comment"))),
         (".tif", tiff(RGB, photometric="rgb", extratags=tagged, byteorder=">")),
         (".avif", retold(pillow("AVIF"), 9, 16)),
+        *outdated_pictures(),
+    ]
+
+
+def outdated_pictures() -> list[tuple[str, bytes]]:
+    """Likewise, with what has to be brought up to date, and a thumbnail in front."""
+    claims = f'{PANO} GPano:FullPanoWidthPixels="128" tiff:ImageWidth="13"'
+    xmp = packet(
+        claims,
+        "<xmp:Thumbnails><a/></xmp:Thumbnails><exif:PixelXDimension>9</exif:PixelXDimension>",
+    )
+    late = ((b"eXIf", Image.Exif().tobytes()[6:]), (b"iTXt", ITXT_OF_XMP + xmp))
+    rgba = Image.fromarray(RGB).convert("RGBA")
+    rgba.putalpha(77)
+    return [
+        (".jpg", jpeg_with((0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp))),
+        (".png", png_with(ASPECT, after=late)),
+        (".tif", geo(2, matrix=True, resolution=(2, 1), resolutionunit=1)),
+        (".tif", FILES["SubIFDs"]),
+        (".avif", pillow("AVIF", rgba, alpha_premultiplied=True)),
     ]
 
 

@@ -39,6 +39,8 @@ def read_bmp(
         dots = image.info.get("dpi")
         check(*size)
         pixels = np.asarray(image.convert(wanted))
+    if pixels.ndim == 3 and pixels.shape[2] == 4 and not pixels[..., 3].any():
+        pixels = pixels[..., :3]  # many programs leave the fourth channel empty
     resolution = None
     if dots is not None and min(dots) > 0:
         resolution = dots[0] / _INCH, dots[1] / _INCH

@@ -91,8 +91,16 @@ NAMES = ", ".join(format_.name for format_ in FORMATS)
 _BY_SUFFIX = {suffix: format_ for format_ in FORMATS for suffix in format_.suffixes}
 _BMP_MOST_BYTES = 2**32 - 2**16  # its header counts bytes in 32 bits
 
+RAW = "a {} raw file; develop it, and save it as TIFF or PNG"
+"""What is said of a camera's file, with the name of its kind."""
 # Formats that are recognised in order to be refused by name.
+_RAW_STARTS = (
+    *((b"IIRO", "ORF"), (b"IIRS", "ORF"), (b"MMOR", "ORF"), (b"IIU\0", "RW2")),
+    *((b"FUJIFILMCCD-RAW", "RAF"), (b"FOVb", "X3F"), (b"\0MRM", "MRW")),
+    (b"II\x1a\0\0\0HEAPCCDR", "CRW"),
+)
 _OTHERS = (
+    *((start, RAW.format(kind)) for start, kind in _RAW_STARTS),
     (b"GIF8", "a GIF file"),
     (b"%PDF", "a PDF file"),
     (b"8BPS", "a Photoshop file"),
@@ -119,6 +127,8 @@ def recognise(head: bytes) -> Format:
         return JPEG
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return WEBP
+    if head[:4] == b"II*\0" and head[8:10] == b"CR":
+        raise ValueError(RAW.format("CR2"))
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return TIFF
     if head[:2] == b"BM":
@@ -127,7 +137,9 @@ def recognise(head: bytes) -> Format:
         brands = {head[at : at + 4] for at in range(8, len(head) - 3, 4)}
         if brands & {b"avif", b"avis"}:
             return AVIF
-        raise ValueError("a video, or a HEIF picture that is not AVIF")
+        if brands.isdisjoint({b"crx "}):
+            raise ValueError("a video, or a HEIF picture that is not AVIF")
+        raise ValueError(RAW.format("CR3"))
     for start, what in _OTHERS:
         if head.startswith(start):
             raise ValueError(what)

@@ -13,22 +13,20 @@ from typing import Any, BinaryIO
 
 import pyvips
 
-from pcsr_lightning.images import png_chunks, tiff_tags
+from pcsr_lightning.images import photoshop, png_chunks, tiff_tags, xmp
 from pcsr_lightning.images.formats import JPEG, PNG, TIFF, Format
+from pcsr_lightning.images.growth import AS_IT_WAS, Growth
 from pcsr_lightning.images.png_chunks import Chunk, describe_chunks
 from pcsr_lightning.images.tiff_tags import TiffTags
-
-PHOTOSHOP_MARK = b"Photoshop 3.0\0"
-"""Begins a JPEG segment of Photoshop's image resources."""
-IPTC_RESOURCE = b"8BIM\x04\x04"
-"""Begins the one of them that holds IPTC records."""
 
 _JPEG_MOST_XMP, _JPEG_MOST_IPTC = 60_000, 65_500  # libvips silently leaves more out
 _FINEST = 1e5  # pixels per mm; libvips writes thousandths of dots per inch into 32 bits
 _UNKNOWN = 72 / 25.4  # pixels per mm: what EXIF wants where the resolution is unknown
 _KEEP_ALL, _KEEP_EXIF = 31, 1  # libvips' flags
 _STALE = {"jpeg-thumbnail-data", "exif-ifd2-PixelXDimension", "exif-ifd2-PixelYDimension"}
-_DAMAGED = "EXIF (damaged)"
+_PLACES = {"exif-ifd2-SubjectArea", "exif-ifd2-SubjectLocation"}  # in pixels
+_DAMAGED, _DAMAGED_XMP = "EXIF (damaged)", "XMP (damaged)"
+_CALIBRATION, _ASPECT = "a resolution in ImageJ's unit", "the aspect ratio of pixels"
 _NO_EXIF = b"II*\0\x08\0\0\0\0\0\0\0\0\0"
 _NAMES = {"icc": "colour profile", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC"}
 
@@ -42,9 +40,13 @@ class Metadata:
         exif: the EXIF block as it was in the file, from its TIFF header on (no "Exif" mark before
             it). In a result its orientation, sizes and resolution are up to date, and its thumbnail
             is gone.
-        xmp: the XMP packet as it was in the file; brought up to date likewise.
+        xmp: the XMP packet as it was in the file; brought up to date likewise, and what it says of
+            a video, gain map or depth map beside the old picture is gone.
         iptc: IPTC records and what else Photoshop keeps beside them, as its image resources.
         resolution: pixels per mm, across and down; None when the file names none.
+        density: pixels across and down in a unit that the file does not name, where that says how
+            wide pixels are, or ImageJ's description names the unit.
+        growth: of the pixels since ``exif`` and ``xmp`` were written.
         png_chunks: a PNG file's texts and colour chunks; the colour codes of AVIF, likewise.
         left_out: names of what else the file holds, which no result will.
     """
@@ -54,8 +56,20 @@ class Metadata:
     xmp: bytes | None = None
     iptc: bytes | None = None
     resolution: tuple[float, float] | None = None
+    density: tuple[float, float] | None = None
+    growth: Growth = AS_IT_WAS
     png_chunks: tuple[Chunk, ...] = ()
     left_out: tuple[str, ...] = ()
+
+    def resized(self, across: float, down: float) -> Metadata:
+        """Those of the same picture with so many pixels for each one."""
+
+        def finer(density: tuple[float, float] | None) -> tuple[float, float] | None:
+            return None if density is None else (density[0] * across, density[1] * down)
+
+        growth = self.growth.resized(across, down)
+        resolution, density = finer(self.resolution), finer(self.density)
+        return replace(self, resolution=resolution, density=density, growth=growth)
 
 
 def select_metadata(metadata: Metadata, format_: Format) -> tuple[Metadata, list[str]]:
@@ -74,28 +88,42 @@ def select_metadata(metadata: Metadata, format_: Format) -> tuple[Metadata, list
     dropped: dict[str, Any] = dict.fromkeys(lost | too_large)
     kept = replace(metadata, **dropped)
     if kept.exif is not None:
-        exif_names = _lost_of_exif(kept.exif, format_)
+        exif_names = _lost_of_exif(kept.exif, kept.growth, format_)
         names += exif_names
         kept = replace(kept, exif=None) if exif_names == [_DAMAGED] else kept
+    if kept.xmp is not None:
+        try:
+            packet, stale = xmp.remove_stale(kept.xmp, kept.growth)
+        except ValueError:
+            packet, stale = None, [_DAMAGED_XMP]
+        names += stale
+        kept = replace(kept, xmp=packet)
+    if kept.iptc is not None:
+        resources, stale = photoshop.brought_up_to_date(kept.iptc, kept.resolution)
+        names += stale
+        kept = replace(kept, iptc=resources)
+    if kept.density is not None and format_ is not TIFF:
+        square = kept.density[0] == kept.density[1]
+        names += [_CALIBRATION] if square else [] if format_ is PNG else [_ASPECT]
     if "png_chunks" not in format_.holds:
         names += describe_chunks(metadata.png_chunks, kept.icc is not None)
         kept = replace(kept, png_chunks=())
     if metadata.resolution is not None and max(metadata.resolution) > _FINEST:
         names.append("a resolution of {:.3g} x {:.3g} pixels per mm".format(*metadata.resolution))
         kept = replace(kept, resolution=None)
-    return kept, [*names, *metadata.left_out]
+    return kept, list(dict.fromkeys([*names, *metadata.left_out]))
 
 
-def _lost_of_exif(exif: bytes, format_: Format) -> list[str]:
+def _lost_of_exif(exif: bytes, growth: Growth, format_: Format) -> list[str]:
     """Names of the tags that will be missing, found out by having libvips write the others."""
     try:
         tags = TiffTags(BytesIO(exif))
         if not tags.first:
             return [_DAMAGED]
         if format_ is TIFF:
-            return tags.exif()[1]
+            return tags.exif(growth)[1]
         image = pyvips.Image.black(1, 1).copy()
-        _set_exif(image, exif)
+        _set_exif(image, exif, growth)
         written = pyvips.Image.pngload_buffer(image.pngsave_buffer(keep=_KEEP_EXIF))
         kept = TiffTags(BytesIO(written.get("exif-data"))).tags()
     except (pyvips.Error, ValueError, OSError):
@@ -118,7 +146,7 @@ def set_metadata(
     """
     image = image.copy()
     if metadata.exif is not None and format_ is not TIFF:
-        _set_exif(image, metadata.exif)
+        _set_exif(image, metadata.exif, metadata.growth)
     across, down = metadata.resolution or (_UNKNOWN, _UNKNOWN)
     if format_ is PNG:  # whole pixels per metre, to which libvips rounds down
         across, down = (round(r * 1000) / 1000 + 1e-6 for r in (across, down))
@@ -127,11 +155,12 @@ def set_metadata(
     image.set_type(pyvips.GValue.gint_type, "orientation", 1)
     fields = {"icc-profile-data": metadata.icc}
     if metadata.xmp is not None:
-        fields["xmp-data"] = _upright_xmp(metadata.xmp, (image.height, image.width))
+        size, media_type = (image.height, image.width), f"image/{format_.name.lower()}"
+        fields["xmp-data"] = xmp.renew(metadata.xmp, metadata.growth, size, media_type)
     if metadata.iptc is not None and format_ is TIFF:
         fields["photoshop-data"] = metadata.iptc
     elif metadata.iptc is not None:
-        fields["iptc-data"] = PHOTOSHOP_MARK + metadata.iptc
+        fields["iptc-data"] = photoshop.MARK + metadata.iptc
     for name, data in fields.items():
         if data is not None:
             image.set_type(pyvips.GValue.blob_type, name, data)
@@ -148,17 +177,19 @@ def complete_file(file: BinaryIO, metadata: Metadata, format_: Format) -> None:
     """
     if format_ is PNG:
         if metadata.resolution is None:
-            png_chunks.forget_resolution(file)
+            png_chunks.write_aspect(file, metadata.density)
         png_chunks.insert_chunks(file, metadata.png_chunks)
     if format_ is TIFF:
         if metadata.resolution is None:
-            tiff_tags.forget_resolution(file)
-        if metadata.exif is not None or metadata.iptc is not None:
+            tiff_tags.forget_unit(file)
+        records = None if metadata.iptc is None else photoshop.iptc_records(metadata.iptc)
+        density = metadata.density if metadata.resolution is None else None
+        if metadata.exif is not None or records is not None or density is not None:
             tags = TiffTags(BytesIO(metadata.exif or _NO_EXIF))
-            tags.append_to(file, None if metadata.iptc is None else _records(metadata.iptc))
+            tags.append_to(file, records, density, metadata.growth)
 
 
-def _set_exif(image: pyvips.Image, exif: bytes) -> None:
+def _set_exif(image: pyvips.Image, exif: bytes, growth: Growth) -> None:
     """Sets EXIF without thumbnail and sizes; libvips writes new sizes, resolution and orientation.
 
     What is set before is overwritten from the block.
@@ -167,28 +198,10 @@ def _set_exif(image: pyvips.Image, exif: bytes) -> None:
     for name in image.get_fields():
         if name in _STALE or name.startswith("exif-ifd1-"):
             image.remove(name)
-
-
-def _upright_xmp(xmp: bytes, size: tuple[int, int]) -> bytes:
-    """The XMP packet for an upright picture of (h, w) pixels, without thumbnails."""
-    h, w = size
-    for name, value in (
-        (b"tiff:Orientation", 1),
-        (b"tiff:ImageWidth", w),
-        (b"tiff:ImageLength", h),
-        (b"exif:PixelXDimension", w),
-        (b"exif:PixelYDimension", h),
-    ):
-        number = str(value).encode()
-        xmp = re.sub(name + rb'(\s*=\s*["\']|\s*>)\s*\d+', name + rb"\g<1>" + number, xmp)
-    return re.sub(rb"<xmp:Thumbnails\b.*?</xmp:Thumbnails>", b"", xmp, flags=re.DOTALL)
-
-
-def _records(resources: bytes) -> bytes | None:
-    """The IPTC records among Photoshop's image resources."""
-    found = re.search(IPTC_RESOURCE + b"(.)", resources, re.DOTALL)
-    if found is None:
-        return None
-    at = found.start() + 6 + (found[1][0] + 2) // 2 * 2  # the name and its length fill it up
-    size = int.from_bytes(resources[at : at + 4], "big")
-    return resources[at + 4 : at + 4 + size] or None
+    for name in _PLACES & set(image.get_fields()):
+        numbers = re.findall(r"\d+", str(image.get(name)).partition(" (")[0])
+        place = growth.place([int(number) for number in numbers])
+        if place is None:
+            image.remove(name)
+        else:
+            image.set_type(pyvips.GValue.gstr_type, name, " ".join(map(str, place)))

@@ -5,9 +5,10 @@ Pillow lists what of a JPEG file nothing carries; `tiff_tags` and `png_chunks` r
 
 from __future__ import annotations
 
+import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import BinaryIO
@@ -15,11 +16,14 @@ from typing import BinaryIO
 import pyvips
 from PIL.JpegImagePlugin import JpegImageFile
 
+from pcsr_lightning.images import photoshop
 from pcsr_lightning.images.formats import AVIF, JPEG, PNG, TIFF, Format
-from pcsr_lightning.images.metadata import IPTC_RESOURCE, PHOTOSHOP_MARK, Metadata
+from pcsr_lightning.images.growth import Growth
+from pcsr_lightning.images.metadata import Metadata
 from pcsr_lightning.images.pillow import pillow_errors
 from pcsr_lightning.images.png_chunks import SRGB_CODES, Chunk, read_chunks
-from pcsr_lightning.images.tiff_tags import TiffTags
+from pcsr_lightning.images.tiff_pages import find_pages
+from pcsr_lightning.images.tiff_tags import TiffTags, header
 
 _EXIF_MARK = b"Exif\0\0"
 _XMP_MARK, _MORE_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
@@ -27,8 +31,10 @@ _GAIN_MAPS = (b"urn:iso:std:iso:ts:21496:-1\0", b"hdrgm:Version")
 # Carried by libvips, or of no use beyond the file they are in.
 _JPEG_SEGMENTS = (
     *(b"JFIF", b"JFXX", b"Adobe", b"Ducky"),
-    *(_EXIF_MARK, _XMP_MARK, b"ICC_PROFILE\0", PHOTOSHOP_MARK),
+    *(_EXIF_MARK, _XMP_MARK, b"ICC_PROFILE\0", photoshop.MARK),
 )
+_XMP_NAMES_WHAT_FOLLOWS = (b"MotionPhoto", b"MicroVideo", b"Directory")
+_TAIL, _JPEG_END, _FILLING = 64, b"\xff\xd9", b"\0 \r\n"
 _JPEG_HEAD = 2**24  # bytes of a JPEG in which metadata is looked for
 _AVIF_HEAD = 2**20
 _SIDEWAYS = {5, 6, 7, 8}
@@ -43,6 +49,10 @@ class Inspection:
         has_profile: of a PNG file, see `PngChunks`.
         animated: the file holds more than one frame.
         claims: the (h, w) that an AVIF file claims: libvips complains of large ones on stderr.
+        orientation: of a TIFF file, EXIF's number.
+        page: of a TIFF file, libvips' options for the page to open.
+        alpha_is_unsure: a TIFF file does not say what the channel beyond its colours is.
+        premultiplied: an AVIF file's colours are multiplied by its alpha, which libvips ignores.
         problem: why the picture must be refused, or None.
     """
 
@@ -50,6 +60,10 @@ class Inspection:
     has_profile: bool = False
     animated: bool = False
     claims: tuple[int, int] | None = None
+    orientation: int | None = None
+    page: Mapping[str, int] = field(default_factory=dict)
+    alpha_is_unsure: bool = False
+    premultiplied: bool = False
     problem: str | None = None
 
 
@@ -67,7 +81,10 @@ def inspect_file(file: BinaryIO, format_: Format) -> Inspection:
 def _inspect_png(file: BinaryIO) -> Inspection:
     chunks = read_chunks(file)
     metadata = Metadata(
+        exif=chunks.exif,
+        xmp=chunks.xmp,
         resolution=chunks.resolution,
+        density=chunks.density,
         png_chunks=tuple(chunks.kept),
         left_out=tuple(dict.fromkeys(chunks.damaged)),
     )
@@ -78,17 +95,28 @@ def _inspect_jpeg(file: BinaryIO) -> Inspection:
     file.seek(0)
     try:
         with pillow_errors():
-            segments = JpegImageFile(BytesIO(file.read(_JPEG_HEAD))).applist
+            image = JpegImageFile(BytesIO(file.read(_JPEG_HEAD)))
+            segments, info = image.applist, image.info
     except (ValueError, OSError) as error:
         return Inspection(Metadata(left_out=(f"segments that cannot be read ({error})",)))
     # Resources too long for a segment go on in the next.
-    iptc = b"".join(data[len(PHOTOSHOP_MARK) :] for _, data in segments if _is_iptc(data))
+    mark = photoshop.MARK
+    iptc = b"".join(data[len(mark) :] for _, data in segments if data.startswith(mark))
     names = [name for kind, data in segments if (name := _lost_segment(kind, data))]
-    return Inspection(Metadata(iptc=iptc or None, left_out=tuple(dict.fromkeys(names))))
+    known = any(name in data for _, data in segments for name in _XMP_NAMES_WHAT_FOLLOWS)
+    if not names and not known and _goes_on(file):
+        names = ["what follows the picture in its file"]
+    x, y = info.get("jfif_density", (1, 1))
+    density = (x, y) if info.get("jfif_unit") == 0 and 0 < min(x, y) < max(x, y) else None
+    left_out = tuple(dict.fromkeys(names))
+    return Inspection(Metadata(iptc=iptc or None, density=density, left_out=left_out))
 
 
-def _is_iptc(data: bytes) -> bool:
-    return data.startswith(PHOTOSHOP_MARK)
+def _goes_on(file: BinaryIO) -> bool:
+    """Whether something other than a picture is at the end of a JPEG file."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+    tail = file.read(_TAIL).rstrip(_FILLING)
+    return tail != b"" and not tail.endswith(_JPEG_END)
 
 
 def _lost_segment(kind: str, data: bytes) -> str:
@@ -109,17 +137,33 @@ def _lost_segment(kind: str, data: bytes) -> str:
 
 def _inspect_tiff(file: BinaryIO) -> Inspection:
     try:
-        tags = TiffTags(file)
+        pages = find_pages(file, header(file)[0])
+        tags = TiffTags(file, pages)
     except ValueError:  # a big-endian BigTIFF, or one that libvips refuses as well
         return Inspection(Metadata(left_out=("tags that cannot be read",)))
     exif, left_out = tags.exif()
-    iptc = None if tags.iptc is None else _resources(tags.iptc)
-    found = Metadata(exif=exif, iptc=iptc, resolution=tags.resolution, left_out=tuple(left_out))
-    return Inspection(found, problem=tags.problem)
+    found = Metadata(
+        exif=exif,
+        iptc=None if tags.iptc is None else photoshop.as_resource(tags.iptc),
+        resolution=tags.resolution,
+        density=tags.density,
+        left_out=tuple(left_out),
+    )
+    return Inspection(
+        found,
+        problem=tags.problem,
+        animated=pages.several,
+        orientation=tags.orientation,
+        page={"page": pages.picture.page, "subifd": pages.picture.sub_ifd},
+        alpha_is_unsure=tags.alpha_is_unsure,
+    )
 
 
 def _inspect_avif(file: BinaryIO) -> Inspection:
-    """Sizes and colour codes, by their boxes' sizes and names (ISO/IEC 14496-12 and 23008-12)."""
+    """Sizes, colour codes, whether alpha is premultiplied: neither libvips nor Pillow says it.
+
+    By their boxes' sizes and names (ISO/IEC 14496-12 and 23008-12).
+    """
     file.seek(0)
     head = file.read(_AVIF_HEAD)
     sizes = [
@@ -133,7 +177,12 @@ def _inspect_avif(file: BinaryIO) -> Inspection:
         if specified and (primaries, transfer) != SRGB_CODES:
             # Whatever range the file has, decoding brings values to the full one.
             chunks = ((b"cICP", bytes([primaries, transfer, 0, 1])),)
-    return Inspection(Metadata(png_chunks=chunks), animated=head[8:12] == b"avis", claims=claims)
+    return Inspection(
+        Metadata(png_chunks=chunks),
+        animated=head[8:12] == b"avis",
+        claims=claims,
+        premultiplied=re.search(rb"\0\0\0[\x0e\x12]prem", head) is not None,
+    )
 
 
 def read_metadata(image: pyvips.Image, found: Inspection) -> tuple[Metadata, int]:
@@ -153,18 +202,23 @@ def read_metadata(image: pyvips.Image, found: Inspection) -> tuple[Metadata, int
             orientation, resolution = tags.orientation, resolution or tags.resolution
         except (ValueError, OSError):  # said when it is written
             pass
-    if image.get_typeof("orientation"):
+    if found.orientation is not None:
+        orientation = found.orientation
+    elif image.get_typeof("orientation"):
         orientation = image.get("orientation")
     if image.get_typeof("resolution-unit") and resolution is None:
         resolution = image.xres, image.yres
-    if resolution is not None and orientation in _SIDEWAYS:
-        resolution = resolution[::-1]
+    density = known.density
+    if orientation in _SIDEWAYS:
+        resolution = None if resolution is None else resolution[::-1]
+        density = None if density is None else density[::-1]
     icc, left_out = _blob(image, "icc-profile-data"), known.left_out
     if (icc is None and found.has_profile) or (icc is not None and not _fits(icc, image)):
         icc, left_out = None, ("a colour profile that does not fit the pixels", *left_out)
     iptc = _blob(image, "photoshop-data") or known.iptc
-    read = replace(known, icc=icc, exif=exif, xmp=_blob(image, "xmp-data"), iptc=iptc)
-    return replace(read, resolution=resolution, left_out=left_out), orientation
+    xmp, growth = _blob(image, "xmp-data") or known.xmp, Growth(turned=orientation)
+    read = replace(known, icc=icc, exif=exif, xmp=xmp, iptc=iptc, growth=growth)
+    return replace(read, resolution=resolution, density=density, left_out=left_out), orientation
 
 
 def _fits(icc: bytes, image: pyvips.Image) -> bool:
@@ -189,9 +243,3 @@ def _exif_in_text(image: pyvips.Image) -> bytes | None:
 
 def _blob(image: pyvips.Image, name: str) -> bytes | None:
     return bytes(image.get(name)) if image.get_typeof(name) else None
-
-
-def _resources(records: bytes) -> bytes:
-    """IPTC records as an image resource of Photoshop."""
-    head = IPTC_RESOURCE + struct.pack(">HI", 0, len(records))
-    return head + records + b"\0" * (len(records) % 2)

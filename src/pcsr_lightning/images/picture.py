@@ -40,11 +40,8 @@ class Picture:
             rgb: (3, H, W), as `rgb` above.
             alpha: (1, H, W) or None.
         """
-        resolution = self.metadata.resolution
-        if resolution is not None:
-            (h, w), (large_h, large_w) = self.rgb.shape[-2:], rgb.shape[-2:]
-            resolution = (resolution[0] * large_w / w, resolution[1] * large_h / h)
-        metadata = replace(self.metadata, resolution=resolution)
+        (h, w), (large_h, large_w) = self.rgb.shape[-2:], rgb.shape[-2:]
+        metadata = self.metadata.resized(large_w / w, large_h / h)
         return replace(self, rgb=rgb, alpha=alpha, metadata=metadata)
 
 

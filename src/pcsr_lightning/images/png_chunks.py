@@ -1,7 +1,8 @@
 """Text and colour chunks of PNG files, copied from one file to another.
 
-libvips drops gAMA, cHRM and cICP, which turns linear and HDR images into ones of wrong colours, and
-writes texts as UTF-8 where PNG wants Latin-1. The checksum of a chunk is all that is verified.
+libvips drops gAMA, cHRM and cICP, which turns linear and HDR images into ones of wrong colours,
+writes texts as UTF-8 where PNG wants Latin-1, and looks for EXIF and XMP before the pixels only.
+The checksum of a chunk is all that is verified.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import BinaryIO
 
 Chunk = tuple[bytes, bytes]
@@ -19,8 +21,9 @@ SRGB_CODES = (1, 13)
 """ITU-T H.273's codes of sRGB: primaries and transfer function."""
 _COLOUR = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"mDCV": 24, b"cLLI": 8}
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-# libvips reads XMP, and `metadata` the EXIF that ImageMagick hides in a text.
-_NOT_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"Raw profile type APP1\0")
+# libvips reads XMP, and `metadata_reader` the EXIF that ImageMagick hides in a text.
+_XMP = b"XML:com.adobe.xmp\0"
+_HIDDEN_EXIF = (b"Raw profile type exif\0", b"Raw profile type APP1\0")
 _SAYS_SRGB = {
     (b"gAMA", struct.pack(">I", 45455)),
     (b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)),
@@ -30,6 +33,7 @@ _MOST_CHUNKS, _MOST_PIXEL_CHUNKS, _MOST_BYTES = 10_000, 2**20, 2**22
 _MOST_NAMES = 4
 _BEHIND_IHDR = 33
 _PIECE = 2**20
+_MOST_ASPECT = 10_000
 
 
 @dataclass
@@ -39,6 +43,8 @@ class PngChunks:
     Attributes:
         kept: colour chunks and texts, in the order of the file.
         resolution: pixels per mm, across and down; None if not named.
+        density: the same per unit that is not named, where it differs.
+        exif: that which is behind the pixels; `xmp` likewise.
         animated: the file holds more than one frame.
         has_profile: there is an ICC profile; libpng silently drops one that does not fit.
         damaged: names of chunks that are left out.
@@ -46,6 +52,9 @@ class PngChunks:
 
     kept: list[Chunk] = field(default_factory=list)
     resolution: tuple[float, float] | None = None
+    density: tuple[float, float] | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
     animated: bool = False
     has_profile: bool = False
     damaged: list[str] = field(default_factory=list)
@@ -60,6 +69,9 @@ def read_chunks(file: BinaryIO) -> PngChunks:
         if name == b"pHYs" and size == 9:
             x, y, unit = struct.unpack(">IIB", _content(file, at, size).ljust(size, b"\0"))
             found.resolution = (x / 1000, y / 1000) if unit == 1 and min(x, y) > 0 else None
+            found.density = (x, y) if unit == 0 and 0 < min(x, y) < max(x, y) else None
+        if name == b"eXIf" and not before_pixels and size <= room:
+            found.exif = _intact(file, name, size, at)
         colour = name in _COLOUR and before_pixels and name not in dict(found.kept)
         if not colour and name not in _TEXTS:
             continue
@@ -67,7 +79,12 @@ def read_chunks(file: BinaryIO) -> PngChunks:
         data = _intact(file, name, size, at) if wanted else None
         if data is None or (not colour and not _keyword(data)):
             found.damaged.append(f"a damaged or too large {name.decode()} chunk")
-        elif not data.startswith(_NOT_TEXTS):
+        elif data.startswith(_XMP) and not before_pixels:
+            found.xmp = _unpacked(data)
+            found.damaged += [] if found.xmp else ["XMP (damaged)"]
+        elif data.startswith(_HIDDEN_EXIF) and not before_pixels:
+            found.damaged.append("EXIF in a text behind the pixels")
+        elif not data.startswith((_XMP, *_HIDDEN_EXIF)):
             room -= size
             found.kept.append((name, data))
     return found
@@ -113,16 +130,24 @@ def insert_chunks(file: BinaryIO, chunks: tuple[Chunk, ...]) -> None:
     file.write(data)
 
 
-def forget_resolution(file: BinaryIO) -> None:
-    """Marks the resolution as one without a unit: libvips always writes one.
+def write_aspect(file: BinaryIO, density: tuple[float, float] | None) -> None:
+    """Gives the resolution no unit, so that it says how wide pixels are: libvips writes one.
+
+    Args:
+        file: open for reading and writing.
+        density: pixels across and down per any unit; None if that is as unknown.
 
     Raises:
         OSError: the file cannot be written.
     """
+    across, down = density or (1.0, 1.0)
+    aspect = across / down
+    believable = 1 / _MOST_ASPECT <= aspect <= _MOST_ASPECT
+    ratio = Fraction(aspect if believable else 1).limit_denominator(_MOST_ASPECT)
     for name, _, at, _ in _chunks(file):
         if name == b"pHYs":
             file.seek(at - 8)
-            file.write(_packed(name, struct.pack(">IIB", 1, 1, 0)))
+            file.write(_packed(name, struct.pack(">IIB", *ratio.as_integer_ratio(), 0)))
             return
 
 
@@ -158,6 +183,19 @@ def _intact(file: BinaryIO, name: bytes, size: int, at: int) -> bytes | None:
     data = _content(file, at, size + 4)
     intact = len(data) == size + 4 and zlib.crc32(name + data[:size]) == int.from_bytes(data[size:])
     return data[:size] if intact else None
+
+
+def _unpacked(text: bytes) -> bytes | None:
+    """What an iTXt chunk of XMP says, `_MOST_BYTES` at most; None if it is damaged or longer."""
+    packed, fields = text[len(_XMP) : len(_XMP) + 1], text[len(_XMP) + 2 :].split(b"\0", 2)
+    if len(fields) < 3 or packed == b"\0":
+        return fields[2] if len(fields) == 3 else None
+    unpacking = zlib.decompressobj()
+    try:
+        data = unpacking.decompress(fields[2], _MOST_BYTES)
+    except zlib.error:
+        return None
+    return data if unpacking.eof else None
 
 
 def _keyword(text: bytes) -> str:

@@ -93,9 +93,8 @@ def decode_file(
         if format_ is BMP:
             pixels, resolution = read_bmp(file, check)
             return pixels, Metadata(resolution=resolution)
-        image = getattr(pyvips.Image, _loader(format_))(
-            source(), access="sequential", fail_on="error"
-        )
+        load = getattr(pyvips.Image, _loader(format_))
+        image = load(source(), access="sequential", fail_on="error", **found.page)
         check(image.height, image.width)
         return _decoded(image, found, name)
     except (pyvips.Error, OSError, ValueError, MemoryError) as error:
@@ -128,10 +127,14 @@ def _loader(format_: Format) -> str:
 def _decoded(image: pyvips.Image, found: Inspection, name: str) -> tuple[Pixels, Metadata]:
     if image.format not in ("uchar", "ushort"):
         raise ValueError(f"channels of type {image.format}; 8 or 16 bit whole numbers are needed")
-    if found.animated or _whole(image, "n-pages", 1) > 1:
+    if found.animated or (not found.page and _whole(image, "n-pages", 1) > 1):
         _log.warning("%s: holds several frames or pages; only the first was read.", name)
     metadata, orientation = read_metadata(image, found)
-    depth = _whole(image, "bits-per-sample", 16)
+    if image.format == "ushort" and image.get_typeof("heif-compression"):
+        image = _full_range(image, _whole(image, "bits-per-sample", 16))
+    if found.premultiplied and image.bands == 4:
+        top = 255 if image.format == "uchar" else 65535
+        image = image.unpremultiply(max_alpha=top).rint().cast(image.format)
     if orientation != 1:
         # Turning needs random access.
         image = image.copy_memory()
@@ -145,8 +148,8 @@ def _decoded(image: pyvips.Image, found: Inspection, name: str) -> tuple[Pixels,
     if image.bands > 4:
         raise ValueError(f"{image.bands} channels; at most 4 are understood")
     pixels: Pixels = image.numpy().reshape(image.height, image.width, image.bands)
-    if image.format == "ushort" and image.get_typeof("heif-compression") and depth < 16:
-        pixels = _full_range(pixels, depth)
+    if found.alpha_is_unsure and pixels.shape[2] in (2, 4) and not pixels[..., -1].any():
+        pixels = pixels[..., :-1]  # a channel that was never filled would hide the whole picture
     return pixels, metadata
 
 
@@ -158,12 +161,13 @@ def _inks_to_srgb(image: pyvips.Image) -> pyvips.Image:
     return rgb.bandjoin(image.extract_band(4, n=image.bands - 4)) if image.bands > 4 else rgb
 
 
-def _full_range(pixels: Pixels, depth: int) -> Pixels:
+def _full_range(image: pyvips.Image, depth: int) -> pyvips.Image:
     """libvips puts 10 and 12 bits on top of 16, so that white is a little below 65,535."""
+    if depth == 16:
+        return image
     top = 2**depth - 1
     full_N = ((np.arange(top + 1) * 65535 + top // 2) // top).astype(np.uint16)
-    full: Pixels = full_N[pixels >> (16 - depth)]
-    return full
+    return (image >> (16 - depth)).maplut(pyvips.Image.new_from_array(full_N[None]))
 
 
 def _whole(image: pyvips.Image, name: str, default: int) -> int:
