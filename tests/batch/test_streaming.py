@@ -19,6 +19,7 @@ from pcsr_lightning import images, inference
 from pcsr_lightning.batch.one_picture import UpscaleOptions, upscale_file
 from pcsr_lightning.batch.outputs import Job
 from pcsr_lightning.images import Metadata, Picture
+from pcsr_lightning.inference import Execution
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.routing import RoutingConfig, scores
 
@@ -111,21 +112,24 @@ def written_at_once(
 ) -> None:
     """The same by way of whole pictures in memory."""
     picture = images.read(source)
-    rgb, alpha = picture.rgb, picture.alpha
-    size = settings.size_of((rgb.shape[1], rgb.shape[2]))
-    if alpha is not None:
-        rgb = images.fill_under_alpha(rgb, alpha)
-        alpha = images.bicubic(alpha, size).clamp(0, 1)
-    result = inference.upscale(
-        model,
-        rgb[None],
-        size=size,
-        routing=settings.routing,
-        bits=picture.bits,
-    )
-    images.write(picture.upscaled(result.image[0], alpha), target)
-    image = result.image[0].float() / torch.iinfo(result.image.dtype).max
-    images.write(Picture(inference.class_map(image, result.assignment[0], 2)), classes)
+    size = settings.size_of((picture.rgb.shape[1], picture.rgb.shape[2]))
+    routing, bits = settings.routing, picture.bits
+    if picture.alpha is None:
+        result = inference.upscale(model, picture.rgb[None], size=size, routing=routing, bits=bits)
+        image, assignment, alpha = result.image[0], result.assignment[0], None
+    else:
+        parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+        colour = images.ColourRows(picture)
+        put = lambda *part: parts.append(part)  # noqa: E731
+        inference.upscale_rows(model, colour, size, put, routing, Execution(), bits)
+        image, assignment = torch.cat([x for x, _ in parts], 1), torch.cat([c for _, c in parts])
+        with inference.upscaled_alpha(
+            model, picture.alpha, size, routing, Execution(), bits
+        ) as rows:
+            alpha = rows.take(size[0])
+    images.write(picture.upscaled(image, alpha), target)
+    image = image.float() / torch.iinfo(image.dtype).max
+    images.write(Picture(inference.class_map(image, assignment, 2)), classes)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pcsr_lightning.images import (
+    AlphaRange,
     ColourRows,
     Picture,
-    UpscaledAlpha,
     bicubic,
     fill_under_alpha,
 )
@@ -108,19 +108,48 @@ def test_any_rows_of_the_filled_colour(
 
 
 @given(
-    h=st.integers(1, 40),
-    w=st.integers(1, 40),
-    scale=st.floats(1, 8),
-    rows=st.integers(1, 30),
+    h=st.integers(1, 12),
+    w=st.integers(1, 12),
+    scale=st.floats(1, 5),
+    rows=st.integers(1, 9),
     bits=st.sampled_from([8, 16]),
+    seed=st.integers(0, 10**6),
 )
 @settings(max_examples=60, deadline=None)
-def test_any_rows_of_the_enlarged_alpha(h: int, w: int, scale: float, rows: int, bits: int) -> None:
-    generator = torch.Generator().manual_seed(h * w)
-    values = torch.randint(2**bits, (1, h, w), generator=generator)
-    alpha = values.to(torch.uint8 if bits == 8 else torch.uint16)
+def test_the_range_of_the_enlarged_alpha(
+    h: int, w: int, scale: float, rows: int, bits: int, seed: int
+) -> None:
+    """Every pixel lies between the least and the greatest of the 3 x 3 LR pixels around it."""
+    generator, top = torch.Generator().manual_seed(seed), 2**bits - 1
+    values = torch.randint(2**bits, (h, w), generator=generator)
+    values = values * (torch.rand(h, w, generator=generator) < 0.6)
+    known = AlphaRange(values.to(torch.uint8 if bits == 8 else torch.uint16)[None])
     size = round(h * scale), round(w * scale)
-    whole = bicubic(values.float() / (2**bits - 1), size).clamp(0, 1)
-    enlarged = UpscaledAlpha(alpha, size)
-    parts = [enlarged.rows(top, min(size[0], top + rows)) for top in range(0, size[0], rows)]
-    assert torch.equal(torch.cat(parts, dim=1), whole)
+    wild = torch.rand(1, *size, generator=generator) * 3 - 1
+    found = torch.cat(
+        [known.clamp(wild[:, i : i + rows], i, size) for i in range(0, size[0], rows)], dim=1
+    )
+    unseen, invisible = known.unseen(0, h), known.invisible(0, h)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            y, x = int((i + 0.5) * h / size[0]), int((j + 0.5) * w / size[1])
+            near = values[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].double() / top
+            low, high = near.min().float(), near.max().float()
+            assert found[0, i, j] == wild[0, i, j].clamp(low, high)
+            assert unseen[y, x] == (low == high)
+            assert invisible[y, x] == (high == 0)
+    expected = float(values.flatten()[0]) / top if (values == values[0, 0]).all() else None
+    assert known.constant == (None if expected is None else pytest.approx(expected))
+
+
+def test_only_invisible_colours_are_unseen() -> None:
+    rgb, alpha = torch.rand(3, 9, 9), torch.full((1, 9, 9), 0.5)
+    assert ColourRows(Picture(rgb)).unseen(0, 9) is None
+    assert ColourRows(Picture(rgb, alpha)).unseen(0, 9) is None
+    alpha[:, :, 4:] = 0
+    unseen = ColourRows(Picture(rgb, alpha)).unseen(2, 9)
+    assert unseen is not None
+    assert torch.equal(unseen, (torch.arange(9) > 4).expand(7, 9))
+    everything = ColourRows(Picture(rgb, torch.zeros(1, 9, 9))).unseen(0, 9)
+    assert everything is not None
+    assert everything.all()

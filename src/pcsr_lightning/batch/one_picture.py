@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ from pcsr_lightning.errors import PictureError
 from pcsr_lightning.images import MAX_PIXELS, Picture, TakesRows
 from pcsr_lightning.images.formats import HEAD_BYTES, recognise
 from pcsr_lightning.inference import PictureRows, PictureSink, RowsDone
-from pcsr_lightning.inference.engine import Progress
+from pcsr_lightning.inference.engine import Progress, part_of
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.routing import RoutingConfig
 
@@ -108,24 +108,44 @@ def upscale_file(
     size = options.size_of(colour.size)
     suffix = options.format or (own if job.target == STREAM else job.target.suffix)
     images.check_writable(suffix if job.target == STREAM else job.target, size)
-    alpha = None if picture.alpha is None else images.UpscaledAlpha(picture.alpha, size)
     with (
         _result_file(picture, size, job, suffix, options.quality) as put,
         _class_file(model, size, job.class_map) as put_classes,
+        _alpha_rows(model, picture, size, options, part_of(progress, 0.0, 0.5)) as alpha,
     ):
-        top = 0
 
         def sink(rows_3nW: Tensor, class_nW: Tensor) -> None:
-            nonlocal top
-            rows_3nW, bottom = rows_3nW.cpu(), top + rows_3nW.shape[1]
-            put(rows_3nW, None if alpha is None else alpha.rows(top, bottom))
+            rows_3nW = rows_3nW.cpu()
+            put(rows_3nW, None if alpha is None else alpha.take(rows_3nW.shape[1]))
             put_classes(rows_3nW, class_nW.cpu())
-            top = bottom
 
-        result = upscale(model, colour, size, options, picture.bits, sink, progress)
+        rest = progress if alpha is None else part_of(progress, 0.5, 1.0)
+        result = upscale(model, colour, size, options, picture.bits, sink, rest)
     seconds = time.perf_counter() - start
-    summary = _summary(model, colour.size, size, result, seconds, options.routing)
+    upscaled = 1
+    if alpha is not None and alpha.flops.gmacs > 0:
+        upscaled, result = 2, replace(result, flops=result.flops.plus(alpha.flops))
+    summary = _summary(model, colour.size, size, result, seconds, options.routing, upscaled)
     return Done(colour.size, size, seconds, result.shares, result.flops.gmacs, summary)
+
+
+@contextmanager
+def _alpha_rows(
+    model: PCSR | Original,
+    picture: Picture,
+    size: tuple[int, int],
+    options: UpscaleOptions,
+    progress: Progress | None,
+) -> Iterator[inference.AlphaRows | None]:
+    """The upscaled transparency; ``None`` for a picture that has none."""
+    if picture.alpha is None:
+        yield None
+        return
+    execution = inference.Execution(options.precision, options.max_memory)
+    with inference.upscaled_alpha(
+        model, picture.alpha, size, options.routing, execution, picture.bits, progress
+    ) as alpha:
+        yield alpha
 
 
 def _result_file(
@@ -228,12 +248,14 @@ def _summary(
     result: RowsDone,
     seconds: float,
     routing: RoutingConfig,
+    upscaled: int,
 ) -> str:
+    """The line to print; a transparency that was upscaled like a picture makes two of one."""
     line = f"{lr_size[1]}x{lr_size[0]} -> {size[1]}x{size[0]} in {seconds:.2f} s"
     cost = f"{result.flops.gmacs:.3g} GMACs"
     if isinstance(model, PCSR):
         shares = " / ".join(f"{100 * share:.1f}%" for share in result.shares)
-        heavy = inference.all_heavy_flops(model, lr_size, size)
+        heavy = inference.all_heavy_flops(model, lr_size, size, upscaled)
         line += f", classes heavy to light {shares}"
         cost += f", {100 * result.flops.gmacs / heavy.gmacs:.0f}% of all-heavy"
         note = inference.routing_note(model, lr_size, size, routing)

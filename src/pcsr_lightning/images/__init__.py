@@ -1,6 +1,6 @@
 """Image files in and out, and MATLAB-style bicubic resizing."""
 
-from pcsr_lightning.images.alpha import ColourRows, UpscaledAlpha, fill_under_alpha
+from pcsr_lightning.images.alpha import AlphaRange, ColourRows, fill_under_alpha
 from pcsr_lightning.images.bicubic import bicubic
 from pcsr_lightning.images.files import decode, list_pictures, read, read_rgb8
 from pcsr_lightning.images.formats import SUFFIXES, check_writable
@@ -19,11 +19,11 @@ from pcsr_lightning.images.writing import (
 __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
+    "AlphaRange",
     "ColourRows",
     "Metadata",
     "Picture",
     "TakesRows",
-    "UpscaledAlpha",
     "bicubic",
     "check_writable",
     "decode",

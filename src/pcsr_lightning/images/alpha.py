@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pcsr_lightning.images.bicubic import bicubic_rows
 from pcsr_lightning.images.picture import Picture, floats
 
 _RINGS = 4  # filled exactly from their neighbours; what lies farther off only has to be smooth
@@ -59,6 +58,13 @@ class ColourRows:
         self._strip = 2 * max(1, (rows + 1) // 2)  # even, so that pairs of rows stay together
         self.filled = self._alpha is not None and self._has_hidden(self._alpha)
         self._coarse = self._make_coarse() if self.filled else None
+        self._range = None if self._alpha is None else AlphaRange(self._alpha)
+
+    def unseen(self, top: int, bottom: int) -> Tensor | None:
+        """Pixels that are invisible, like all their neighbours: bool (n, w); None if none is."""
+        if self._range is None or (self._range.constant or 0) > 0:
+            return None
+        return self._range.invisible(top, bottom)
 
     def rows(self, top: int, bottom: int) -> Tensor:
         """Rows `top` to `bottom` of the colour: float32 (3, n, w) in [0, 1]."""
@@ -111,20 +117,65 @@ class ColourRows:
         return [slice(top, min(h, top + self._strip)) for top in range(0, h, self._strip)]
 
 
-class UpscaledAlpha:
-    """A bicubically upscaled transparency, any rows of it, however it is cut.
+class AlphaRange:
+    """What an upscaled transparency may be at each pixel: no more and no less than around it.
+
+    Whatever upscales it, opaque areas stay opaque to the last bit, and invisible ones invisible.
 
     Args:
         alpha_1hw: as in `Picture`, whole numbers too.
-        size: (H, W).
+
+    Attributes:
+        size: (h, w).
+        constant: its value, if it has but one.
     """
 
-    def __init__(self, alpha_1hw: Tensor, size: tuple[int, int]) -> None:
-        self._alpha, self._size = alpha_1hw, size
+    def __init__(self, alpha_1hw: Tensor) -> None:
+        self._alpha = alpha_1hw
+        self.size = int(alpha_1hw.shape[1]), int(alpha_1hw.shape[2])
+        step = max(1, _STRIP_PIXELS // self.size[1])
+        strips = [floats(alpha_1hw[:, i : i + step]) for i in range(0, self.size[0], step)]
+        low, high = (min(float(s.min()) for s in strips), max(float(s.max()) for s in strips))
+        self.constant = low if low == high else None
 
     def rows(self, top: int, bottom: int) -> Tensor:
-        """Rows `top` to `bottom`: float32 (1, n, W) in [0, 1]."""
-        return bicubic_rows(self._alpha, self._size, top, bottom, floats).clamp_(0, 1)
+        """Rows `top` to `bottom` of the transparency as grey: float32 (3, n, w) in [0, 1]."""
+        return floats(self._alpha[:, top:bottom]).expand(3, -1, -1)
+
+    def invisible(self, top: int, bottom: int) -> Tensor:
+        """Pixels that are invisible, like all their neighbours: bool (n, w)."""
+        return self._greatest(top, bottom, 1)[0] <= 0
+
+    def unseen(self, top: int, bottom: int) -> Tensor:
+        """Pixels whose value is known before anything is upscaled: bool (n, w)."""
+        return (self._greatest(top, bottom, 1) == -self._greatest(top, bottom, -1))[0]
+
+    def clamp(self, rows_1nW: Tensor, top: int, size: tuple[int, int]) -> Tensor:
+        """Brings rows of the upscaled transparency into range.
+
+        Args:
+            rows_1nW: float32.
+            top: the first one's number.
+            size: (H, W) of the upscaled picture.
+        """
+        near_H, near_W = (_nearest(n, m) for n, m in zip(self.size, size, strict=True))
+        near_n = near_H[top : top + rows_1nW.shape[1]]
+        first, last = int(near_n[0]), int(near_n[-1]) + 1
+        high, low = self._greatest(first, last, 1), -self._greatest(first, last, -1)
+        low, high = (x[:, near_n - first][:, :, near_W] for x in (low, high))
+        return torch.minimum(torch.maximum(rows_1nW, low), high)
+
+    def _greatest(self, top: int, bottom: int, sign: int) -> Tensor:
+        """The greatest of each pixel and its neighbours, or the least with its sign changed."""
+        first, last = max(0, top - 1), min(self.size[0], bottom + 1)
+        x = sign * floats(self._alpha[:, first:last])
+        found: Tensor = F.max_pool2d(x[None], 3, stride=1, padding=1)[0]
+        return found[:, top - first : bottom - first]
+
+
+def _nearest(n_lr: int, n_hr: int) -> Tensor:
+    """The LR pixel in which each HR pixel's centre lies, (n_hr,)."""
+    return ((2 * torch.arange(n_hr) + 1) * n_lr).div(2 * n_hr, rounding_mode="floor")
 
 
 def _fill_ring(colour: Tensor, weight_1hw: Tensor) -> bool:

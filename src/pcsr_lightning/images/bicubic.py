@@ -4,7 +4,7 @@ Shapes: `x` is (..., h, w), the result (..., H, W). Index arrays: `N` output pla
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -49,39 +49,11 @@ def _taps(
 def _resize_rows(x: Tensor, n_out: int, scale: float, origin: float) -> Tensor:
     """Resizes dimension -2. A sum over taps, not a matrix product: the result must not depend
     on reduced-precision modes (TF32, autocast) that the surrounding training may switch on."""
-    return _weighted_rows(x, *_taps(x.shape[-2], n_out, scale, origin, x.device, x.dtype))
-
-
-def _weighted_rows(x: Tensor, index_TN: Tensor, weight_TN: Tensor) -> Tensor:
+    index_TN, weight_TN = _taps(x.shape[-2], n_out, scale, origin, x.device, x.dtype)
     out = x.new_zeros(*x.shape[:-2], index_TN.shape[1], x.shape[-1])
     for index_N, weight_N in zip(index_TN, weight_TN, strict=True):
         out.addcmul_(x.index_select(-2, index_N), weight_N[:, None])
     return out
-
-
-def bicubic_rows(
-    x: Tensor, size: tuple[int, int], top: int, bottom: int, floats: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """Rows `top` to `bottom` of :func:`bicubic`, to the last bit, from the few rows they need.
-
-    Args:
-        x: (..., h, w).
-        size: (H, W) of the full result.
-        top: the first row.
-        bottom: the row after the last.
-        floats: makes those rows of `x` floating point.
-
-    Returns:
-        (..., bottom - top, W).
-    """
-    h, w = x.shape[-2:]
-    index_TN, weight_TN = _taps(h, size[0], size[0] / h, 0.0, x.device, torch.float32)
-    index_TN, weight_TN = index_TN[:, top:bottom], weight_TN[:, top:bottom]
-    first, last = int(index_TN.min()), int(index_TN.max())
-    few = floats(x[..., first : last + 1, :])
-    few = _weighted_rows(few, index_TN - first, weight_TN.to(few.dtype))
-    few = _resize_rows(few.transpose(-1, -2), size[1], size[1] / w, 0.0)
-    return few.transpose(-1, -2).contiguous()
 
 
 def bicubic(

@@ -3,6 +3,7 @@
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from pcsr_lightning.inference.alpha_rows import AlphaRows, upscaled_alpha
 from pcsr_lightning.inference.checks import MAX_SCALE, output_size
 from pcsr_lightning.inference.class_map import class_colours, class_map
 from pcsr_lightning.inference.execution import Execution, Precision
@@ -16,6 +17,7 @@ from pcsr_lightning.routing import RoutingConfig
 
 __all__ = [
     "MAX_SCALE",
+    "AlphaRows",
     "Execution",
     "Flops",
     "PictureRows",
@@ -34,6 +36,7 @@ __all__ = [
     "upscale",
     "upscale_by",
     "upscale_rows",
+    "upscaled_alpha",
 ]
 
 

@@ -38,6 +38,9 @@ _OUT_OF_MEMORY = (
     "could not create a primitive", "could not execute a primitive",
 )  # fmt: skip
 
+EASY = 30.0
+"""The logit of the lightest class at pixels that nobody sees: no rule finds others easier."""
+
 RowSink = Callable[[int, Tensor], None]
 """Takes the first row and rows that follow, in order."""
 
@@ -150,6 +153,9 @@ class Engine:
 
         def upscale(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
             class_BQ = self._classes(policy, known, strip, feat_BrwD)
+            unseen_Q = self._unseen(strip)
+            if unseen_Q is not None:
+                class_BQ = class_BQ.masked_fill(unseen_Q, M - 1)
             counts_M = torch.bincount(class_BQ.flatten(), minlength=M).tolist()
             residual_B3Q = self.kernels.residual(feat_BrwD, strip, class_BQ, every_class)
             sr_B3nW = upsampled.rows(strip.hr_top, strip.hr_bottom)
@@ -204,7 +210,20 @@ class Engine:
     def _logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
         logits_BMQ = self.kernels.logits(feat_BrwD, strip)
         check_finite(logits_BMQ, "the classifier's output")
+        unseen_Q = self._unseen(strip)
+        if unseen_Q is not None:
+            logits_BMQ = logits_BMQ.masked_fill(unseen_Q, -EASY)
+            logits_BMQ[:, -1].masked_fill_(unseen_Q, EASY)
         return logits_BMQ
+
+    def _unseen(self, strip: Strip) -> Tensor | None:
+        """Which queries of a strip nobody sees, ``(Q,)``; ``None`` if all are seen."""
+        unseen_rw = self.lr.unseen(strip.top, strip.bottom)
+        if unseen_rw is None or not bool(unseen_rw.any()):
+            return None
+        near_n = self.grid.rows_H[strip.hr_top : strip.hr_bottom] - strip.top
+        unseen_nW = unseen_rw[near_n][:, self.grid.cols_W]
+        return self.kernels.to_subpixel_major(unseen_nW[None, None], strip)[0, 0]
 
     def _score(self, policy: RoutingPolicy, feat_BrwD: Tensor, strip: Strip) -> Tensor:
         score_BcQ = policy.score(self._logits(feat_BrwD, strip)[..., None])[..., 0]

@@ -40,6 +40,10 @@ class Flops:
     gmacs: float
     gflops_published: float
 
+    def plus(self, other: Flops) -> Flops:
+        """The cost of both."""
+        return Flops(self.gmacs + other.gmacs, self.gflops_published + other.gflops_published)
+
 
 @dataclass(frozen=True)
 class ModelMacs:

@@ -27,6 +27,12 @@ class PictureRows(Protocol):
     def rows(self, top: int, bottom: int) -> Tensor:
         """Rows ``[top, bottom)``: ``(3, r, w)``, float32 in [0, 1], the same whenever asked for."""
 
+    def unseen(self, top: int, bottom: int) -> Tensor | None:
+        """Pixels whose result nobody sees, ``(r, w)`` bool; ``None`` if all are seen.
+
+        They go to the lightest class, whatever the routing.
+        """
+
 
 class InputRows:
     """What a network is fed.
@@ -68,6 +74,13 @@ class InputRows:
         else:
             x = self._picture.rows(top, bottom)[None].to(self.device)
         return x if self._mean is None else x - self._mean[:, None, None]
+
+    def unseen(self, top: int, bottom: int) -> Tensor | None:
+        """As that of :class:`PictureRows`; all pixels of a tensor are seen."""
+        if isinstance(self._picture, Tensor):
+            return None
+        unseen_rw = self._picture.unseen(top, bottom)
+        return None if unseen_rw is None else unseen_rw.to(self.device)
 
 
 def as_input(picture: Tensor | InputRows) -> InputRows:
