@@ -89,6 +89,15 @@ def test_holds_pictures_out_and_says_so(
     assert len(sources(ready(root, val_count=8))[1]) == 3  # never more than half
 
 
+def test_digests_say_what_is_trained_on_and_what_is_held_out(make_pictures: Any) -> None:
+    root = make_pictures({f"{n}.png": (200, 200) for n in range(4)})
+    data = ready(root, val_count=1)
+    train, valid = sources(data)
+    digests = data.digests()
+    assert (digests["train"].keys(), digests["valid"].keys()) == (train, valid)
+    assert len(set(digests["train"].values()) | set(digests["valid"].values())) == 4
+
+
 def test_a_new_picture_does_not_reshuffle_what_is_held_out(make_pictures: Any) -> None:
     names = {f"{n}.png": (128, 128) for n in range(6)}
     before = sources(ready(make_pictures(names), val_count=3))[1]

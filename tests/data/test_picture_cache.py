@@ -1,5 +1,6 @@
 """The picture cache: right pixels, whole or not at all, rebuilt when the folder changes."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -168,3 +169,20 @@ def test_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_cache_folder() == tmp_path / ".cache" / "pcsr_lightning"
+
+
+def test_the_files_behind_a_cache_are_known_by_their_content(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = list_pictures(folder)
+    cache = PictureCache.open_or_build(files, folder, tmp_path, (1.0,))
+    expected = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in ("a.png", "c.png", "sub/b.bmp")
+    }
+    assert cache.digests == expected
+    # of a cache that an earlier version has built, too; and read once only
+    (cache.folder / "digests.json").unlink()
+    assert PictureCache.open_or_build(files, folder, tmp_path, (1.0,)).digests == expected
+    monkeypatch.setattr(hashlib, "file_digest", None)
+    assert PictureCache.open_or_build(files, folder, tmp_path, (1.0,)).digests == expected

@@ -124,6 +124,15 @@ class SRDataModule(L.LightningDataModule):
         """The folder of pictures to validate on; None: hold some of the training pictures out."""
         return self.val_root
 
+    def digests(self) -> dict[str, dict[str, str]]:
+        """SHA-256 of each picture's file by its name, below the keys ``train`` and ``valid``."""
+        self.setup()
+        if self.cache is None or self.val_cache is None:
+            raise _NOT_SET_UP
+        train = dict.fromkeys(self.cache.pictures[n].source for n in self._numbers)
+        digests = self.cache.digests
+        return {"train": {name: digests[name] for name in train}, "valid": self.val_cache.digests}
+
     # Lightning's hooks.
 
     def prepare_data(self) -> None:

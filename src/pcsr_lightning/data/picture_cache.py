@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,12 +21,13 @@ from rich import get_console
 from rich.progress import track
 from torch import Tensor
 
+from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import DataError, PictureError
 from pcsr_lightning.images import bicubic, read_rgb8
 
 SCALES = (1.0, 0.9, 0.8, 0.7, 0.6)
 _VERSION = 1  # of the file format and of how pictures are decoded and shrunk
-_PIXELS, _INDEX = "pixels.u8", "index.json"
+_PIXELS, _INDEX, _DIGESTS = "pixels.u8", "index.json", "digests.json"
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +49,7 @@ class PictureCache:
         folder: where the cache lies.
         pictures: every picture at every scale, a source's scales one after the other.
         unreadable: source name -> reason, for files that could not be decoded.
+        digests: source name -> SHA-256 of the file, for a cache of `open_or_build`.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class PictureCache:
         self.folder = folder
         self.pictures = list(pictures)
         self.unreadable = dict(unreadable)
+        self.digests: dict[str, str] = {}
         self._bytes: NDArray[np.uint8] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -166,14 +170,18 @@ class PictureCache:
         """
         base = default_cache_folder() if base is None else base
         folder = base / f"{root.resolve().name}-{fingerprint(files, root, scales)}"
+        cache: PictureCache | None = None
         if (folder / _INDEX).is_file():
             try:
-                return cls.open(folder)
+                cache = cls.open(folder)
             except DataError as error:
                 _log.warning("%s Rebuilding it.", error)
                 shutil.rmtree(folder, ignore_errors=True)
-        _log.info("Building the picture cache %s of %d pictures.", folder, len(files))
-        return cls.build(files, folder, scales, root)
+        if cache is None:
+            _log.info("Building the picture cache %s of %d pictures.", folder, len(files))
+            cache = cls.build(files, folder, scales, root)
+        cache.digests = _digests(cache, root)
+        return cache
 
 
 def default_cache_folder() -> Path:
@@ -189,6 +197,24 @@ def fingerprint(files: Sequence[Path], root: Path, scales: Sequence[float]) -> s
         line = [_name(file, root), status.st_size, status.st_mtime_ns]
         digest.update(json.dumps(line).encode())
     return digest.hexdigest()[:16]
+
+
+def _digests(cache: PictureCache, root: Path) -> dict[str, str]:
+    """SHA-256 of the files behind a cache: read once, as long as the files are the cache's own."""
+    path = cache.folder / _DIGESTS
+    if path.is_file():
+        found: dict[str, str] = json.loads(path.read_text("utf-8"))
+        return found
+    found = {}
+    for name in dict.fromkeys(picture.source for picture in cache.pictures):
+        try:
+            with (root / name).open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DataError(f"{root / name}: cannot be read ({error.strerror}).") from error
+    with suppress(OSError):  # a cache that only its owner may write: read again the next time
+        atomic_write(path, json.dumps(found).encode())
+    return found
 
 
 def _name(file: Path, root: Path | None) -> str:
