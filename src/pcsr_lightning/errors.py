@@ -97,6 +97,25 @@ def exit_on_error(debug: bool = False) -> Iterator[None]:
         raise SystemExit(INTERRUPTED) from None
 
 
+@contextmanager
+def system_errors_in_one_line(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Makes a :class:`PCSRError` of what the system refuses: a full disk, a read-only folder.
+
+    Args:
+        folder: where the block writes; named where the system names no file.
+
+    Raises:
+        PCSRError: the system's reason, and the file.
+    """
+    try:
+        yield
+    except ConnectionError:  # of processes to each other, or to who reads the output
+        raise
+    except OSError as error:
+        reason = error.strerror or single_line(str(error))[:300]
+        raise PCSRError(f"{error.filename or folder}: {reason}") from error
+
+
 # Ctrl-C and SIGTERM.
 
 _REPEAT_S = 1.0

@@ -15,7 +15,12 @@ from pcsr_lightning.cli.hydra_command import run_hydra_command
 from pcsr_lightning.cli.routing_group import register_routing
 from pcsr_lightning.cli.run_folder import as_one_run
 from pcsr_lightning.distributed import launched_group
-from pcsr_lightning.errors import ConfigError, PCSRError, exit_on_error
+from pcsr_lightning.errors import (
+    ConfigError,
+    PCSRError,
+    exit_on_error,
+    system_errors_in_one_line,
+)
 from pcsr_lightning.evaluation.config import EvaluationConfig
 from pcsr_lightning.evaluation.loggers import group_name
 from pcsr_lightning.evaluation.prepared import model_name
@@ -52,8 +57,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     hydra_cfg = HydraConfig.get()
     several = hydra_cfg.mode == RunMode.MULTIRUN
     log_group = group_name(Path(hydra_cfg.sweep.dir)) if several else None
+    run_dir = Path(hydra_cfg.runtime.output_dir)
     try:
-        return evaluate(cfg, Path(hydra_cfg.runtime.output_dir), log_group=log_group)
+        with system_errors_in_one_line(run_dir):
+            return evaluate(cfg, run_dir, log_group=log_group)
     except PCSRError:
         if launched_group().rank > 0:  # the first process says it, for all of them
             raise SystemExit(1) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import sys
@@ -45,7 +46,8 @@ def run_hydra_command(task: Callable[[DictConfig], object], config_name: str) ->
             return task(cfg)
 
     with exit_on_error(debug=trace):
-        before = os.environ.get(FULL_ERROR)
+        before, logging.raiseExceptions = os.environ.get(FULL_ERROR), trace
+        # A log file on a full disk would print a traceback for each of its lines.
         # Hydra prints errors of composition itself, on many lines, unless told to let them through.
         os.environ[FULL_ERROR] = "1"
         try:
@@ -57,6 +59,7 @@ def run_hydra_command(task: Callable[[DictConfig], object], config_name: str) ->
                 raise
             raise ConfigError(in_one_line(error, config_name, sys.argv[1:])) from None
         finally:
+            logging.raiseExceptions = True
             os.environ.pop(FULL_ERROR, None)
             if before is not None:
                 os.environ[FULL_ERROR] = before

@@ -20,7 +20,8 @@ examples:
   %(prog)s my-model --weights model.safetensors --made how.md --test Set5
 
 Overrides after -- go to every stage's training, see python -m pcsr_lightning.train --help.
-Repeat a command that was stopped or killed, and it continues where it was.
+Repeat a command that was stopped or killed, and it continues where it was. A finished release
+is not overwritten.
 
 exit codes: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 interrupted
 """
@@ -104,8 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, overrides: list[str], command: str) -> str:
     # Heavy libraries are imported here: --help and wrong usage answer at once.
-    from pcsr_lightning.release import Sources, release, release_weights
+    from pcsr_lightning.cli.run_folder import check_release_folder
+    from pcsr_lightning.release import Sources, model_name, release, release_weights
 
+    name = args.model if args.weights is not None else model_name(args.model)
+    check_release_folder(args.out / name)
     sources = Sources(args.train, args.valid, tuple(args.test), args.about_data)
     if args.weights is not None:
         written = release_weights(

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from pcsr_lightning.cli.hydra_command import FULL_ERROR, run_hydra_command
 from pcsr_lightning.cli.run_folder import as_one_run
 from pcsr_lightning.distributed import launched_group
-from pcsr_lightning.errors import ConfigError, exit_on_error
+from pcsr_lightning.errors import ConfigError, exit_on_error, system_errors_in_one_line
 from pcsr_lightning.settings.known_keys import renamed
 from pcsr_lightning.training.m_sweep import failure_kept
 from pcsr_lightning.training.run_all import ALL, train_all
@@ -73,7 +73,8 @@ def run(cfg: DictConfig) -> float | None:
 def train_as_named(cfg: DictConfig, run_dir: Path) -> float | None:
     """Trains one stage, or with ``stage=all`` all of them; returns the validation PSNR in dB."""
     train_one_or_all = train_all if cfg.stage.name == ALL else train
-    return train_one_or_all(cfg, run_dir).get("val/psnr")
+    with system_errors_in_one_line(run_dir):
+        return train_one_or_all(cfg, run_dir).get("val/psnr")
 
 
 def main() -> None:
