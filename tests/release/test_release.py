@@ -203,7 +203,8 @@ def test_a_failing_stage_is_told(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pcsr_lightning.release.experiment._run", lambda command: code)
+    name = "pcsr_lightning.release.experiment.train_in_own_process"
+    monkeypatch.setattr(name, lambda arguments: code)
     said = "tiny: the training ended with exit code 1" if code == 1 else ""
     with pytest.raises(error, match=said):
         train_experiment(str(experiment), [], tmp_path)
@@ -230,9 +231,14 @@ def test_an_unsound_model_is_not_released_and_a_finished_one_not_trained_again(
     experiment: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A few steps give little more than bilinear enlargement, whose text is off by 83 of 255."""
+    given = words(experiment, undisturbed.parent)
+    assert main(given) == 1
+    assert f"{undisturbed} holds a finished release: give another --out" in capsys.readouterr().err
+    measured = undisturbed / "measured.json"
+    content = measured.read_bytes()
+    measured.unlink()  # as after an interruption
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()}
     assert undisturbed / "stage-2" / "run.json" in before
-    given = words(experiment, undisturbed.parent)
     given.remove("--allow-unsound")
     assert main(given) == 1
     said = capsys.readouterr().err
@@ -242,6 +248,7 @@ def test_an_unsound_model_is_not_released_and_a_finished_one_not_trained_again(
     )
     after = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()}
     assert after == before
+    measured.write_bytes(content)
 
 
 def test_a_model_that_was_trained_in_another_way(

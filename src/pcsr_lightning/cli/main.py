@@ -21,6 +21,7 @@ COMMANDS = {
     "export": "write a model as an ONNX file",
     "convert": "convert a published checkpoint, or a training's, to a model file",
     "release": "train a released model stage by stage, and write its card",
+    "replay": "train a run again and check that the weights are the same",
     "figures": "draw the paper's figures for a picture of yours",
 }
 """Sub-commands, and what each does."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pcsr_lightning import conf_dir
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import INTERRUPTED, ConfigError, TrainingError
+from pcsr_lightning.training.own_process import train_in_own_process
 from pcsr_lightning.training.stage_configs import deciding
 from pcsr_lightning.weights import RECORD, is_finished
 
@@ -138,8 +137,7 @@ def _choice(name_or_file: str, folder: Path) -> list[str]:
 
 
 def _train(name: str, arguments: Sequence[str], folder: Path) -> None:
-    command = [sys.executable, "-m", "pcsr_lightning.train", *arguments]
-    code = _run([*command, f"hydra.run.dir={folder}"])
+    code = train_in_own_process([*arguments, f"hydra.run.dir={folder}"])
     if code in (INTERRUPTED, -signal.SIGINT):
         raise KeyboardInterrupt
     if code != 0 or not is_finished(folder):
@@ -147,22 +145,3 @@ def _train(name: str, arguments: Sequence[str], folder: Path) -> None:
             f"{name}: the training ended with exit code {code}, see above; the same command "
             "resumes from the last checkpoint"
         )
-
-
-def _run(command: list[str]) -> int:
-    """The exit code of a training.
-
-    Ctrl-C reaches both processes, and the training saves first; so it is waited for. A SIGTERM to
-    this process alone is handed on.
-    """
-    # Standard output is for the names of the files that this command writes.
-    process = subprocess.Popen(command, stdout=sys.stderr)
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    try:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                continue
-    finally:
-        signal.signal(signal.SIGTERM, before)

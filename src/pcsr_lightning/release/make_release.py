@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -22,7 +21,10 @@ from pcsr_lightning.release.card import ModelCard, learning_curve, schedule, wri
 from pcsr_lightning.release.experiment import model_name, train_experiment
 from pcsr_lightning.release.measure import draw_curve, measure
 from pcsr_lightning.release.robustness import check_robustness, robustness
+from pcsr_lightning.training.provenance import commit_of
 from pcsr_lightning.weights import load, save
+
+MEASURED = "measured.json"
 
 
 @dataclass(frozen=True)
@@ -193,14 +195,15 @@ def write_release(
     card = ModelCard(name, model, scales, made, sources.about(), measured, robust)
     files = [weights, weights.with_suffix(".json"), folder / f"{name}.md"]
     atomic_write(files[-1], write_card(card).encode())
-    files.append(folder / "measured.json")
+    files += _curves(measured, folder)
     rows = {
         "measured": [m.to_json() for m in measured],
         "robustness": [asdict(r) for r in robust],
         "validation": validation or {},
     }
-    atomic_write(files[-1], (json.dumps(rows, indent=2) + "\n").encode())
-    return [*files, *_curves(measured, folder)]
+    path = folder / MEASURED  # last: with it the release is complete
+    atomic_write(path, (json.dumps(rows, indent=2) + "\n").encode())
+    return [*files, path]
 
 
 def golden(model: PCSR | Original, scale: float) -> dict[str, Any]:
@@ -216,15 +219,8 @@ def golden(model: PCSR | Original, scale: float) -> dict[str, Any]:
 def code() -> str:
     """The commit of a checkout, else the version of the package."""
     version = f"pcsr_lightning {pcsr_lightning.__version__}"
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    except OSError:  # no git
-        return version
-    return f"{version}, commit {found.stdout.strip()}" if found.returncode == 0 else version
+    found = commit_of(Path(__file__).parent)
+    return version if found is None else f"{version}, commit {found['commit'][:12]}"
 
 
 def _scales(scale: float | Sequence[float]) -> tuple[float, float]:
