@@ -37,7 +37,7 @@ SMALL = (
 IN_ITS_FOLDER = {
     ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "checkpoints/best.ckpt",
     "checkpoints/last.ckpt", "logs/hparams.yaml", "logs/metrics.csv", "model.json",
-    "model.safetensors", "run.json", "train.log",
+    "model.safetensors", "pictures.json", "run.json", "train.log",
 }  # fmt: skip
 
 

@@ -95,7 +95,8 @@ def whole(folder: Path) -> Path:
 
 def test_torchrun_makes_one_run(whole: Path) -> None:
     assert {path.name for path in whole.iterdir()} == {
-        ".hydra", "checkpoints", "logs", "model.json", "model.safetensors", "run.json", "train.log"
+        ".hydra", "checkpoints", "logs", "model.json", "model.safetensors", "pictures.json",
+        "run.json", "train.log",
     }  # fmt: skip
     assert {p.name for p in (whole / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     overrides = (whole / ".hydra" / "overrides.yaml").read_text()

@@ -28,6 +28,7 @@ from pcsr_lightning.training import (
 from pcsr_lightning.training.initialization import (
     earlier_model,
     initialize,
+    network_of,
     stage_network,
     stage_number,
 )
@@ -182,11 +183,22 @@ def test_stages_that_do_not_exist(stage: str, num_classes: int) -> None:
         stage_number(stage, num_classes)
 
 
-def test_a_stage_says_what_it_needs(tmp_path: object) -> None:
-    with pytest.raises(ConfigError, match=r"train stage=1 backbone=carn.*num_classes=3"):
-        earlier_model("2", "carn", 3, None, tmp_path)
-    assert earlier_model("1", "carn", 2, None, tmp_path) is None
-    assert earlier_model("original", "carn", 2, None, tmp_path) is None
+def earlier(
+    stage: str, backbone: str, init: str | None = None, output: str = "outputs"
+) -> PCSR | Original | None:
+    """What such a stage builds on."""
+    words = [f'stage="{stage}"', f"backbone={backbone}", f"init={init or 'null'}"]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("train", [*words, f"output={output}"])
+    found = earlier_model(cfg, network_of(cfg))
+    return None if found is None else found[0]
+
+
+def test_a_stage_says_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train stage=1 backbone=carn.*or name a run"):
+        earlier("2", "carn", output=str(tmp_path))
+    assert earlier("1", "carn") is None
+    assert earlier("original", "carn") is None
 
 
 def test_a_first_stage_goes_on_with_a_trained_model(tmp_path: Path) -> None:
@@ -195,9 +207,9 @@ def test_a_first_stage_goes_on_with_a_trained_model(tmp_path: Path) -> None:
     assert isinstance(trained, PCSR)
     init = str(save(trained, tmp_path / "trained", {"scales": [4]}))
     network = stage_network("1", "carn", 2, SMALL["carn"])
-    earlier = earlier_model("1", "carn", 2, init, tmp_path)
-    assert earlier is not None
-    initialize(network, earlier)
+    before = earlier("1", "carn", init)
+    assert before is not None
+    initialize(network, before)
     for name, value in network.state_dict().items():
         assert torch.equal(value, trained.state_dict()[name]), name
     other = stage_network("1", "fsrcnn", 2, SMALL["fsrcnn"])
@@ -210,14 +222,14 @@ def test_an_original_goes_on_with_an_original_alone(tmp_path: Path) -> None:
     trained, pcsr = (stage_network(s, "fsrcnn", 2, SMALL["fsrcnn"]) for s in ("original", "1"))
     init = str(save(trained, tmp_path / "trained"))
     network = stage_network("original", "fsrcnn", 2, SMALL["fsrcnn"])
-    earlier = earlier_model("original", "fsrcnn", 2, init, tmp_path)
-    assert earlier is not None
-    initialize(network, earlier)
+    before = earlier("original", "fsrcnn", init)
+    assert before is not None
+    initialize(network, before)
     assert all(torch.equal(v, trained.state_dict()[k]) for k, v in network.state_dict().items())
     with pytest.raises(ConfigError, match=r"an original model; stage=1 needs a PCSR"):
-        earlier_model("1", "fsrcnn", 2, init, tmp_path)
+        earlier("1", "fsrcnn", init)
     with pytest.raises(ConfigError, match="a PCSR model; stage=original needs an original"):
-        earlier_model("original", "fsrcnn", 2, str(save(pcsr, tmp_path / "p")), tmp_path)
+        earlier("original", "fsrcnn", str(save(pcsr, tmp_path / "p")))
 
 
 def test_any_loss_optimizer_and_scheduler(tmp_path: Path) -> None:

@@ -14,15 +14,7 @@ from pcsr_lightning.errors import ModelFileError
 from pcsr_lightning.images import read_rgb8
 from pcsr_lightning.inference import upscale
 from pcsr_lightning.networks import PCSR, build_network, default_config
-from pcsr_lightning.weights import (
-    RunRecord,
-    find_model,
-    list_models,
-    load,
-    load_model_file,
-    newest_finished,
-    save,
-)
+from pcsr_lightning.weights import find_model, list_models, load, load_model_file, save
 from pcsr_lightning.weights.files import stored
 
 
@@ -175,27 +167,3 @@ def test_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
         load(tmp_path / "text.txt")
     with pytest.raises(ModelFileError, match="run folder"):
         load(tmp_path)
-
-
-def test_the_newest_finished_run_is_found(tmp_path: Path) -> None:
-    def run(name: str, record: RunRecord, whole: bool = True) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        record.write(folder)
-        if whole:
-            (folder / "model.safetensors").touch()
-        return folder
-
-    run("a", RunRecord("1", "carn", 2, 10, 100.0))
-    wanted = run("b", RunRecord("1", "carn", 2, 10, 200.0))
-    run("c", RunRecord("1", "carn", 3, 10, 300.0))
-    run("d", RunRecord("1", "fsrcnn", 2, 10, 300.0))
-    run("e", RunRecord("2", "carn", 2, 10, 300.0))
-    run("f", RunRecord("1", "carn", 2, 10, 300.0), whole=False)
-    (tmp_path / "g").mkdir()
-    (tmp_path / "g" / "run.json").write_text("{half a rec")
-    found = newest_finished(tmp_path, "1", "carn", 2)
-    assert found is not None
-    assert found[0] == wanted
-    assert newest_finished(tmp_path, "3", "carn", 3) is None
-    assert newest_finished(tmp_path / "nowhere", "1", "carn", 2) is None

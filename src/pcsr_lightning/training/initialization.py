@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR, Original, build_network, default_config
-from pcsr_lightning.weights import find_model, load_model_file, newest_finished
+from pcsr_lightning.training.earlier_run import BEST, agreeing, best_below, need
+from pcsr_lightning.training.instantiation import in_plain_values
+from pcsr_lightning.weights import RunRecord, find_model, load_model_file
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +67,23 @@ def stage_network(
     return build_network(config)
 
 
+def network_of(cfg: DictConfig) -> PCSR | Original:
+    """The untrained network that a training's config describes, see :func:`stage_network`.
+
+    Raises:
+        ConfigError: the sizes do not fit, or an original model is to have several scales.
+    """
+    name, backbone = cfg.stage.name, in_plain_values(cfg.backbone, "backbone")
+    sizes = {key: backbone.get(key) for key in ("args", "upsamplers", "classifier", "mean")}
+    scale = in_plain_values(cfg.data, "data")["scale"]
+    if name == "original" and (not isinstance(scale, int | float) or scale != int(scale)):
+        raise ConfigError(f"data.scale={scale}: an original model is made for one integer scale")
+    return stage_network(
+        name, cfg.backbone.name, cfg.num_classes, **sizes,
+        scale=int(scale) if name == "original" else 4,
+    )  # fmt: skip
+
+
 def stage_number(stage: str, num_classes: int) -> int:
     """The number of a PCSR stage.
 
@@ -80,39 +102,43 @@ def stage_number(stage: str, num_classes: int) -> int:
     return number
 
 
-def earlier_model(
-    stage: str, backbone: str, num_classes: int, init: str | None, output: Path
-) -> PCSR | Original | None:
-    """What the stage builds on: ``init``, else the newest finished run of the stage before.
+def earlier_model(cfg: DictConfig, network: PCSR | Original) -> tuple[PCSR | Original, Path] | None:
+    """What a stage builds on, and its file: ``init``, else the run of the stage before that agrees.
 
     The first stage and the original start from nothing, unless ``init`` names a model to
     continue from: for other pictures, say, or more scales.
 
+    Args:
+        cfg: of the training.
+        network: of the stage, untrained.
+
     Raises:
-        ConfigError: there is no such run; the message has the command that makes one. Or ``init``
-            is a PCSR model where the stage needs an original one, or the other way round.
+        ConfigError: there is no such run, or several different ones, see
+            :mod:`pcsr_lightning.training.earlier_run`. Or ``init`` is a PCSR model where the stage
+            needs an original one, or the other way round.
     """
-    if stage in ("original", "1") and init is None:
+    stage, init = cfg.stage.name, cfg.init
+    first = stage in ("original", "1")
+    if first and init is None:
         return None
+    before = stage if first else str(stage_number(stage, cfg.num_classes) - 1)
     if init is None:
-        before = str(stage_number(stage, num_classes) - 1)
-        found = newest_finished(output, before, backbone, num_classes)
-        if found is None:
-            wanted = f"python -m pcsr_lightning.train stage={before} backbone={backbone}"
-            raise ConfigError(
-                f"stage={stage} builds on a finished stage {before} with backbone={backbone} and "
-                f"num_classes={num_classes}, and there is none under {output.resolve()}. Make one: "
-                f"{wanted} num_classes={num_classes}, or name a model with init=PATH"
-            )
-        init = str(found[0])
-    model, _ = load_model_file(find_model(init))
+        init = agreeing(Path(cfg.output), need(cfg, network, before))
+    elif str(init).startswith(BEST):
+        folder = Path(str(init).removeprefix(BEST)).expanduser()
+        init = best_below(folder, replace(need(cfg, network, before), seed=None))
+    path = find_model(init)
+    model, _ = load_model_file(path)
     if isinstance(model, Original) != (stage == "original"):
         kinds = (
             ("an original", "a PCSR") if isinstance(model, Original) else ("a PCSR", "an original")
         )
         raise ConfigError(f"init={init} is {kinds[0]} model; stage={stage} needs {kinds[1]} model")
+    record = RunRecord.read(path.parent)
+    if record is not None and not record.complete:
+        log.warning("init=%s is not a finished run: it was %s", init, record.ended)
     log.info("stage %s builds on %s", stage, init)
-    return model
+    return model, path
 
 
 def initialize(network: PCSR | Original, earlier: PCSR | Original) -> None:

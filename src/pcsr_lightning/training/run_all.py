@@ -17,7 +17,10 @@ from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.errors import ConfigError, TrainingError
 from pcsr_lightning.evaluation.report import METRICS
+from pcsr_lightning.training.ending import trial_run
+from pcsr_lightning.training.instantiation import in_plain_values
 from pcsr_lightning.training.measure import measure_model
+from pcsr_lightning.training.shared_stages import take_over, trained_by_another_job
 from pcsr_lightning.training.stage_configs import (
     StagePlan,
     check_same,
@@ -26,7 +29,7 @@ from pcsr_lightning.training.stage_configs import (
     stage_folder,
 )
 from pcsr_lightning.training.train_stage import check_settings, train
-from pcsr_lightning.weights import LAST, RECORD, is_finished, read_checkpoint
+from pcsr_lightning.weights import LAST, RECORD, RunRecord, is_finished, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -64,25 +67,45 @@ def train_all(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
             "stage alone, name it, such as stage=2 ckpt_path=FILE"
         )
     plans = checked_plans(cfg, run_dir)
+    trial = trial_run(in_plain_values(plans[0].cfg.trainer, "trainer"))
     with lock(run_dir):
         for plan in plans:
-            if is_finished(plan.folder):
-                log.info("stage %s is finished: %s", plan.label, plan.folder)
-                continue
-            last = plan.folder / LAST
-            if last.is_file():
-                read_checkpoint(last)  # says so now if it is damaged
-                plan.cfg.ckpt_path = str(last)
-            begins = "resumes" if last.is_file() else "starts"
-            log.info("stage %s %s: %s", plan.label, begins, plan.folder)
-            try:
-                with stage_folder(plan.folder):
-                    keep_config(plan)
-                    train(plan.cfg, plan.folder)
-            except (KeyboardInterrupt, SystemExit):
-                log.info("stage=all: the same command with hydra.run.dir=%s resumes here", run_dir)
-                raise
+            train_stage_of_all(plan, run_dir)
+            record = RunRecord.read(plan.folder)
+            if trial is None and (record is None or not record.complete):
+                how = "left no record" if record is None else record.ended
+                raise TrainingError(
+                    f"stage {plan.label}: {how}; no stage is built on it. The same command with "
+                    f"hydra.run.dir={run_dir} resumes it"
+                )
+        if trial is not None:
+            log.info("%s: nothing in %s counts as finished", trial, run_dir)
+            return {}
         return conclude(plans[-1], run_dir) or {}
+
+
+def train_stage_of_all(plan: StagePlan, run_dir: Path) -> None:
+    """Trains one of the stages, if neither an earlier call nor another job of the sweep has."""
+    last = plan.folder / LAST
+    if is_finished(plan.folder):
+        log.info("stage %s is finished: %s", plan.label, plan.folder)
+        return
+    if last.is_file():
+        read_checkpoint(last)  # says so now if it is damaged
+        plan.cfg.ckpt_path = str(last)
+    elif (run := trained_by_another_job(plan)) is not None:
+        take_over(run, plan)
+        log.info("stage %s is taken over from %s: %s", plan.label, run.folder, plan.folder)
+        return
+    begins = "resumes" if last.is_file() else "starts"
+    log.info("stage %s %s: %s", plan.label, begins, plan.folder)
+    try:
+        with stage_folder(plan.folder):
+            keep_config(plan)
+            train(plan.cfg, plan.folder)
+    except (KeyboardInterrupt, SystemExit):
+        log.info("stage=all: the same command with hydra.run.dir=%s resumes here", run_dir)
+        raise
 
 
 def checked_plans(cfg: DictConfig, run_dir: Path) -> list[StagePlan]:

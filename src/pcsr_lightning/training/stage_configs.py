@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import hydra
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.settings.known_keys import in_one_line, renamed
-from pcsr_lightning.settings.signatures import check_integer, check_type
+from pcsr_lightning.settings.known_keys import group_keys, in_one_line, renamed
+from pcsr_lightning.settings.signatures import check_integer, check_type, parameters
 from pcsr_lightning.training.initialization import stage_number
 from pcsr_lightning.training.instantiation import in_plain_values
 
@@ -30,6 +31,7 @@ FREE = {
     "trainer": {
         "accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar",
         "val_check_interval", "limit_val_batches", "log_every_n_steps", "num_sanity_val_steps",
+        "max_time", "profiler", "detect_anomaly",
     },
 }  # fmt: skip
 """What may differ when a run resumes: where and how fast it trains, or what is watched."""
@@ -209,8 +211,10 @@ def check_same(plan: StagePlan, first: bool) -> None:
     before, now = deciding(begun), deciding(plan.cfg)
     if first:
         before["init"], now["init"] = begun.init, plan.cfg.init
+    # Another release may have had other keys; but what is given to the trainer is all told.
+    now |= {key: None for key in before if key.startswith("trainer.") and key not in now}
     for key, value in now.items():
-        if before.get(key, value) != value:  # another release may have had other keys
+        if before.get(key, value) != value:
             raise ConfigError(
                 f"{plan.folder} was begun with {key}={before[key]}, and this command says "
                 f"{key}={value}: give another hydra.run.dir (or hydra.sweep.dir), or remove "
@@ -219,10 +223,23 @@ def check_same(plan: StagePlan, first: bool) -> None:
 
 
 def deciding(cfg: DictConfig) -> dict[str, Any]:
-    """The settings that decide what comes out, by their names."""
+    """The settings that decide what comes out, by their names.
+
+    Values that belong to another choice of a group decide nothing: ``stage.w_avg`` in stage 1.
+    """
     found = {key: cfg[key] for key in ("num_classes", "seed")}
     for group in DECIDING:
         values = in_plain_values(cfg.get(group, {}), group)
-        free = FREE.get(group, set())
+        free = FREE.get(group, set()) | taken_by_other_choices(group, values)
         found.update({f"{group}.{key}": v for key, v in values.items() if key not in free})
     return found
+
+
+def taken_by_other_choices(group: str, values: Mapping[str, Any]) -> set[str]:
+    """Keys of a group that its ``_target_`` does not take, though another choice's would."""
+    try:
+        takes, more = parameters(hydra.utils.get_object(values["_target_"]))
+    except (KeyError, ImportError, ValueError, AttributeError, TypeError):
+        return set()  # without a target, or one that is not here now: all of it counts
+    elsewhere = group_keys(group) - takes.keys()
+    return set() if more else {key for key in elsewhere if not key.startswith("_")}

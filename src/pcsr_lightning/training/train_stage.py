@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks import (
-    PCSR,
-    Original,
-    UnknownBackboneError,
-    backbone_class,
-    import_backbone,
-)
+from pcsr_lightning.networks import UnknownBackboneError, backbone_class, import_backbone
 from pcsr_lightning.settings.signatures import check_integer, check_type, parameters
 from pcsr_lightning.training.callbacks.checkpoints import AtomicCheckpoints, validate_if_missing
 from pcsr_lightning.training.callbacks.freezing import FreezeEarlierStages
@@ -31,7 +24,13 @@ from pcsr_lightning.training.callbacks.stopping import (
     checkpoint_of_restart,
 )
 from pcsr_lightning.training.callbacks.wandb_report import report_model
-from pcsr_lightning.training.initialization import earlier_model, initialize, stage_network
+from pcsr_lightning.training.ending import CountSteps, finish
+from pcsr_lightning.training.initialization import (
+    earlier_model,
+    initialize,
+    network_of,
+    stage_network,
+)
 from pcsr_lightning.training.instantiation import (
     called,
     configured,
@@ -39,7 +38,9 @@ from pcsr_lightning.training.instantiation import (
     instantiate,
 )
 from pcsr_lightning.training.modules import SRStage
-from pcsr_lightning.weights import LAST, RunRecord, read_checkpoint, save
+from pcsr_lightning.training.resuming import resume, run_facts
+from pcsr_lightning.weights import LAST, file_hash, last_checkpoint
+from pcsr_lightning.weights.runs import WEIGHTS
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +65,11 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
         torch.set_num_threads(cfg.threads)
     quieten_lightning()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    stage = build_stage(cfg)
-    checkpoint = checkpoint_of_restart(run_dir) or cfg.ckpt_path
+    given = checkpoint_of_restart(run_dir) or cfg.ckpt_path
+    checkpoint = None if given is None else last_checkpoint(Path(given))
+    stage = build_stage(cfg, resumes=checkpoint is not None)
     if checkpoint is not None:
-        check_resumable(Path(checkpoint), metadata(cfg))
+        stage.hparams["run"] = resume(checkpoint, cfg, stage)
     try:
         data = instantiate(cfg.data, "data")
         trainer = make_trainer(cfg, run_dir)
@@ -77,8 +79,9 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
         trainer.save_checkpoint(run_dir / LAST, weights_only=False)
         validate_if_missing(trainer, stage, data)
         if trainer.is_global_zero:
-            model = finish(trainer, stage, cfg, run_dir)
-            report_model(trainer, model, metadata(cfg))
+            record = finish(trainer, stage, data, cfg, run_dir, metadata(cfg))
+            if record.complete:
+                report_model(trainer, run_dir / WEIGHTS, metadata(cfg))
         trainer.strategy.barrier("finished")  # the next stage of all ranks finds the model there
     finally:
         wandb = sys.modules.get("wandb")  # imported by its logger alone
@@ -88,7 +91,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
 
 
 def fit(
-    trainer: L.Trainer, stage: SRStage, data: L.LightningDataModule, checkpoint: str | None
+    trainer: L.Trainer, stage: SRStage, data: L.LightningDataModule, checkpoint: Path | None
 ) -> None:
     """Lightning's training; Ctrl-C is a ``KeyboardInterrupt``."""
     try:
@@ -119,8 +122,8 @@ def check_settings(cfg: DictConfig) -> None:
     check_backbone(cfg.backbone)
     for key in ("data", "loss", "optimizer", "scheduler", "stage", "trainer"):
         configured(cfg[key], key)
-    if cfg.ckpt_path is not None and not Path(cfg.ckpt_path).is_file():
-        raise ConfigError(f"ckpt_path={cfg.ckpt_path}: no such file")
+    if cfg.ckpt_path is not None:
+        last_checkpoint(Path(cfg.ckpt_path))
 
 
 def check_backbone(backbone: DictConfig) -> None:
@@ -154,24 +157,22 @@ def check_backbone(backbone: DictConfig) -> None:
         )
 
 
-def build_stage(cfg: DictConfig) -> SRStage:
+def build_stage(cfg: DictConfig, resumes: bool = False) -> SRStage:
     """The LightningModule that the config names, starting from what earlier stages trained.
+
+    Args:
+        cfg: of the training.
+        resumes: all weights will come from a checkpoint, and no earlier model is looked for.
 
     Raises:
         PCSRError: its settings or its earlier model cannot be used.
     """
-    name, backbone = cfg.stage.name, in_plain_values(cfg.backbone, "backbone")
-    sizes = {key: backbone.get(key) for key in ("args", "upsamplers", "classifier", "mean")}
-    scale = in_plain_values(cfg.data, "data")["scale"]
-    if name == "original" and (not isinstance(scale, int | float) or scale != int(scale)):
-        raise ConfigError(f"data.scale={scale}: an original model is made for one integer scale")
-    network: PCSR | Original = stage_network(
-        name, cfg.backbone.name, cfg.num_classes, **sizes,
-        scale=int(scale) if name == "original" else 4,
-    )  # fmt: skip
-    earlier = earlier_model(name, cfg.backbone.name, cfg.num_classes, cfg.init, Path(cfg.output))
-    if earlier is not None:
+    network = network_of(cfg)
+    init, found = None, None if resumes else earlier_model(cfg, network)
+    if found is not None:
+        earlier, path = found
         initialize(network, earlier)
+        init = {"path": str(path.resolve()), "sha256": file_hash(path)}
     stage = instantiate(
         cfg.stage, "stage",
         network=network,
@@ -181,6 +182,7 @@ def build_stage(cfg: DictConfig) -> SRStage:
         metadata=metadata(cfg),
     )  # fmt: skip
     assert isinstance(stage, SRStage)
+    stage.hparams["run"] = run_facts(cfg, init)
     # Made here for their own checks: a wrong value is reported before the data is read.
     called(stage.configure_optimizers, "optimizer and scheduler")
     return stage
@@ -216,7 +218,9 @@ def make_trainer(cfg: DictConfig, run_dir: Path) -> L.Trainer:
     trainer = instantiate(
         options, "trainer",
         logger=logger,
-        callbacks=[FreezeEarlierStages(), StopBetweenSteps(run_dir / LAST), *callbacks],
+        callbacks=[
+            FreezeEarlierStages(), StopBetweenSteps(run_dir / LAST), CountSteps(), *callbacks
+        ],
         plugins=[AtomicCheckpoints()],
         default_root_dir=run_dir,
         check_val_every_n_epoch=None,
@@ -238,40 +242,3 @@ def with_own_folder(logger: DictConfig) -> DictConfig:
     renamed = OmegaConf.merge(logger, {"version": version})
     assert isinstance(renamed, DictConfig)
     return renamed
-
-
-def check_resumable(path: Path, now: dict[str, Any]) -> None:
-    """Refuses a checkpoint of another stage, backbone or number of classes, naming both.
-
-    Args:
-        path: of the checkpoint.
-        now: the metadata of this run.
-
-    Raises:
-        ConfigError: it is of another kind.
-        ModelFileError: it is damaged, or no checkpoint of ours.
-    """
-    kept, _ = read_checkpoint(path)
-    kinds = [
-        ", ".join(f"{key}={found[key]}" for key in ("stage", "backbone", "num_classes"))
-        for found in (kept, now)
-    ]
-    if kinds[0] != kinds[1]:
-        raise ConfigError(f"ckpt_path={path} is of {kinds[0]}; this run is {kinds[1]}")
-
-
-def finish(trainer: L.Trainer, stage: SRStage, cfg: DictConfig, run_dir: Path) -> Path:
-    """Writes the model file, and the record that marks the run as finished; returns the former."""
-    psnr = trainer.callback_metrics.get("val/psnr")
-    val_psnr = None if psnr is None else round(float(psnr), 4)
-    steps = trainer.global_step or cfg.trainer.max_steps  # spawned processes keep theirs
-    path = save(
-        stage.network,
-        run_dir / "model",
-        {**metadata(cfg), "steps": steps, "val_psnr": val_psnr},
-    )
-    RunRecord(
-        cfg.stage.name, cfg.backbone.name, cfg.num_classes, steps, time.time(), val_psnr
-    ).write(run_dir)
-    log.info("trained %d steps; validation PSNR %s dB; %s", steps, val_psnr, path)
-    return path

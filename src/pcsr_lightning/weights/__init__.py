@@ -4,7 +4,15 @@ from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.weights.files import load_model_file, read_checkpoint, save
 from pcsr_lightning.weights.hub import from_pretrained, push_to_hub, save_pretrained
 from pcsr_lightning.weights.registry import DEFAULT_MODEL, find_model, list_models, load
-from pcsr_lightning.weights.runs import LAST, RECORD, RunRecord, is_finished, newest_finished
+from pcsr_lightning.weights.runs import (
+    LAST,
+    RECORD,
+    RunRecord,
+    file_hash,
+    is_finished,
+    last_checkpoint,
+    runs_below,
+)
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -13,15 +21,17 @@ __all__ = [
     "RECORD",
     "Original",
     "RunRecord",
+    "file_hash",
     "find_model",
     "from_pretrained",
     "is_finished",
+    "last_checkpoint",
     "list_models",
     "load",
     "load_model_file",
-    "newest_finished",
     "push_to_hub",
     "read_checkpoint",
+    "runs_below",
     "save",
     "save_pretrained",
 ]
