@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.input_rows import InputRows, as_input
-from pcsr_lightning.networks import evaluating
+from pcsr_lightning.networks import evaluating, uncompiled
 from pcsr_lightning.streaming import NotStreamable, RowPlan, RowStream, plan_rows, stream_values
 
 _log = logging.getLogger(__name__)
@@ -238,8 +238,8 @@ def _equal(a: list[Tensor], b: list[Tensor]) -> bool:
 
 def _make_plan(module: nn.Module, dtype: torch.dtype) -> RowPlan | None:
     try:
-        with evaluating(module):
-            return plan_rows(module, dtype)
+        with evaluating(module), uncompiled(module) as plain:
+            return plan_rows(plain, dtype)
     except NotStreamable as error:
         _log.info("%s cannot be streamed: %s", type(module).__name__, error)
         return None

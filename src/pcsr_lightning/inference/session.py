@@ -27,7 +27,7 @@ from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.kernels import QueryKernels, Strip
 from pcsr_lightning.inference.output_rows import RefinedRows, UpsampledRows
 from pcsr_lightning.inference.result import UpscaleResult
-from pcsr_lightning.networks import PCSR
+from pcsr_lightning.networks import PCSR, unwrapped
 from pcsr_lightning.routing import RoutingConfig, RoutingPolicy, make_policy
 
 
@@ -79,7 +79,7 @@ class Session:
         progress: Progress | None = None,
     ) -> None:
         check_picture(image_B3hw, model.mean.device)
-        self.model, self.lr_B3hw = model, image_B3hw.float()
+        self.model, self.lr_B3hw = unwrapped(model), image_B3hw.float()
         self.lr_size = (int(image_B3hw.shape[2]), int(image_B3hw.shape[3]))
         self.size = (
             output_size(self.lr_size, scale) if size is None else check_size(self.lr_size, size)

@@ -19,7 +19,7 @@ from pcsr_lightning.inference.input_rows import InputRows, PictureRows
 from pcsr_lightning.inference.original_rows import run_original
 from pcsr_lightning.inference.result import INTEGER_TYPES, as_integers
 from pcsr_lightning.inference.upscaling import check_original, make_engine
-from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.networks import PCSR, Original, unwrapped
 from pcsr_lightning.routing import RoutingConfig, make_policy
 
 PictureSink = Callable[[Tensor, Tensor], None]
@@ -70,6 +70,7 @@ def upscale_rows(
         ConfigError: an argument out of range.
         PCSRError: the network gave NaN or infinite values.
     """
+    model = unwrapped(model)
     image = _checked(picture, model.mean.device)
     lr_size = (int(image.shape[2]), int(image.shape[3]))
     size = check_size(lr_size, size)

@@ -19,7 +19,7 @@ from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.kernels import QueryKernels
 from pcsr_lightning.inference.original_rows import run_original
 from pcsr_lightning.inference.result import Output, UpscaleResult, collect
-from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.networks import PCSR, Original, unwrapped
 from pcsr_lightning.routing import CostRule, RoutingConfig, make_policy
 
 KEEP_BYTES = 2**29
@@ -127,7 +127,7 @@ def upscale_by(
     progress: Progress | None = None,
 ) -> UpscaleResult:
     """:func:`upscale` with its choices as values; see there."""
-    execution = execution or Execution()
+    execution, model = execution or Execution(), unwrapped(model)
     if not isinstance(model, PCSR | Original):
         raise ConfigError(
             f"the model must be a PCSR or an Original network, not {type(model).__name__}; "

@@ -12,6 +12,7 @@ from pcsr_lightning.networks.backbones import (
 )
 from pcsr_lightning.networks.branch_flops import BranchMacs, branch_macs, count_macs, hoisted_macs
 from pcsr_lightning.networks.build import build_network, default_config, upsampler_widths
+from pcsr_lightning.networks.compiled import uncompiled, unwrapped, without_wrappers
 from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.networks.original import Original
 from pcsr_lightning.networks.pcsr import PCSR, PCSROutput, bilinear_upsample
@@ -41,5 +42,8 @@ __all__ = [
     "import_backbone",
     "plain_inputs",
     "register_backbone",
+    "uncompiled",
+    "unwrapped",
     "upsampler_widths",
+    "without_wrappers",
 ]

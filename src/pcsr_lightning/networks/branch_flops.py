@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pcsr_lightning.networks.compiled import uncompiled
 from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.networks.pcsr import PCSR
 from pcsr_lightning.networks.pixel_mlp import PixelMLP
@@ -55,13 +56,17 @@ def count_macs(module: nn.Module, *inputs: Tensor) -> float:
 
     # It warns about every operator it charges nothing for and every part not called.
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    analysis = FlopCountAnalysis(module, inputs)
+    with uncompiled(module) as plain:
+        return _count(FlopCountAnalysis(plain, inputs), addmm_flop_jit)
+
+
+def _count(analysis: Any, addmm: Any) -> float:
     analysis.set_op_handle(
         **{
             "aten::prelu": _per_element(0.5),
             "aten::_prelu_kernel": _per_element(0.5),
             "aten::batch_norm": _per_element(1.0),
-            "aten::addmm_": addmm_flop_jit,
+            "aten::addmm_": addmm,
             "aten::scaled_dot_product_attention": _attention,
             # Fixed interpolation of the three input channels; the paper counts it as free.
             "aten::upsample_bilinear2d": _per_element(0.0),

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks.backbones import Backbone, backbone_config, validate_backbone
+from pcsr_lightning.networks.compiled import unwrapped
 from pcsr_lightning.networks.pixel_mlp import PixelMLP
 from pcsr_lightning.networks.query_grid import QueryGrid
 
@@ -104,7 +105,7 @@ class PCSR(nn.Module):
 
     def upsampler(self, j: int) -> PixelMLP:
         """``U_j``, typed."""
-        mlp = self.upsamplers[j]
+        mlp = unwrapped(self.upsamplers[j])
         assert isinstance(mlp, PixelMLP)
         return mlp
 

@@ -19,7 +19,14 @@ from torch import Tensor
 
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError, ModelFileError, single_line
-from pcsr_lightning.networks import PCSR, Original, UnknownBackboneError, build_network
+from pcsr_lightning.networks import (
+    PCSR,
+    Original,
+    UnknownBackboneError,
+    build_network,
+    unwrapped,
+    without_wrappers,
+)
 from pcsr_lightning.weights.limits import (
     MAX_CONFIG_BYTES,
     Limited,
@@ -84,7 +91,9 @@ def write_model(
     half: bool = False,
 ) -> None:
     """Writes the two files of a model under the names given; see :func:`save`."""
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    model = unwrapped(model)
+    state = without_wrappers(model.state_dict())
+    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     if half:
         tensors = {k: stored(v) for k, v in tensors.items()}
     text = json.dumps({"format": FORMAT, "network": model.config(), **(metadata or {})}, indent=2)
@@ -184,6 +193,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path}: not a checkpoint of a pcsr_lightning stage (expected "
             "hyper_parameters.network and state_dict)"
         )
+    state = without_wrappers(dict(state)).items()
     return hparams, {k.removeprefix("network."): v for k, v in state if k.startswith("network.")}
 
 

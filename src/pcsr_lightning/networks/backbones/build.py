@@ -17,6 +17,7 @@ from pcsr_lightning.networks.backbones.registry import (
     dotted_path,
     is_builtin,
 )
+from pcsr_lightning.networks.compiled import unwrapped
 
 # Of custom backbones, by their arguments: halo and channels depend on nothing else.
 _MEASURED: weakref.WeakKeyDictionary[type[Backbone], dict[str, Measured]] = (
@@ -92,6 +93,7 @@ def backbone_config(backbone: Backbone) -> dict[str, Any]:
     Raises:
         ConfigError: its arguments are not known.
     """
+    backbone = unwrapped(backbone)
     cls, args = type(backbone), vars(backbone).get("args")
     takes = list(inspect.signature(cls).parameters)
     if args is None and takes:
