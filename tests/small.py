@@ -26,6 +26,15 @@ def small_pcsr(backbone: str = "fsrcnn") -> PCSR:
     return model.eval()
 
 
+def small_first_stage() -> PCSR:
+    """The network of stage 1, random weights."""
+    torch.manual_seed(0)
+    config = default_config("fsrcnn", 2) | {"backbone": SMALL_BACKBONES["fsrcnn"]}
+    model = build_network(config | {"upsamplers": [[8, 8]], "classifier": None})
+    assert isinstance(model, PCSR)
+    return model
+
+
 def small_original(backbone: str = "fsrcnn") -> Original:
     """The model that PCSR is compared with, for scale 4."""
     torch.manual_seed(0)

@@ -91,6 +91,8 @@ def test_importing_the_package_is_cheap() -> None:
         "print([m for m in ('torch', 'numpy', 'lightning', 'hydra', 'pyvips') if m in sys.modules])"
     )
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    done = python("import sys, pcsr_lightning.training; print('lightning' in sys.modules)")
+    assert (done.stdout.strip(), done.stderr) == ("False", "")
 
 
 def test_the_command_prints_no_warning() -> None:

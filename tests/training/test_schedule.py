@@ -17,7 +17,7 @@ from pcsr_lightning import conf_dir
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.training import Muon, cosine, trapezoid
 from pcsr_lightning.training.instantiation import configured
-from pcsr_lightning.training.modules.base import make_optimizer
+from pcsr_lightning.training.optim import make_optimizer
 from pcsr_lightning.training.optim.muon import orthogonal
 
 Scheduler = Callable[[torch.optim.Optimizer], LambdaLR]

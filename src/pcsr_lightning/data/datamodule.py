@@ -183,13 +183,15 @@ class SRDataModule(L.LightningDataModule):
         )
 
     def train_dataloader(self) -> StepLoader:
-        """One item a step; a run given in steps is a single epoch of exactly those."""
+        """One item a step. A run given in steps is a single epoch of exactly those; otherwise an
+        epoch is one pass over all crops."""
         if self.cache is None or self.index is None:
             raise _NOT_SET_UP
         rank, world_size, max_steps, accumulate = 0, 1, -1, 1
         if self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
-            max_steps = self.trainer.max_steps
+            by_epochs = self.trainer.max_epochs not in (None, -1)
+            max_steps = -1 if by_epochs else self.trainer.max_steps
             accumulate = self.trainer.accumulate_grad_batches
         if self.batch_size % world_size:
             raise ConfigError(

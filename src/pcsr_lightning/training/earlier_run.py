@@ -160,7 +160,7 @@ def differing_settings(runs: Iterable[Run]) -> list[list[str]]:
 
 def scales(cfg: DictConfig) -> list[float]:
     """The lowest and the highest scale of a training."""
-    scale = in_plain_values(cfg.data, "data")["scale"]
+    scale = in_plain_values(cfg.data, "data").get("scale", 4)
     found = scale if isinstance(scale, list) else [scale]
     return [float(found[0]), float(found[-1])]
 

@@ -75,7 +75,7 @@ def network_of(cfg: DictConfig) -> PCSR | Original:
     """
     name, backbone = cfg.stage.name, in_plain_values(cfg.backbone, "backbone")
     sizes = {key: backbone.get(key) for key in ("args", "upsamplers", "classifier", "mean")}
-    scale = in_plain_values(cfg.data, "data")["scale"]
+    scale = in_plain_values(cfg.data, "data").get("scale", 4)
     if name == "original" and (not isinstance(scale, int | float) or scale != int(scale)):
         raise ConfigError(f"data.scale={scale}: an original model is made for one integer scale")
     return stage_network(

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.training.earlier_run import different_sizes
 from pcsr_lightning.training.modules import SRStage
+from pcsr_lightning.training.optim.factories import asked_lengths
 from pcsr_lightning.training.stage_configs import deciding
 from pcsr_lightning.weights import read_checkpoint
 from pcsr_lightning.weights.plain_pickles import read_plain
@@ -116,6 +117,8 @@ def rate_jump(content: dict[str, Any], stage: SRStage) -> tuple[float, float] | 
     state = states[0]
     rates = zip(state["base_lrs"], scheduler.lr_lambdas, strict=False)
     now = max(base * factor(state["last_epoch"]) for base, factor in rates)
+    if stage.scheduler is not None and asked_lengths(stage.scheduler):
+        now = max(state["_last_lr"])  # by epochs: their steps are counted once there is data
     return max(state["_last_lr"]), now
 
 

@@ -17,6 +17,7 @@ from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.errors import ConfigError, TrainingError
 from pcsr_lightning.evaluation.report import METRICS
+from pcsr_lightning.settings.hydra_job import job_of
 from pcsr_lightning.training.ending import trial_run
 from pcsr_lightning.training.instantiation import in_plain_values
 from pcsr_lightning.training.measure import measure_model
@@ -39,7 +40,7 @@ LOCK_TIMEOUT_S = 10.0
 MODEL = ("model.json", "model.safetensors")  # as :func:`weights.save` writes them
 
 
-def train_all(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
+def train_all(cfg: DictConfig, run_dir: str | Path) -> dict[str, float]:
     """Trains stages in order, each on the one before, and measures the finished model.
 
     The stages are 1 to ``num_classes``, or those that ``stages`` lists. Each has the settings of
@@ -48,7 +49,8 @@ def train_all(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     checkpoint resumes from it: the weights come out as without the interruption.
 
     Args:
-        cfg: composed with ``stage=all``, in a running Hydra job.
+        cfg: composed with ``stage=all``, in a running Hydra job, or with
+            ``compose(..., return_hydra_config=True)``.
         run_dir: gets a folder ``stage-N`` for each stage, holding what a run of that stage alone
             would; then the finished model (``model.safetensors`` and ``model.json``),
             ``metrics.json``, see :func:`measure_model`, and ``run.json``.
@@ -66,6 +68,11 @@ def train_all(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
             "To resume a run, give its command again with hydra.run.dir=FOLDER; to resume one "
             "stage alone, name it, such as stage=2 ckpt_path=FILE"
         )
+    with job_of(cfg, Path(run_dir)):
+        return _train_all(cfg, Path(run_dir))
+
+
+def _train_all(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     plans = checked_plans(cfg, run_dir)
     trial = trial_run(in_plain_values(plans[0].cfg.trainer, "trainer"))
     with lock(run_dir):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
 from hydra import compose
@@ -15,10 +15,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.settings.hydra_job import output_dir
 from pcsr_lightning.settings.known_keys import group_keys, in_one_line, renamed
 from pcsr_lightning.settings.signatures import check_integer, check_type, parameters
 from pcsr_lightning.training.initialization import stage_number
@@ -30,8 +31,8 @@ FREE = {
     "data": {"num_workers", "cache_dir", "download", "url", "val_limit", "val_scale"},
     "trainer": {
         "accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar",
-        "val_check_interval", "limit_val_batches", "log_every_n_steps", "num_sanity_val_steps",
-        "max_time", "profiler", "detect_anomaly",
+        "val_check_interval", "check_val_every_n_epoch", "limit_val_batches", "log_every_n_steps",
+        "num_sanity_val_steps", "max_time", "profiler", "detect_anomaly",
     },
 }  # fmt: skip
 """What may differ when a run resumes: where and how fast it trains, or what is watched."""
@@ -148,7 +149,6 @@ def stage_overrides(overrides: Sequence[str], own: Sequence[str]) -> list[str]:
 def stage_folder(folder: Path) -> Iterator[None]:
     """Makes ``folder`` the output folder of Hydra's job, with a log file like the job's own."""
     folder.mkdir(parents=True, exist_ok=True)
-    before = HydraConfig.get().runtime.output_dir
     root = logging.getLogger()
     handlers = []
     for job_handler in root.handlers:
@@ -157,22 +157,15 @@ def stage_folder(folder: Path) -> Iterator[None]:
             handler.setFormatter(job_handler.formatter)
             handler.setLevel(job_handler.level)
             handlers.append(handler)
-    _set_output_dir(str(folder))
     for handler in handlers:
         root.addHandler(handler)
     try:
-        yield
+        with output_dir(folder):
+            yield
     finally:
         for handler in handlers:
             root.removeHandler(handler)
             handler.close()
-        _set_output_dir(before)
-
-
-def _set_output_dir(folder: str) -> None:
-    node = OmegaConf.select(cast(DictConfig, HydraConfig.get()), "runtime")
-    with read_write(node):
-        node.output_dir = folder
 
 
 def keep_config(plan: StagePlan) -> None:

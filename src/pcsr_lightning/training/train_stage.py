@@ -9,14 +9,16 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.errors import ConfigError, single_line
 from pcsr_lightning.networks import UnknownBackboneError, backbone_class, import_backbone
+from pcsr_lightning.settings.hydra_job import output_dir
 from pcsr_lightning.settings.signatures import check_integer, check_type, parameters
 from pcsr_lightning.training.callbacks.checkpoints import AtomicCheckpoints, validate_if_missing
-from pcsr_lightning.training.callbacks.freezing import FreezeEarlierStages
+from pcsr_lightning.training.callbacks.last_validation import ValidateLastStep
 from pcsr_lightning.training.callbacks.progress import quieten_lightning
 from pcsr_lightning.training.callbacks.stopping import (
     StopBetweenSteps,
@@ -38,15 +40,17 @@ from pcsr_lightning.training.instantiation import (
     instantiate,
 )
 from pcsr_lightning.training.modules import SRStage
+from pcsr_lightning.training.parts import loss_factory, schedule_factory
 from pcsr_lightning.training.resuming import resume, run_facts
+from pcsr_lightning.training.run_length import check_length, with_intervals
 from pcsr_lightning.weights import LAST, file_hash, last_checkpoint
 from pcsr_lightning.weights.runs import WEIGHTS
 
 log = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
-    """Trains one stage.
+def train(cfg: DictConfig, run_dir: str | Path) -> dict[str, float]:
+    """Trains one stage, in a Hydra job or without one, as in a notebook.
 
     Args:
         cfg: composed from ``conf/train.yaml``.
@@ -60,6 +64,12 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     Raises:
         PCSRError: a setting, the data or an earlier model cannot be used; raised before training.
     """
+    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if str(key) != "hydra"])
+    with output_dir(Path(run_dir)):
+        return _train(cfg, Path(run_dir))
+
+
+def _train(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     check_settings(cfg)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
@@ -98,6 +108,8 @@ def fit(
         trainer.fit(stage, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except Stopped:
         raise
+    except MisconfigurationException as error:  # of settings that Lightning checks on the way
+        raise ConfigError(single_line(str(error))) from error
     except SystemExit:  # Lightning's own way out of Ctrl-C
         raise KeyboardInterrupt from None
 
@@ -117,11 +129,12 @@ def check_settings(cfg: DictConfig) -> None:
     check_integer("num_classes", cfg.num_classes, 1)
     check_integer("seed", cfg.seed, 0)
     check_integer("threads", cfg.threads, 1, optional=True)
-    for key in ("max_steps", "val_check_interval", "log_every_n_steps"):
-        check_integer(f"trainer.{key}", cfg.trainer.get(key), 1)
+    check_length(cfg.trainer)
     check_backbone(cfg.backbone)
-    for key in ("data", "loss", "optimizer", "scheduler", "stage", "trainer"):
+    for key in ("data", "optimizer", "stage", "trainer"):
         configured(cfg[key], key)
+    loss_factory(cfg.loss)
+    schedule_factory(cfg.scheduler)
     if cfg.ckpt_path is not None:
         last_checkpoint(Path(cfg.ckpt_path))
 
@@ -176,9 +189,9 @@ def build_stage(cfg: DictConfig, resumes: bool = False) -> SRStage:
     stage = instantiate(
         cfg.stage, "stage",
         network=network,
-        loss=instantiate(cfg.loss, "loss"),
+        loss=loss_factory(cfg.loss)(),
         optimizer=configured(cfg.optimizer, "optimizer"),
-        scheduler=configured(cfg.scheduler, "scheduler"),
+        scheduler=schedule_factory(cfg.scheduler),
         metadata=metadata(cfg),
     )  # fmt: skip
     assert isinstance(stage, SRStage)
@@ -208,9 +221,7 @@ def make_trainer(cfg: DictConfig, run_dir: Path) -> L.Trainer:
     callbacks = [instantiate(c, f"callbacks.{name}") for name, c in cfg.callbacks.items() if c]
     if logger is False:
         callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
-    options = in_plain_values(cfg.trainer, "trainer")
-    for key in ("val_check_interval", "log_every_n_steps"):  # a short run is logged too
-        options[key] = min(options[key], options["max_steps"])
+    options = with_intervals(in_plain_values(cfg.trainer, "trainer"))
     # Without ours Lightning would put a bar of its own there.
     options["enable_progress_bar"] &= any(isinstance(c, ProgressBar) for c in callbacks)
     if not options["enable_progress_bar"]:
@@ -218,12 +229,9 @@ def make_trainer(cfg: DictConfig, run_dir: Path) -> L.Trainer:
     trainer = instantiate(
         options, "trainer",
         logger=logger,
-        callbacks=[
-            FreezeEarlierStages(), StopBetweenSteps(run_dir / LAST), CountSteps(), *callbacks
-        ],
+        callbacks=[ValidateLastStep(), StopBetweenSteps(run_dir / LAST), CountSteps(), *callbacks],
         plugins=[AtomicCheckpoints()],
         default_root_dir=run_dir,
-        check_val_every_n_epoch=None,
         enable_model_summary=False,
     )  # fmt: skip
     assert isinstance(trainer, L.Trainer)

@@ -30,7 +30,7 @@ class FreezeEarlierStages(L.Callback):
         for module in frozen.values():
             module.requires_grad_(False)
         for module in trained.values():
-            module.requires_grad_(True)
+            module.requires_grad_(True).train()
         set_eval(frozen)
         if trainer.is_global_zero:
             rank_zero_info(table(trained, frozen))

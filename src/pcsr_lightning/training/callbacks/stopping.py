@@ -99,8 +99,7 @@ class StopBetweenSteps(L.Callback):
         batch_idx: int,
     ) -> None:
         self._step_done = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        done = trainer.fit_loop.total_batch_idx + 1
-        self._validation_ahead = done % (trainer.val_check_batch or math.inf) == 0
+        self._validation_ahead = validates_now(trainer, batch_idx)
         if self._step_done:
             self._stop_if_asked(trainer)
 
@@ -185,6 +184,14 @@ class StopBetweenSteps(L.Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+def validates_now(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Whether Lightning validates after this batch of an epoch."""
+    epochs, every = trainer.check_val_every_n_epoch, trainer.val_check_batch or math.inf
+    if epochs is None:
+        return (trainer.fit_loop.total_batch_idx + 1) % every == 0
+    return (trainer.current_epoch + 1) % epochs == 0 and (batch_idx + 1) % every == 0
 
 
 def checkpoint_of_restart(run_dir: Path) -> str | None:

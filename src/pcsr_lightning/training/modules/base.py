@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.images.comparison import eight_bit, shave
-from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.inference.checks import output_size
+from pcsr_lightning.networks import PCSR, Original, evaluating
+from pcsr_lightning.training.callbacks.freezing import FreezeEarlierStages
+from pcsr_lightning.training.optim.factories import make_optimizer, make_schedule
+from pcsr_lightning.weights import load_model_file
 
 
 class TrainBatch(Protocol):
@@ -32,6 +36,15 @@ class ValPicture(Protocol):
 
     lr: Tensor
     hr: Tensor
+    name: str
+
+
+class PredictPicture(NamedTuple):
+    """What is upscaled without a ground truth: a picture in [0, 1], ``(B, 3, h, w)``, the size of
+    the result, ``(H, W)``, and a name."""
+
+    lr: Tensor
+    size: tuple[int, int]
     name: str
 
 
@@ -52,10 +65,12 @@ class SRStage(L.LightningModule, ABC):
 
     Args:
         network: what is trained, all parts of it.
-        loss: reconstruction loss of an upscaled picture against the ground truth.
-        optimizer: makes the optimizer, see :func:`make_optimizer`.
-        scheduler: makes the learning rate schedule of an optimizer, which is stepped after every
-            training step; ``None`` keeps the rate as it is.
+        loss: reconstruction loss of an upscaled picture against the ground truth, any module of two
+            tensors; ``None`` for the paper's, the mean absolute error.
+        optimizer: makes the optimizer of the parameters it gets, such as
+            ``partial(torch.optim.Adam, lr=1e-3)``; ``None`` if nothing is to be trained.
+        scheduler: makes the learning rate schedule of an optimizer, see
+            :func:`~pcsr_lightning.training.optim.make_schedule`; ``None`` keeps the rate as it is.
         name: of the stage: ``original``, ``1``, ``2``, ...
         metadata: more plain values that checkpoints keep beside the weights (backbone, seed, ...).
     """
@@ -65,18 +80,20 @@ class SRStage(L.LightningModule, ABC):
     def __init__(
         self,
         network: PCSR | Original,
-        loss: nn.Module,
-        optimizer: Callable[..., Optimizer],
-        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        loss: nn.Module | None = None,
+        optimizer: Callable[..., Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
         *,
         name: str,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.loss = network, loss
+        self.network, self.loss = network, nn.L1Loss() if loss is None else loss
         self.optimizer, self.scheduler = optimizer, scheduler
+        config = network.config()
+        known = {"backbone": config["backbone"]["name"], "num_classes": network.num_classes}
         # Plain containers only: anything else could not be loaded back safely.
-        self.save_hyperparameters({"stage": name, **(metadata or {}), "network": network.config()})
+        self.save_hyperparameters({"stage": name, **known, **(metadata or {}), "network": config})
         self.val_psnr = PeakSignalNoiseRatio(data_range=255.0, dim=(1, 2, 3))
 
     @abstractmethod
@@ -95,15 +112,85 @@ class SRStage(L.LightningModule, ABC):
         """The modules earlier stages trained, by name."""
         return {}
 
+    def forward(
+        self,
+        lr_B3hw: Tensor,
+        scale: float | Sequence[float] | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """Full pictures upscaled as in validation: ``(B, 3, H, W)``, in [0, 1].
+
+        Args:
+            lr_B3hw: pictures in [0, 1].
+            scale: of the result; 4 if ``None``, or an original model's own.
+            size: ``(H, W)`` of the result, instead of a scale.
+
+        Raises:
+            ConfigError: a scale or size that cannot be used.
+        """
+        if size is None:
+            wanted = (self.network.scale or 4) if scale is None else scale
+            size = output_size((lr_B3hw.shape[-2], lr_B3hw.shape[-1]), wanted)
+        with evaluating(self.network):
+            return self.predict(lr_B3hw, size).image_B3HW.clamp(0, 1)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **options: Any,
+    ) -> Self:
+        """A stage with the network of a checkpoint, in evaluation mode.
+
+        Nothing in the file is executed. ``SRStage`` itself gives the stage that fits the network.
+
+        Args:
+            checkpoint_path: a ``.ckpt`` file of a training.
+            map_location: the device; ``None`` for the CPU.
+            hparams_file: must be left out: the checkpoint itself says what the network is.
+            strict: must not be ``False``: the network is loaded whole.
+            weights_only: must not be ``False``: no code of a file is run.
+            options: further arguments of the stage, such as loss and optimizer to train it on.
+
+        Raises:
+            ModelFileError: it cannot be read, or is no checkpoint of a stage.
+            ConfigError: it is of another kind of stage, or an argument is not as above.
+        """
+        if hparams_file is not None or strict is False or weights_only is False:
+            raise ConfigError(
+                "a checkpoint's network is loaded whole, from the checkpoint alone, and without "
+                "running code: leave out hparams_file, strict and weights_only"
+            )
+        from pcsr_lightning.training import modules
+
+        network, metadata = load_model_file(Path(checkpoint_path))
+        kind = cls if not inspect.isabstract(cls) else modules.stage_class(network)
+        if isinstance(network, Original) != issubclass(kind, modules.OriginalStage):
+            raise ConfigError(
+                f"{checkpoint_path} is of stage {metadata['stage']}, which {kind.__name__} is not"
+            )
+        make: Callable[..., SRStage] = kind
+        stage = make(network, name=metadata.pop("stage"), metadata=metadata, **options)
+        return cast(Self, stage.to(map_location or "cpu").eval())
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        return [FreezeEarlierStages()]
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        if self.optimizer is None:
+            raise ConfigError(
+                f"{type(self).__name__} has no optimizer: give it one to train, such as "
+                "optimizer=partial(torch.optim.Adam, lr=1e-3)"
+            )
         optimizer = make_optimizer(self.optimizer, self.network)
         if self.scheduler is None:
             return optimizer
-        schedule = self.scheduler(optimizer)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        schedule: Any = make_schedule(self.scheduler, optimizer, self._trainer)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         loss, parts = self.losses(batch)
@@ -131,21 +218,21 @@ class SRStage(L.LightningModule, ABC):
         self.log("val/psnr", self.val_psnr.compute(), prog_bar=True, sync_dist=True)
         self.val_psnr.reset()
 
+    def predict_step(self, batch: PredictPicture | Tensor, batch_idx: int) -> dict[str, Any]:
+        """A picture that is to be upscaled; a tensor ``(B, 3, h, w)`` as :meth:`forward` does it.
+
+        Returns:
+            ``image`` ``(B, 3, H, W)`` in [0, 1]; ``classes`` ``(B, H, W)``, the class of each
+            pixel, or ``None`` where there is a single one; ``name``, if the batch has one.
+        """
+        lr, size, name = (batch, None, None) if isinstance(batch, Tensor) else batch
+        if size is None:
+            size = output_size((lr.shape[-2], lr.shape[-1]), self.network.scale or 4)
+        image, classes = self.predict(lr, size)
+        return {"image": image.clamp(0, 1), "classes": classes, "name": name}
+
     def sum_over_ranks(self, x: Tensor) -> Tensor:
         """``x`` added up over all processes, with gradient; ``x`` itself in a single process."""
         if self.trainer.world_size == 1:
             return x
         return cast(Tensor, self.all_gather(x, sync_grads=True)).sum(dim=0)
-
-
-def make_optimizer(factory: Callable[..., Optimizer], network: nn.Module) -> Optimizer:
-    """The optimizer of a network's trainable parameters.
-
-    Args:
-        factory: takes the parameters, as torch's optimizers do; or the whole network, if it has an
-            argument of that name (:class:`~pcsr_lightning.training.Muon` looks at its layers).
-        network: what is trained.
-    """
-    if "network" in inspect.signature(factory).parameters:
-        return factory(network=network)
-    return factory([p for p in network.parameters() if p.requires_grad])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.training.distillation import Teacher
+from pcsr_lightning.training.losses import reconstruction
 from pcsr_lightning.training.modules.base import Prediction, TrainBatch
 from pcsr_lightning.training.modules.pcsr_stage import PCSRStage, at_queries
 from pcsr_lightning.training.reinitialization import reinitialize_dead_units
@@ -42,6 +43,10 @@ class FirstStage(PCSRStage):
         reinitialize_dead_units: int | None = None,
         **options: Any,
     ) -> None:
+        if network.num_classes > 1:
+            raise ConfigError(
+                f"a first stage trains one upsampler, and this network has {network.num_classes}"
+            )
         super().__init__(network, name=name, **options)
         every = reinitialize_dead_units
         if every is not None and every < 1:
@@ -71,7 +76,8 @@ class FirstStage(PCSRStage):
         if self.teacher is not None:
             target_B3Q = self.teacher.target(batch.lr_B3hw, target_B3Q, size, queries_Q)
         sr_B3Q = self.network(batch.lr_B3hw, size, queries_Q).mixed()
-        return self.loss(sr_B3Q, target_B3Q), {}
+        whole = size if queries_Q is None else None
+        return reconstruction(self.loss, sr_B3Q, target_B3Q, whole)
 
     def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:
         sr_B3Q: Tensor = self.network(lr_B3hw, size).mixed()

@@ -12,8 +12,8 @@ from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.inference import Session
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.routing import RoutingConfig
-from pcsr_lightning.training.losses import average_loss
-from pcsr_lightning.training.modules.base import Prediction, TrainBatch
+from pcsr_lightning.training.losses import average_loss, reconstruction
+from pcsr_lightning.training.modules.base import Prediction, TrainBatch, ValPicture
 from pcsr_lightning.training.modules.pcsr_stage import PCSRStage, at_queries
 
 
@@ -52,17 +52,27 @@ class LaterStage(PCSRStage):
         size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
         queries_Q = self.draw_queries(size)
         out = self.network(batch.lr_B3hw, size, queries_Q)
-        recon = self.loss(out.mixed(), at_queries(batch.hr_B3HW, queries_Q))
+        hr_B3Q, whole = at_queries(batch.hr_B3HW, queries_Q), size if queries_Q is None else None
+        recon, parts = reconstruction(self.loss, out.mixed(), hr_B3Q, whole)
         average = average_loss(out.logits_BMQ, self.sum_over_ranks)
-        return self.w_recon * recon + self.w_avg * average, {"recon": recon, "avg": average}
+        parts = {**parts, "recon": recon, "avg": average}
+        return self.w_recon * recon + self.w_avg * average, parts
 
     def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:
         """Routed at ``k = 0`` in full precision, refined where the scale wants it."""
         with torch.autocast(lr_B3hw.device.type, enabled=False):
             result = Session(self.network, lr_B3hw, size=size).run(RoutingConfig(k=0.0))
-        for j, share in enumerate(result.shares):
-            self.log(f"val/share_{j}", share, batch_size=1, sync_dist=True)
         return Prediction(result.image, result.assignment)
+
+    def validation_step(self, batch: ValPicture, batch_idx: int) -> dict[str, Tensor | None]:
+        found = super().validation_step(batch, batch_idx)
+        classes_BHW = found["classes"]
+        assert classes_BHW is not None
+        counts_M = torch.bincount(classes_BHW.flatten(), minlength=self.network.num_classes)
+        for j, count in enumerate(counts_M.tolist()):
+            share = count / classes_BHW.numel()
+            self.log(f"val/share_{j}", share, batch_size=1, sync_dist=True)
+        return found
 
     def trained_parts(self) -> dict[str, nn.Module]:
         last = self.network.num_classes - 1

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pcsr_lightning.networks import Original
+from pcsr_lightning.training.losses import reconstruction
 from pcsr_lightning.training.modules.base import Prediction, SRStage, TrainBatch
 
 
@@ -25,7 +26,9 @@ class OriginalStage(SRStage):
         super().__init__(network, name=name, **options)
 
     def losses(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.loss(self.network(batch.lr_B3hw), batch.hr_B3HW), {}
+        hr_B3HW = batch.hr_B3HW
+        size = (hr_B3HW.shape[-2], hr_B3HW.shape[-1])
+        return reconstruction(self.loss, self.network(batch.lr_B3hw), hr_B3HW, size)
 
     def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:
         return Prediction(self.network(lr_B3hw))

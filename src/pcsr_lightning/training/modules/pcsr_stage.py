@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR
+from pcsr_lightning.training.losses import needs_pictures
 from pcsr_lightning.training.modules.base import SRStage
 
 
@@ -33,6 +34,11 @@ class PCSRStage(SRStage):
         super().__init__(network, **options)
         if queries is not None and queries < 1:
             raise ConfigError(f"stage.queries={queries}: must be at least 1, or null for all")
+        if queries is not None and needs_pictures(self.loss):
+            raise ConfigError(
+                f"stage.queries={queries}: this loss needs pictures and not drawn pixels; set "
+                "stage.queries=null"
+            )
         self.queries, self.seed = queries, seed
 
     def draw_queries(self, size: tuple[int, int]) -> Tensor | None:

@@ -11,12 +11,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from pcsr_lightning.errors import ConfigError
 
 
-def cosine(optimizer: Optimizer, steps: int, lr_min: float = 1e-7, warmup: int = 0) -> LambdaLR:
+def cosine(
+    optimizer: Optimizer, steps: int = -1, lr_min: float = 1e-7, warmup: int = 0
+) -> LambdaLR:
     """Cosine annealing without restart (Sec. 4.1).
 
     Args:
         optimizer: its ``lr`` is the highest learning rate.
-        steps: optimizer steps of the whole run.
+        steps: optimizer steps over which it falls; a stage puts those of the whole run for -1.
         lr_min: the learning rate after the last step.
         warmup: steps over which the rate first rises in a straight line.
 
@@ -29,7 +31,11 @@ def cosine(optimizer: Optimizer, steps: int, lr_min: float = 1e-7, warmup: int =
 
 
 def trapezoid(
-    optimizer: Optimizer, steps: int, lr_min: float = 1e-7, warmup: int = 0, decay: float = 0.5
+    optimizer: Optimizer,
+    steps: int = -1,
+    lr_min: float = 1e-7,
+    warmup: int = 0,
+    decay: float = 0.5,
 ) -> LambdaLR:
     """A level learning rate, then a straight line down to ``lr_min``.
 
@@ -37,7 +43,7 @@ def trapezoid(
 
     Args:
         optimizer: its ``lr`` is the highest learning rate.
-        steps: optimizer steps of the whole run.
+        steps: optimizer steps until it has come down; a stage puts those of the whole run for -1.
         lr_min: the learning rate after the last step.
         warmup: steps over which the rate first rises in a straight line.
         decay: share of the steps in which it comes down.
