@@ -255,6 +255,14 @@ def test_words(visitor: Visitor) -> None:
     assert "150 x 100 → 600 x 400 pixels" in texts.picture_line(visitor)
 
 
+def test_a_scale_that_the_model_was_not_trained_for_is_noted(visitor: Visitor) -> None:
+    ask(visitor)
+    assert "trained for" not in texts.details(visitor)
+    ask(visitor, scale=3.0)
+    said = f"{MODEL} was trained for x4, not x3: bicubic may be better; carn-pcsr-multi"
+    assert texts.details(visitor).count(said) == 1
+
+
 def test_no_psnr_with_another_size(visitor: Visitor) -> None:
     ask(visitor)
     visitor.reference = ("<b>other</b>.png", torch.zeros(3, 10, 10, dtype=torch.uint8))

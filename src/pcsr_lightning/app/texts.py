@@ -9,6 +9,7 @@ from html import escape
 from pcsr_lightning.app.visitors import ADAPTIVE, BY_K, Choices, Visitor
 from pcsr_lightning.app.work import bicubic_result, model_named, psnr
 from pcsr_lightning.inference import all_heavy_flops, class_colours, routing_note
+from pcsr_lightning.weights import scale_warning
 
 MIB = 2**20
 WAITING = "…"
@@ -80,7 +81,8 @@ def details(visitor: Visitor) -> str:
     run, session = visitor.run, visitor.session
     if run is None or session is None or visitor.first is None:
         return ""
-    model = model_named(run.ticket[1].model)
+    choices = run.ticket[1]
+    model = model_named(choices.model)
     gmacs = run.result.flops.gmacs
     most = all_heavy_flops(model, session.lr_size, session.size).gmacs
     heavy, first = visitor.heavy, visitor.first
@@ -97,6 +99,7 @@ def details(visitor: Visitor) -> str:
     rows.append(("Memory", "-", _bytes(first.peak), peak))
     compared, protocol = _psnr_row(visitor)
     foot = [
+        scale_warning(model, choices.model, (choices.scale, choices.scale)),
         budget_note(visitor),
         *protocol,
         "Memory is the peak beyond what was held before; this run's includes "

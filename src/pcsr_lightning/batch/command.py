@@ -92,7 +92,10 @@ def _run(args: argparse.Namespace) -> int:
     if group.rank == 0:
         for folder, reason in plan.inputs.unreadable:
             reporter.failed(folder, None, f"{folder}: {reason}")
-    batch = Batch(model, plan.jobs, options, args.overwrite, plan.run, group, reporter, args.debug)
+    batch = Batch(
+        model, plan.jobs, options, args.overwrite, plan.run, group, reporter, args.debug,
+        model_name(args),
+    )  # fmt: skip
     return batch.work()
 
 
@@ -105,7 +108,7 @@ def _load(args: argparse.Namespace, group: ProcessGroup) -> tuple[PCSR | Origina
         from pcsr_lightning.networks import import_backbone
 
         import_backbone(dotted)
-    model = weights.load(args.model or weights.DEFAULT_MODEL, device)
+    model = weights.load(model_name(args), device)
     scale = args.scale
     if scale is None:
         scale = model.scale or 4
@@ -120,7 +123,16 @@ def _load(args: argparse.Namespace, group: ProcessGroup) -> tuple[PCSR | Origina
         max_pixels=args.max_pixels or images.MAX_PIXELS,
     )
     dry_run(model, options)
+    if args.size is None:
+        warning = weights.scale_warning(model, model_name(args), (scale, scale))
+        if warning is not None and group.rank == 0:
+            _log.warning("%s", warning)
     return model, options
+
+
+def model_name(args: argparse.Namespace) -> str:
+    """The model that was asked for."""
+    return str(args.model or weights.DEFAULT_MODEL)
 
 
 def _routing(args: argparse.Namespace) -> RoutingConfig:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pcsr_lightning.atomic_io import remove_stale_temporaries
 from pcsr_lightning.batch.claims import Claim, Unclaimed, claim_file, failure_mark
 from pcsr_lightning.batch.inputs import STREAM
-from pcsr_lightning.batch.one_picture import UpscaleOptions, upscale_file
+from pcsr_lightning.batch.one_picture import Done, UpscaleOptions, upscale_file
 from pcsr_lightning.batch.outputs import Job, version
 from pcsr_lightning.batch.report import Reporter, Tally
 from pcsr_lightning.distributed import ProcessGroup
@@ -26,6 +26,7 @@ from pcsr_lightning.errors import (
 )
 from pcsr_lightning.inference.engine import Progress
 from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.weights import scale_warning
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ class Batch:
         group: the processes that share the run.
         reporter: prints progress and results.
         debug: whether to show traces.
+        model_name: for warnings.
+        warned: whether it was said that the model was not trained for a picture's scale.
     """
 
     model: PCSR | Original
@@ -58,6 +61,8 @@ class Batch:
     group: ProcessGroup
     reporter: Reporter
     debug: bool = False
+    model_name: str = "the model"
+    warned: bool = False
 
     def work(self) -> int:
         """Upscales what no other process does; returns the exit code."""
@@ -172,7 +177,18 @@ class Batch:
             self._failed(job, error)
             return False
         self.reporter.done(job, done)
+        if self.options.size is not None and not self.warned and self.group.rank == 0:
+            self._warn_of_scale(done)
         return True
+
+    def _warn_of_scale(self, done: Done) -> None:
+        """For ``--size``: whether a picture was upscaled by what the model was not trained for."""
+        scale = [H / h for H, h in zip(done.size, done.lr_size, strict=True)]
+        a_pixel = 1 / min(done.lr_size)
+        warning = scale_warning(self.model, self.model_name, scale, tolerance=a_pixel)
+        if warning is not None:
+            _log.warning("%s", warning)
+            self.warned = True
 
     def _failed(self, job: Job, error: Exception) -> None:
         if self.debug:

@@ -33,6 +33,8 @@ class Original(nn.Module):
     mean: Tensor
     num_classes: ClassVar[int] = 1
     """There is nothing to route."""
+    trained_scales: tuple[float, float] | None = None
+    """As of a :class:`PCSR`."""
 
     def __init__(
         self, backbone: Backbone, scale: int = 4, mean: Sequence[float] = (0.0, 0.0, 0.0)

@@ -68,6 +68,8 @@ class PCSR(nn.Module):
     mean: Tensor
     scale: ClassVar[None] = None
     """It upscales by any factor; an :class:`Original` by one only."""
+    trained_scales: tuple[float, float] | None = None
+    """The lowest and the highest scale that it was trained for, if its file says so."""
 
     def __init__(
         self,

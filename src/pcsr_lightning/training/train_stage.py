@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pcsr_lightning.errors import ConfigError, single_line
 from pcsr_lightning.networks import UnknownBackboneError, backbone_class, import_backbone
@@ -208,7 +208,17 @@ def metadata(cfg: DictConfig) -> dict[str, Any]:
         "backbone": cfg.backbone.name,
         "num_classes": cfg.num_classes,
         "seed": cfg.seed,
+        **trained_scales(cfg),
     }
+
+
+def trained_scales(cfg: DictConfig) -> dict[str, list[float]]:
+    """``scales`` of a model file: the scale of the training, or the lowest and the highest."""
+    scale = OmegaConf.select(cfg, "data.scale")
+    scales = scale if isinstance(scale, ListConfig) else [scale]
+    if not all(isinstance(s, int | float) for s in scales):
+        return {}  # a data module of the user's own need not have scales
+    return {"scales": [float(s) for s in dict.fromkeys((min(scales), max(scales)))]}
 
 
 def make_trainer(cfg: DictConfig, run_dir: Path) -> L.Trainer:

@@ -13,6 +13,7 @@ from pcsr_lightning.weights.runs import (
     last_checkpoint,
     runs_below,
 )
+from pcsr_lightning.weights.scales import scale_warning
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -34,4 +35,5 @@ __all__ = [
     "runs_below",
     "save",
     "save_pretrained",
+    "scale_warning",
 ]

@@ -7,6 +7,7 @@ Lightning's and the published ones, are read with ``weights_only=True``.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,8 @@ def save(
     Args:
         model: its weights and its ``config()``.
         path: with or without a suffix.
-        metadata: plain values to keep beside the architecture (training data, scores, ...).
+        metadata: plain values to keep beside the architecture (training data, scores, ...);
+            ``scales`` is the model's own ``trained_scales`` if it is not given.
         half: keep weight matrices and kernels in half precision, where that fits (see
             :func:`stored`). The file is about half as large; what is loaded is float32 again.
 
@@ -96,7 +98,10 @@ def write_model(
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     if half:
         tensors = {k: stored(v) for k, v in tensors.items()}
-    text = json.dumps({"format": FORMAT, "network": model.config(), **(metadata or {})}, indent=2)
+    scales = model.trained_scales
+    known = {} if scales is None else {"scales": list(dict.fromkeys(scales))}
+    content = {"format": FORMAT, "network": model.config(), **known, **(metadata or {})}
+    text = json.dumps(content, indent=2)
     atomic_write(config, (text + "\n").encode())
     atomic_write(weights, to_bytes(tensors))
 
@@ -131,7 +136,7 @@ def load_model_file(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
         return _load_checkpoint(path)
     if path.suffix == ".pth":
         config, tensors, metadata = read_published(path)
-        return _assemble(path, config, tensors), metadata
+        return _assemble(path, config, tensors, metadata), metadata
     raise ModelFileError(
         f"{path}: expected a .safetensors file with its .json beside it, a Lightning .ckpt, or a "
         "published .pth"
@@ -166,7 +171,7 @@ def _load_safetensors(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
     except (OSError, SafetensorError) as error:
         raise ModelFileError(f"{path}: cannot be read as safetensors ({error})") from None
     metadata = {k: v for k, v in config.items() if k not in ("format", "network")}
-    return _assemble(path, config.get("network"), tensors), metadata
+    return _assemble(path, config.get("network"), tensors, metadata), metadata
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -199,10 +204,26 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _load_checkpoint(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
     hparams, tensors = read_checkpoint(path)
-    return _assemble(path, hparams.pop("network"), tensors), hparams
+    return _assemble(path, hparams.pop("network"), tensors, hparams), hparams
 
 
-def _assemble(path: Path, config: Any, tensors: dict[str, Tensor]) -> PCSR | Original:
+def read_scales(metadata: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The lowest and the highest scale that a model was trained for: ``scales`` of its metadata.
+
+    ``None`` if that is missing, or not one number or two.
+    """
+    scales = metadata.get("scales")
+    numbers = isinstance(scales, list) and all(
+        isinstance(s, int | float) and math.isfinite(s) for s in scales
+    )
+    if not isinstance(scales, list) or not numbers or len(scales) not in (1, 2):
+        return None
+    return float(min(scales)), float(max(scales))
+
+
+def _assemble(
+    path: Path, config: Any, tensors: dict[str, Tensor], metadata: Mapping[str, Any]
+) -> PCSR | Original:
     if not isinstance(config, dict):
         raise ModelFileError(
             f"{path}: its architecture should be a mapping, not {type(config).__name__}"
@@ -228,6 +249,7 @@ def _assemble(path: Path, config: Any, tensors: dict[str, Tensor]) -> PCSR | Ori
     for name, tensor in model.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
             raise ModelFileError(f"{path}: {name} holds NaN or infinite values")
+    model.trained_scales = read_scales(metadata)
     return model.eval()
 
 
