@@ -62,7 +62,9 @@ def test_word_for_word_from_another_folder(files: Path, tmp_path: Path) -> None:
         "evaluate", *words, "routing.mode=k", "routing.k=0", "threads=1", cwd=away, code=0
     )
     run_dir = only(away, "outputs/evaluate/m2/*")
-    assert {p.name for p in run_dir.iterdir()} == {".hydra", "evaluate.log", "metrics.json"}
+    assert {p.name for p in run_dir.iterdir()} == {
+        *(".hydra", "evaluate.log", "metrics.json", "table.csv", "table.tex")
+    }
     content = json.loads((run_dir / "metrics.json").read_text())
     assert [i["name"] for i in content["images"]] == ["b.png", "sub/a.jpg"]
     assert [s["name"] for s in content["skipped"]] == ["broken.png"]
@@ -230,10 +232,10 @@ def test_defaults_of_the_config(run: Run) -> None:
         ("data.root=MODEL", "m2.safetensors: is not a folder"),
         ("data.root=EMPTY", "no picture in this folder"),
         ("model=nobody", "no model is called 'nobody'"),
-        ("colour=red", "colour: there is no such setting; there are backbones, data.root, "),
+        ("colour=red", "colour: there is no such setting; there are backbones, data.name, "),
         ("routing.refin=true", "routing.refin: .*did you mean routing.refine"),
         ("routing=best", "routing/best.*default"),
-        ("data=DIR", "data: there is no such setting, but a group of them: data.root"),
+        ("data=DIR", "data: there is no such setting, but a group of them: data.name, data.root"),
         ("data.root", "data.root: cannot be read as KEY=VALUE"),
         ("data.root=a,b", "data.root=a,b: .*--multirun"),
         ("scale=four", "scale must be .*'four'"),
@@ -293,11 +295,11 @@ def test_names_for_run_folders(given: str | None, name: str) -> None:
 
 def test_the_papers_rows_for_a_folder_of_that_name() -> None:
     carn = build_network(default_config("carn"))
-    rows = published_for(Path("somewhere/set14"), carn, (4.0, 4.0))
+    rows = published_for("set14", carn, (4.0, 4.0))
     assert [point.method for point in rows] == ["original", "ClassSR", "ARM", "PCSR"]
     for folder, scale in (("Set5", (4.0, 4.0)), ("Set14", (3.0, 3.0)), ("Set14", (4.0, 2.0))):
         with pytest.raises(ConfigError, match="published=true"):
-            published_for(Path(folder), carn, scale)
+            published_for(folder, carn, scale)
 
 
 def test_every_picture_gets_its_own_budget(run: Run, tmp_path: Path) -> None:

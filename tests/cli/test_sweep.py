@@ -1,5 +1,6 @@
 """``python -m pcsr_lightning.evaluate sweep=k``: many values of ``k`` in one go."""
 
+import csv
 import json
 import time
 from pathlib import Path
@@ -30,6 +31,9 @@ def test_a_sweep_and_its_single_values(root: str, tmp_path: Path) -> None:
     found = json.loads((folder / "sweep.json").read_text())
     assert [p["routing"]["k"] for p in found["points"]] == [-1, 0, 0.5]
     assert (folder / "psnr_flops.png").stat().st_size > 5_000
+    assert (folder / "psnr_flops.pdf").read_bytes().startswith(b"%PDF")
+    assert (folder / "table.csv").read_text().count("\n") == 5
+    assert (folder / "table.tex").read_text().count(r"\\") == 5
     for line in ("bicubic", " k = -1 ", " k = 0 ", " k = 0.5 ", str(folder / "sweep.json")):
         assert line in done.out
     evaluate(root, "routing.k=0.5", "hydra.run.dir=alone", cwd=tmp_path)
@@ -58,12 +62,18 @@ def test_twenty_values_cost_at_most_twice_one(tmp_path: Path) -> None:
 def test_a_multirun_ends_in_one_table_and_one_figure(root: str, tmp_path: Path) -> None:
     done = evaluate("-m", root, "routing.k=0,0.5,1", "hydra.sweep.dir=all", cwd=tmp_path)
     jobs = [json.loads((tmp_path / "all" / f"{n}/metrics.json").read_text()) for n in range(3)]
-    table = done.out[done.out.index("all jobs") :].splitlines()
-    for row, k, job in zip(table[2:5], ("0", "0.5", "1"), jobs, strict=True):
+    table = done.out[done.out.index(f"{Path(root).name}, x4 ") :].splitlines()
+    bicubic, *rows = table[2:]
+    assert f"{jobs[0]['bicubic']['psnr']:.2f}" in bicubic
+    for row, k, job in zip(rows[:3], ("0", "0.5", "1"), jobs, strict=True):
         assert f"k = {k} " in row
         assert f"{job['psnr']:.2f}" in row
         assert f"{job['gmacs']:.3f}" in row
     assert (tmp_path / "all" / "psnr_flops.png").stat().st_size > 5_000
+    with (tmp_path / "all" / "table.csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert [row["routing"] for row in written] == ["", "k = 0", "k = 0.5", "k = 1"]
+    assert [float(row["psnr"]) for row in written[1:]] == [job["psnr"] for job in jobs]
 
 
 def test_a_multirun_of_failures_says_so(tmp_path: Path) -> None:
@@ -71,7 +81,7 @@ def test_a_multirun_of_failures_says_so(tmp_path: Path) -> None:
         "-m", "data.root=nowhere", "routing.k=0,1", "hydra.sweep.dir=all", cwd=tmp_path, code=1
     )
     assert "error: data.root=nowhere: no such folder" in done.err
-    assert "all jobs" not in done.out
+    assert "bicubic" not in done.out
 
 
 @pytest.mark.parametrize(

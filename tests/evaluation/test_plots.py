@@ -12,30 +12,15 @@ from matplotlib.lines import Line2D
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.figures import Box
-from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.plots import (
     AMPLIFIED,
     adaptive_thresholds,
     changed_boxes,
     density,
     difficulty_density,
-    psnr_flops,
     refinement_pair,
 )
-from pcsr_lightning.evaluation.published import published_points
-from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.routing.adm import assign_adaptive, difficulty
-
-
-def point(gflops: float, psnr: float, routing: RoutingConfig) -> Measurement:
-    return Measurement(psnr=psnr, gflops_published=gflops, routing=routing)
-
-
-POINTS = [
-    point(110.0, 26.04, RoutingConfig(fixed_class=0)),
-    point(55.0, 25.9, RoutingConfig(k=1)),
-    point(70.0, 26.0, RoutingConfig(k=0)),
-]
 
 
 def logits(num_classes: int, seed: int = 0) -> torch.Tensor:
@@ -54,80 +39,6 @@ def dotted(axes: Axes) -> list[Line2D]:
 def texts(axes: Axes) -> list[str]:
     legend = axes.get_legend()
     return [] if legend is None else [text.get_text() for text in legend.get_texts()]
-
-
-def hollow(axes: Axes) -> list[Line2D]:
-    return [line for line in axes.get_lines() if line.get_markerfacecolor() == "none"]
-
-
-def xy(line: Line2D) -> list[list[float]]:
-    return np.asarray(line.get_xydata()).tolist()
-
-
-def test_our_curve_and_the_published_points() -> None:
-    published = published_points("Test2K", "carn", table="Table 1")
-    [axes] = psnr_flops(POINTS, published, name="carn-x4").axes
-    curve, *theirs = axes.get_lines()
-    assert xy(curve) == [[55.0, 25.9], [70.0, 26.0], [110.0, 26.04]]  # by cost
-    assert curve.get_linestyle() == "-"
-    assert curve.get_markerfacecolor() != "none"
-    assert theirs == hollow(axes)
-    assert [xy(line) for line in theirs] == [
-        [[112.0, 26.03]],
-        [[101.7, 26.01]],
-        [[99.8, 26.01]],
-        [[64.0, 26.01]],
-    ]
-    assert all(line.get_linestyle() == "None" for line in theirs)
-    assert len({line.get_marker() for line in theirs}) == 4
-    assert texts(axes) == [
-        "carn-x4",
-        *(
-            f"{name} (published, Table 1)"
-            for name in ("CARN", "CARN-ClassSR", "CARN-ARM", "CARN-PCSR")
-        ),
-    ]
-    assert {text.get_text(): text.xy for text in axes.texts} == {
-        "k = 1": (55.0, 25.9),
-        "k = 0": (70.0, 26.0),
-        "class 0 alone": (110.0, 26.04),
-    }
-
-
-def test_the_same_place_twice() -> None:
-    """Labels are joined; markers of other tables and of other class counts are told apart."""
-    points = [*POINTS, point(110.0, 26.0401, RoutingConfig(k=-2))]
-    [axes] = psnr_flops(points, published_points("Test2K", "carn")).axes
-    assert [text.get_text() for text in axes.texts] == ["k = 1", "k = 0", "class 0 alone, k = -2"]
-    looks = [
-        (str(h.get_marker()), h.get_markeredgecolor(), h.get_markersize()) for h in hollow(axes)
-    ]
-    assert len(set(looks)) == len(looks) == 10
-    twice = [h for h in hollow(axes) if xy(h) == [[64.0, 26.01]]]
-    assert len({h.get_markersize() for h in twice}) == len(twice) == 2
-
-
-def test_labels_may_be_left_out() -> None:
-    [axes] = psnr_flops(POINTS, label=lambda m: "cheap" if m.k == 1 else "").axes
-    assert [text.get_text() for text in axes.texts if text.get_text()] == ["cheap"]
-
-
-def test_published_points_of_other_pictures_stand_apart() -> None:
-    published = published_points("Test2K", "fsrcnn", table="Table 1")
-    figure = psnr_flops(POINTS, published, title="cup.png", beside="Test2K")
-    ours, theirs = figure.axes
-    assert (ours.get_title(), theirs.get_title()) == ("cup.png", "Test2K")
-    assert hollow(ours) == []
-    assert len(hollow(theirs)) == len(theirs.get_lines()) == 4
-    assert "9.4 times" in figure.get_supxlabel()
-    assert "9.4" not in psnr_flops(POINTS, published_points("Test2K", "carn")).get_supxlabel()
-
-
-def test_points_without_a_cost_and_no_points() -> None:
-    [axes] = psnr_flops(POINTS[:1], published_points(table="Appendix Table 2"), beside="x").axes
-    assert len(axes.get_lines()) == 1
-    with pytest.raises(ConfigError, match="needs a point"):
-        psnr_flops([])
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 4])

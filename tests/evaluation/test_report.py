@@ -210,6 +210,6 @@ def test_every_number_reaches_every_report() -> None:
     assert row.numbers().keys() == fields.keys()
     assert {key.split("/")[0] for key in row.flat()} == fields.keys()
     assert csv_table([row.numbers()]).splitlines()[0].split(",") == list(row.numbers())
-    headings = [column.header for column in benchmark_table(Benchmark((row,)), "m").columns]
+    headings = [column.heading for column in benchmark_table(Benchmark((row,)), "m").columns]
     assert headings == ["", *(field.metadata["heading"] for field in fields.values())]
     assert markdown_table(numbers([row]), [row]).count("1.5") == len(values)

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 
 from pcsr_lightning.cli.hydra_command import run_hydra_command
@@ -25,6 +25,7 @@ from pcsr_lightning.evaluation.config import EvaluationConfig
 from pcsr_lightning.evaluation.loggers import group_name
 from pcsr_lightning.evaluation.prepared import model_name
 from pcsr_lightning.evaluation.run import run_evaluation
+from pcsr_lightning.evaluation.several import evaluate_several, split
 from pcsr_lightning.weights import DEFAULT_MODEL
 
 EXAMPLE = f"python -m pcsr_lightning.evaluate model={DEFAULT_MODEL} data.root=path/to/Set14 scale=4"
@@ -33,7 +34,7 @@ EXAMPLE = f"python -m pcsr_lightning.evaluate model={DEFAULT_MODEL} data.root=pa
 def evaluate(
     cfg: DictConfig, run_dir: Path, console: Console | None = None, log_group: str | None = None
 ) -> dict[str, Any]:
-    """Measures a model on a folder of pictures.
+    """Measures a model on a folder of pictures; or several models, or folders, one by one.
 
     Args:
         cfg: composed from ``conf/evaluate.yaml``.
@@ -42,14 +43,18 @@ def evaluate(
         log_group: of the W&B runs that are to be compared with this one.
 
     Returns:
-        See :func:`~pcsr_lightning.evaluation.run.run_evaluation`.
+        See :func:`~pcsr_lightning.evaluation.run.run_evaluation`, or of several
+        :func:`~pcsr_lightning.evaluation.several.evaluate_several`.
 
     Raises:
         PCSRError: a setting, the model or the pictures cannot be used.
     """
     if OmegaConf.is_missing(cfg.data, "root") or cfg.data.get("root") is None:
         raise ConfigError(f"data.root is missing: name a folder of pictures, such as {EXAMPLE}")
-    return run_evaluation(EvaluationConfig.of(cfg), run_dir, console, log_group)
+    parts = split(cfg)
+    if len(parts) > 1:
+        return evaluate_several(cfg, parts, run_dir, console, log_group)
+    return run_evaluation(EvaluationConfig.of(parts[0]), run_dir, console, log_group)
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -67,9 +72,16 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         raise
 
 
+def folder_name(model: object) -> str:
+    """Of the folder that runs of a model have in common, or of several."""
+    if isinstance(model, ListConfig):
+        return model_name("+".join(map(model_name, model))) if len(model) < 5 else "several"
+    return model_name(str(model))
+
+
 def main() -> None:
     """Entry point of ``python -m pcsr_lightning.evaluate``."""
-    OmegaConf.register_new_resolver("model_name", model_name, replace=True)
+    OmegaConf.register_new_resolver("model_name", folder_name, replace=True)
     register_routing()
     with exit_on_error():
         sys.argv[1:] = as_one_run(sys.argv[1:])

@@ -7,6 +7,7 @@ from pcsr_lightning.evaluation.benchmark import (
     check_fits,
     measure_pair,
 )
+from pcsr_lightning.evaluation.bjontegaard import bjontegaard_difference
 from pcsr_lightning.evaluation.measurement import Measurement, Quality
 from pcsr_lightning.evaluation.metrics import build_lpips, psnr, psnr_y, ssim
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, make_pair, scale_pair, shaved_border
@@ -33,6 +34,7 @@ __all__ = [
     "Sweep",
     "benchmark",
     "benchmark_table",
+    "bjontegaard_difference",
     "build_lpips",
     "check_fits",
     "check_target",

@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 @dataclass
 class DataSettings:
     root: str
+    name: str | None = None
 
 
 @dataclass
@@ -51,6 +52,7 @@ class EvaluationConfig:
     threads: int | None
     sweep: str | None
     sweep_values: list[float]
+    reference: str | None = None
     backbones: list[str] = field(default_factory=list)
     debug: bool = field(default=False)
 
@@ -100,6 +102,11 @@ class EvaluationConfig:
     def folder(self) -> Path:
         """Of the pictures."""
         return Path(self.data.root).expanduser()
+
+    @property
+    def data_name(self) -> str:
+        """Of the set of pictures: as given, or its folder's."""
+        return self.data.name or self.folder.resolve().name
 
     @property
     def scale_pair(self) -> tuple[float, float]:

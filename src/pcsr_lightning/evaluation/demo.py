@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from rich.console import Console
-from rich.table import Table
 
 from pcsr_lightning.errors import ConfigError, DataError, PictureError
 from pcsr_lightning.evaluation.figures import Panel, save_figure, side_by_side, telling_boxes
@@ -20,11 +19,12 @@ from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Pair, make_pair
 from pcsr_lightning.evaluation.tables import (
     NAME,
+    UNKNOWN,
     Column,
+    DataTable,
     number,
     print_path,
     print_table,
-    terminal_table,
 )
 from pcsr_lightning.images import Picture, bicubic, list_pictures, read_rgb8, write
 from pcsr_lightning.inference import RoutingConfig, Session, UpscaleResult, class_map
@@ -168,13 +168,13 @@ def _timed(do: Callable[[], Result]) -> tuple[Result, float]:
     return result, statistics.median(times)
 
 
-def _table(rows: Sequence[Measurement], title: str) -> Table:
+def _table(rows: Sequence[Measurement], title: str) -> DataTable[Measurement]:
     def of_heavy(row: Measurement) -> str:
-        return "-" if math.isnan(row.gmacs) else f"{100 * row.gmacs / rows[-1].gmacs:.0f} %"
+        return UNKNOWN if math.isnan(row.gmacs) else f"{100 * row.gmacs / rows[-1].gmacs:.0f} %"
 
     costs = [number("gmacs"), Column("of all heavy", of_heavy), number("gflops_published")]
     columns = [NAME, number("psnr"), *costs, number("share"), number("seconds", "seconds")]
-    return terminal_table(columns, [rows], title)
+    return DataTable(columns, [rows], title)
 
 
 def load_with_classes(name: str) -> PCSR:

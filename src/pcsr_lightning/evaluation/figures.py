@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -130,9 +132,34 @@ def side_by_side(
     return figure
 
 
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.06)
+    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
+
+
+def plain_axes(axes: Axes) -> None:
+    """Removes the lines at the top and at the right."""
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Writes a figure in the format that the suffix names."""
     figure.savefig(path)
+
+
+def save_for_papers(figure: Figure, path: Path) -> list[Path]:
+    """Writes a figure as ``path``, a PNG, and beside it as PDF; returns both.
+
+    The PDF holds its fonts as TrueType, which publishers ask for, and no date: the same figure is
+    the same file.
+    """
+    pdf = path.with_suffix(".pdf")
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every step
+    figure.savefig(path)
+    with rc_context({"pdf.fonttype": 42}):
+        figure.savefig(pdf, metadata={"CreationDate": None})
+    return [path, pdf]
 
 
 def _legend(axes: Axes, share_M: Sequence[float]) -> None:

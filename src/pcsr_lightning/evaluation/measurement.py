@@ -107,6 +107,7 @@ class Measurement(Quality):
         protocol: see :func:`~pcsr_lightning.evaluation.make_pair`.
         patch_size: LR pixels, where pictures are upscaled patch by patch.
         data_root: folder of the pictures.
+        data_name: of the set of pictures, where it was given one.
         pictures: how many the mean is of.
     """
 
@@ -126,6 +127,7 @@ class Measurement(Quality):
     protocol: str = ""
     patch_size: int | None = None
     data_root: str = ""
+    data_name: str = ""
     pictures: int = 1
 
     @property
@@ -135,8 +137,8 @@ class Measurement(Quality):
 
     @property
     def dataset(self) -> str:
-        """Name of the folder of pictures."""
-        return Path(self.data_root).name
+        """Name of the set of pictures, or of their folder."""
+        return self.data_name or Path(self.data_root).name
 
     @property
     def routing_name(self) -> str:
@@ -179,6 +181,7 @@ class Measurement(Quality):
             "protocol": self.protocol,
             "patch_size": self.patch_size,
             "data_root": self.data_root,
+            "data_name": self.data_name,
             "pictures": self.pictures,
         }
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pcsr_lightning.evaluation.curves import psnr_flops
 from pcsr_lightning.evaluation.demo import SCALE, prepare
 from pcsr_lightning.evaluation.figures import Panel, save_figure, side_by_side, telling_boxes
 from pcsr_lightning.evaluation.measurement import Measurement, decibels
 from pcsr_lightning.evaluation.metrics import psnr
-from pcsr_lightning.evaluation.plots import difficulty_density, psnr_flops, refinement_pair
+from pcsr_lightning.evaluation.plots import difficulty_density, refinement_pair
 from pcsr_lightning.evaluation.published import published_points
 from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import RoutingConfig, Session, class_map

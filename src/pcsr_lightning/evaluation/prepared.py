@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from pcsr_lightning.evaluation.spawned import run_in_processes
 from pcsr_lightning.evaluation.target import check_target
 from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR, Original, import_backbone
-from pcsr_lightning.weights import load
+from pcsr_lightning.weights import load, scale_warning
+
+_log = logging.getLogger(__name__)
 
 GENERIC_NAMES = {"model", "last", "best", "checkpoints"}
-"""Names that every training's run folder has inside."""
+"""Names that every training's run folder has inside. Multiruns number their jobs."""
 
 T = TypeVar("T")
 
@@ -76,7 +79,7 @@ class PreparedEvaluation:
     def name(self) -> str:
         """Which model is measured on which pictures."""
         c = self.config
-        return f"{model_name(c.model)} on {c.folder.resolve().name} x{c.scale}"
+        return f"{model_name(c.model)} on {c.data_name} x{c.scale}"
 
     def measure(self, work: Callable[[PCSR | Original, ProcessGroup], T]) -> T:
         """What all processes measured, each of them with the model on its device.
@@ -109,7 +112,10 @@ def prepare(config: EvaluationConfig, run_dir: Path, group: ProcessGroup) -> Pre
     model = load_model(config.model, config.backbones, here)
     check_fits(model, scale, routing, config.chosen_protocol)
     check_target(model, routing, config.target_psnr)
-    published = published_for(config.folder, model, scale) if config.published else []
+    warning = scale_warning(model, config.model, scale)
+    if warning is not None and group.rank == 0:
+        _log.warning("%s", warning)
+    published = published_for(config.data_name, model, scale) if config.published else []
     routings: tuple[RoutingConfig, ...] = (routing,)
     if config.sweep is not None:
         if model.num_classes == 1:
@@ -121,22 +127,22 @@ def prepare(config: EvaluationConfig, run_dir: Path, group: ProcessGroup) -> Pre
 
 
 def published_for(
-    folder: Path, model: PCSR | Original, scale: tuple[float, float]
+    dataset: str, model: PCSR | Original, scale: tuple[float, float]
 ) -> list[PublishedPoint]:
-    """What the paper's tables say of a data set, known by its folder's name, and a backbone.
+    """What the paper's tables say of a data set and a backbone.
 
     Raises:
         ConfigError: they say nothing of them at this scale.
     """
     points = [
         point
-        for point in published_points(folder.resolve().name, model.backbone.name, scale=None)
+        for point in published_points(dataset, model.backbone.name, scale=None)
         if scale == (point.scale, point.scale)
     ]
     if not points:
         sets = sorted({point.dataset for point in published_points(scale=None)})
         raise ConfigError(
-            f"published=true: the paper has no row for a data set called {folder.resolve().name} "
+            f"published=true: the paper has no row for a data set called {dataset} "
             f"with {model.backbone.name} at this scale; it knows {', '.join(sets)}"
         )
     return points
@@ -153,7 +159,7 @@ def model_name(name_or_file: str | None) -> str:
     """A model's name for a folder: a file's stem, with its run's name where that is generic."""
     path = Path(str(name_or_file)).expanduser()
     parts = [path.stem if path.suffix in (".safetensors", ".ckpt", ".pth") else path.name]
-    if parts[0] in GENERIC_NAMES:
+    if parts[0] in GENERIC_NAMES or parts[0].isdecimal():
         parts = [p for p in (*path.resolve().parts[-3:-1], parts[0]) if p != "checkpoints"][-2:]
     return re.sub(r"[^\w.=-]+", "_", "-".join(parts)).strip("._") or "model"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
 
 import pcsr_lightning
 from pcsr_lightning.atomic_io import atomic_write
@@ -19,7 +18,7 @@ from pcsr_lightning.evaluation.benchmark import Benchmark
 from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.evaluation.sweep import Sweep
-from pcsr_lightning.evaluation.tables import NAME, Column, number, numbers, terminal_table
+from pcsr_lightning.evaluation.tables import NAME, DataTable, number, numbers
 
 METRICS, SWEEP, FIGURE = "metrics.json", "sweep.json", "psnr_flops.png"
 
@@ -30,7 +29,7 @@ def benchmark_table(
     per_image: bool = False,
     title: str = "",
     published: Sequence[PublishedPoint] = (),
-) -> Table:
+) -> DataTable[Measurement]:
     """Bicubic and the model as rows: means, and with ``per_image`` each picture before them.
 
     Args:
@@ -46,18 +45,20 @@ def benchmark_table(
 
     each = [row for image in result.images for row in pair(image, f"{image.name}: ")]
     sections = [each if per_image else [], pair(result.mean), [p.row() for p in published]]
-    return terminal_table([NAME, *numbers(result.images)], sections, title)
+    return DataTable([NAME, *numbers(result.images)], sections, title)
 
 
-def sweep_table(found: Sweep, published: Sequence[PublishedPoint] = ()) -> Table:
+def sweep_table(
+    found: Sweep, published: Sequence[PublishedPoint] = (), title: str = ""
+) -> DataTable[Measurement]:
     """A row a routing, in their order, with bicubic above and the paper's rows below."""
     simple, precise = number("psnr"), number("psnr", text=".3f")
     # three decimals: neighbours on the curve differ by little
-    psnr = Column(simple.heading, lambda row: (precise if row.share else simple).cell(row))
+    psnr = replace(simple, cell=lambda row: (precise if row.share else simple).cell(row))
     rows = [replace(point, name=point.routing_name) for point in found.points]
     sections = [[rows[0].bicubic_row(), *rows], [p.row() for p in published]]
     costs = [number(name) for name in ("gmacs", "gflops_published", "share")]
-    return terminal_table([NAME, psnr, *costs], sections)
+    return DataTable([NAME, psnr, *costs], sections, title)
 
 
 def metrics(result: Benchmark, metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from rich.console import Console
 from pcsr_lightning.distributed import ProcessGroup, connected_group
 from pcsr_lightning.evaluation.benchmark import Benchmark, benchmark
 from pcsr_lightning.evaluation.config import EvaluationConfig
-from pcsr_lightning.evaluation.figures import save_figure
+from pcsr_lightning.evaluation.curves import psnr_flops
+from pcsr_lightning.evaluation.figures import save_for_papers
 from pcsr_lightning.evaluation.loggers import (
     RunLoggers,
     group_name,
@@ -24,7 +26,6 @@ from pcsr_lightning.evaluation.loggers import (
     overview_rows,
 )
 from pcsr_lightning.evaluation.measurement import Measurement
-from pcsr_lightning.evaluation.plots import psnr_flops
 from pcsr_lightning.evaluation.prepared import PreparedEvaluation, model_name, prepare
 from pcsr_lightning.evaluation.report import (
     FIGURE,
@@ -43,6 +44,8 @@ from pcsr_lightning.evaluation.tables import print_path, print_table
 from pcsr_lightning.evaluation.target import KForTarget, find_k
 from pcsr_lightning.inference import RoutingConfig, UpscaleResult
 from pcsr_lightning.networks import PCSR, Original
+
+_log = logging.getLogger(__name__)
 
 
 def run_evaluation(
@@ -72,7 +75,7 @@ def run_evaluation(
     prepared = group.run_collectively(lambda: prepare(config, run_dir, group))
     loggers = None
     if config.logger.get("_target_") is not None and prepared.first:
-        tags = [prepared.model.backbone.name, config.folder.resolve().name, f"x{config.scale}"]
+        tags = [prepared.model.backbone.name, config.data_name, f"x{config.scale}"]
         log_group = log_group or (None if config.sweep is None else group_name(run_dir))
         loggers = RunLoggers(config.logger, asdict(config), log_group, tags)
     console = (console or Console()) if prepared.first else Console(quiet=True)
@@ -102,7 +105,9 @@ def _evaluate_routing(
             title = _title(prepared, result)
             table = benchmark_table(result, label, config.per_image, title, prepared.published)
             print_table(table, console)
-            print_path(path, console)
+            for written in (*table.write(prepared.run_dir), path):
+                print_path(written, console)
+            warn_if_worse(config.model, [result.mean])
         if logger is not None:
             log_benchmark(logger, result, result.mean.k, prepared.pictures)
     return content
@@ -115,18 +120,20 @@ def _evaluate_sweep(
     config, run_dir, published = prepared.config, prepared.run_dir, prepared.published
     with _logged(prepared, loggers, "all", "overview") as overview:
         found = prepared.measure(partial(run_sweep, config, prepared.routings))
-        content = sweep_content(found, {"model": config.model, "data_root": config.data.root})
+        content = sweep_content(found, _metadata(prepared))
         if prepared.first:
-            write_json(content, run_dir / SWEEP)
+            path = write_json(content, run_dir / SWEEP)
             name, how = model_name(config.model), f"x{config.scale}, protocol {config.protocol}"
             title = f"{name}, {config.data.root}: {found.pictures} pictures, {how}"
             # A line of its own: the table is too narrow for it.
             console.print(title, soft_wrap=True, highlight=False, markup=False)
-            print_table(sweep_table(found, published), console)
-            caption = f"{config.folder.resolve().name}, {how}"
-            save_figure(psnr_flops(found.points, published, name, caption), run_dir / FIGURE)
-            for path in (run_dir / SWEEP, run_dir / FIGURE):
-                print_path(path, console)
+            table = sweep_table(found, published)
+            print_table(table, console)
+            figure = psnr_flops(found.points, published, name, f"{config.data_name}, {how}")
+            files = [*replace(table, title=title).write(run_dir), path]
+            for written in (*files, *save_for_papers(figure, run_dir / FIGURE)):
+                print_path(written, console)
+            warn_if_worse(config.model, found.points)
         if overview is not None:
             log_overview(
                 overview, overview_rows(sweep_points(content), published), [run_dir / FIGURE]
@@ -134,6 +141,20 @@ def _evaluate_sweep(
     if loggers is not None:
         log_points(loggers, prepared.name, found.points)
     return content
+
+
+def warn_if_worse(model: str, points: Sequence[Measurement]) -> None:
+    """Says in one line where a model is worse than bicubic upscaling."""
+    worse = [point for point in points if point.psnr < point.bicubic.psnr]
+    if not worse:
+        return
+    which = ", ".join(point.routing_name for point in worse)
+    what = "" if len(worse) == len(points) else f" with {which}"
+    best = max(point.psnr for point in worse)
+    _log.warning(
+        "%s is worse than bicubic on these pictures%s: %.2f dB against %.2f dB",
+        model, what, best, worse[0].bicubic.psnr,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -204,6 +225,7 @@ def _metadata(prepared: PreparedEvaluation) -> dict[str, Any]:
         "model": config.model,
         "target_psnr": config.target_psnr,
         "data_root": config.data.root,
+        "data_name": config.data.name or "",
         "device": str(devices[0].type if len(devices) > 1 else devices[0]),
         "processes": max(len(devices), prepared.group.size),
         "threads": prepared.threads,

@@ -168,7 +168,9 @@ def _tables(card: ModelCard) -> list[str]:
     for (dataset, scale), rows in groupby(card.measured, lambda m: (m.dataset, m.scale)):
         found = sorted(rows, key=lambda m: m.gmacs)
         columns = [
-            Column(f"{dataset}, x{scale_text(scale)}", lambda row: row.name or row.routing_name),
+            Column[Measurement](
+                f"{dataset}, x{scale_text(scale)}", lambda row: row.name or row.routing_name
+            ),
             *map(number, ("psnr", "gmacs", "gflops_published")),
             Column("heaviest class", _heaviest),
         ]

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pcsr_lightning.evaluation import Measurement, benchmark, sweep
+from pcsr_lightning.evaluation.curves import psnr_flops
 from pcsr_lightning.evaluation.figures import save_figure
-from pcsr_lightning.evaluation.plots import psnr_flops
 from pcsr_lightning.evaluation.tables import scale_text
 from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR, Original

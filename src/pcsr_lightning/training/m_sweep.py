@@ -15,31 +15,31 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
 
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.errors import PCSRError
-from pcsr_lightning.evaluation.gather import job_folders
+from pcsr_lightning.evaluation.jobs import job_folders
 from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.report import METRICS, write_json
 from pcsr_lightning.evaluation.tables import (
     Column,
+    DataTable,
     csv_table,
     number,
     print_path,
     print_table,
     scale_text,
-    terminal_table,
 )
+from pcsr_lightning.training.runs_table import report_runs
 from pcsr_lightning.weights import RECORD
 
 log = logging.getLogger(__name__)
 
 FAILED = "failed.json"
 """In the folder of a job of a multirun that ended without a result: what happened."""
-SWEEP, SHEET = "m_sweep.json", "m_sweep.csv"
+SWEEP, SHEET, LATEX = "m_sweep.json", "m_sweep.csv", "m_sweep.tex"
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class MSweepTable(Callback):
         trained, failures = gather(folder)
         if trained:
             report(trained, failures, folder, Console())
+        report_runs(folder, Console())
         for failed in failures:
             overrides = " ".join(failed.overrides) or "no overrides"
             print(f"error: job {failed.job} ({overrides}): {failed.error}", file=sys.stderr)
@@ -126,10 +127,11 @@ def gather(folder: Path) -> tuple[dict[Path, Measurement], list[Failure]]:
 def report(
     trained: Mapping[Path, Measurement], failures: Sequence[Failure], folder: Path, console: Console
 ) -> None:
-    """Prints the table, and writes it as ``m_sweep.json`` and ``m_sweep.csv``."""
+    """Prints the table, and writes it as JSON, CSV and LaTeX."""
     measured = list(trained.values())
     beside = paper_rows(measured)
-    print_table(sweep_table(measured, beside), console)
+    table = sweep_table(measured, beside)
+    print_table(table, console)
     rows = [
         {"job": int(path.name), **found.to_json(), "folder": str(path)}
         for path, found in trained.items()
@@ -141,7 +143,8 @@ def report(
     }
     write_json(content, folder / SWEEP)
     atomic_write(folder / SHEET, csv_table(rows).encode())
-    for name in (SWEEP, SHEET):
+    atomic_write(folder / LATEX, table.latex().encode())
+    for name in (SWEEP, SHEET, LATEX):
         print_path(folder / name, console)
 
 
@@ -156,7 +159,9 @@ def paper_rows(measured: Sequence[Measurement]) -> list[PublishedPoint]:
     ]
 
 
-def sweep_table(measured: Sequence[Measurement], published: Sequence[PublishedPoint] = ()) -> Table:
+def sweep_table(
+    measured: Sequence[Measurement], published: Sequence[PublishedPoint] = ()
+) -> DataTable[Measurement]:
     """A row a model as in Table 4 of PCSR (ECCV 2024), with the paper's own rows below.
 
     Theirs were measured on other pictures, which each of them names: PSNR and GFLOPs compare
@@ -168,9 +173,9 @@ def sweep_table(measured: Sequence[Measurement], published: Sequence[PublishedPo
         return row.dataset if row in theirs else f"{row.pictures} of validation"
 
     columns = [
-        Column("model", lambda row: row.name or row.model, "left"),
+        Column[Measurement]("model", lambda row: row.name or row.model, "left"),
         Column("M", lambda row: _classes(theirs[row]) if row in theirs else str(row.classes)),
-        Column("parameters", lambda row: f"{row.parameters:,}" if row.parameters else "-"),
+        Column("parameters", _parameters),
         Column("pictures", pictures),
         Column("scale", lambda row: scale_text(row.scale)),
         *map(number, ("psnr", "ssim", "gmacs")),
@@ -179,7 +184,11 @@ def sweep_table(measured: Sequence[Measurement], published: Sequence[PublishedPo
         ),
         number("share"),
     ]
-    return terminal_table(columns, [measured, list(theirs)], "all numbers of classes")
+    return DataTable(columns, [measured, list(theirs)], "all numbers of classes")
+
+
+def _parameters(row: Measurement) -> str:
+    return f"{row.parameters:,}" if row.parameters else "-"
 
 
 def _classes(point: PublishedPoint) -> str:
