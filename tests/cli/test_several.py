@@ -51,6 +51,12 @@ def test_models_in_one_table_and_one_figure(way: str, files: Path, tmp_path: Pat
     for file in ("table.tex", "bd.tex", "psnr_flops.png", "psnr_flops.pdf"):
         assert (tmp_path / "all" / file).stat().st_size > 100
         assert f"all/{file}" in done.out
+    done = run_command("evaluate", *words, cwd=tmp_path, code=1)
+    holds = {
+        "multirun": "all/0 holds results (sweep.json)",
+        "list": "all holds results (table.csv)",
+    }
+    assert holds[way] in done.err
 
 
 def test_named_sets_of_pictures(files: Path, tmp_path: Path) -> None:

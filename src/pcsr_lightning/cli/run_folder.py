@@ -79,7 +79,7 @@ def _time_in_store() -> str:
         ) from None
 
 
-EVALUATED = ("metrics.json", "sweep.json", "m_sweep.json")
+EVALUATED = ("metrics.json", "sweep.json", "m_sweep.json", "table.csv")
 
 
 class FreshFolder(Callback):
@@ -160,7 +160,7 @@ def check_sweep_folder(config: DictConfig, folder: Path) -> None:
     if _started_again() or ("ckpt_path" in config and config.stage.name == "all"):
         return
     jobs = sorted(path for path in folder.glob("*/") if path.is_dir())
-    for job in (folder, *jobs):
+    for job in (*jobs, folder):
         held = held_by(job)
         if held is not None:
             raise ConfigError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from pcsr_lightning.evaluation.tables import (
     print_path,
     print_table,
 )
-from pcsr_lightning.weights import RECORD
+from pcsr_lightning.weights import RunRecord
 
 PSNR = "validation PSNR, dB"
 
@@ -70,11 +69,9 @@ def finished_runs(folder: Path) -> list[Run]:
     """The trainings of a multirun that have come to their end, in the order of their numbers."""
     found = []
     for path in job_folders(folder):
-        settings = Settings.of(path)
-        if settings is None or not (path / RECORD).is_file():
-            continue
-        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
-        found.append(Run(path, settings, record["val_psnr"], record["steps"]))
+        settings, record = Settings.of(path), RunRecord.read(path)
+        if settings is not None and record is not None and record.complete:
+            found.append(Run(path, settings, record.val_psnr, record.steps))
     return found
 
 
