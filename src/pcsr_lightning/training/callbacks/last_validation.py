@@ -14,7 +14,7 @@ class ValidateLastStep(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if 0 < trainer.max_steps <= trainer.global_step:  # resumed between the last step and that
-            validate_here(trainer, trainer.fit_loop.total_batch_idx + 1)
+            validate_here(trainer)
 
     def on_train_batch_end(
         self,
@@ -24,13 +24,18 @@ class ValidateLastStep(L.Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        steps_done = 0 < trainer.max_steps <= trainer.global_step
-        last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
-        if steps_done or (last_epoch and batch_idx + 1 == trainer.num_training_batches):
-            validate_here(trainer, trainer.fit_loop.total_batch_idx + 1)
+        if at_last_step(trainer):
+            validate_here(trainer)
 
 
-def validate_here(trainer: L.Trainer, batches: int) -> None:
-    """Makes Lightning validate after so many batches of the run."""
+def at_last_step(trainer: L.Trainer) -> bool:
+    """Whether a run, by steps or by epochs, has done its last step."""
+    last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
+    return 0 < trainer.max_steps <= trainer.global_step or (last_epoch and trainer.is_last_batch)
+
+
+def validate_here(trainer: L.Trainer) -> None:
+    """Makes Lightning validate after this batch."""
     if trainer.val_check_batch is not None:  # else it validates by the clock
+        batches = trainer.fit_loop.total_batch_idx + 1
         trainer.check_val_every_n_epoch, trainer.val_check_batch = None, batches

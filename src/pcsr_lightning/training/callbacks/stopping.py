@@ -24,6 +24,7 @@ from torch import Tensor
 from pcsr_lightning.atomic_io import remove_all_stale_temporaries
 from pcsr_lightning.errors import INTERRUPTED, TERMINATED
 from pcsr_lightning.training.callbacks.checkpoints import with_validation_ahead
+from pcsr_lightning.training.callbacks.last_validation import at_last_step
 from pcsr_lightning.weights import LAST
 
 _REQUEUE = (signal.SIGUSR1, signal.SIGUSR2)
@@ -123,8 +124,8 @@ class StopBetweenSteps(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if self._validation_ahead:
-            last_step = trainer.global_step >= trainer.max_steps
-            with_validation_ahead(checkpoint, counted=trainer.validating or last_step)
+            counted = trainer.validating or at_last_step(trainer)
+            with_validation_ahead(checkpoint, counted)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._put_back()

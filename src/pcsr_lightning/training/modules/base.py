@@ -178,7 +178,8 @@ class SRStage(L.LightningModule, ABC):
         return cast(Self, stage.to(map_location or "cpu").eval())
 
     def configure_callbacks(self) -> list[L.Callback]:
-        return [FreezeEarlierStages()]
+        there = any(isinstance(c, FreezeEarlierStages) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return [] if there else [FreezeEarlierStages()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         if self.optimizer is None:
