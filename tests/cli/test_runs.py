@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,21 @@ def test_a_trapezoid_is_lengthened_before_it_falls_without_a_jump(
     done = train(*words, "trainer.max_steps=12", f"ckpt_path={early}", "hydra.run.dir=longer")
     assert "trainer.max_steps=12 (was 6)" in done.out + done.err
     assert "jumps" not in done.out + done.err
+
+
+@pytest.mark.parametrize("size", ["8k", "20k", "100k"])  # for Hydra, for logs, for a checkpoint
+def test_a_full_disk_is_one_line(size: str, train: Train, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(tmp_path / "disk")]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small file system")
+    try:
+        done = train(
+            "stage=1", "trainer.max_steps=2", "hydra.run.dir=disk/run", "logger=csv", code=1
+        )
+        assert error(done).endswith("No space left on device")
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path / "disk")], check=True)
 
 
 def replay(tmp_path: Path, *words: str, code: int) -> Done:

@@ -264,7 +264,9 @@ def test_a_model_that_was_trained_in_another_way(
     assert (facts["stage"], facts["backbone"], facts["scales"]) == ("2", "fsrcnn", [4.0])
     assert load(tmp_path / "mine" / "mine.safetensors").config() == facts["network"]
     capsys.readouterr()
-    assert main([*words[:-1], str(tmp_path / "nowhere.md"), "--out", str(tmp_path)]) == 1
+    assert main([*words, "--out", str(tmp_path)]) == 1
+    assert "mine holds a finished release: give another --out" in capsys.readouterr().err
+    assert main([*words[:-1], str(tmp_path / "nowhere.md"), "--out", str(tmp_path / "b")]) == 1
     assert "nowhere.md: no such file" in capsys.readouterr().err
     for scales in (["0.5"], ["4", "2"], ["1", "2", "3"]):
         assert main([*words, "--scales", *scales]) == 1

@@ -54,7 +54,12 @@ def run_hydra_command(task: Callable[[DictConfig], object], config_name: str) ->
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(
                 report_errors
             )()
-        except (HydraException, OmegaConfBaseException, OSError) as error:
+        except OSError as error:  # of Hydra's own files
+            if trace:
+                raise
+            where = error.filename or "the run folder cannot be written"
+            raise ConfigError(f"{where}: {error.strerror or error}") from None
+        except (HydraException, OmegaConfBaseException) as error:
             if trace:
                 raise
             raise ConfigError(in_one_line(error, config_name, sys.argv[1:])) from None

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 BEST = "best:"
 """``init=best:FOLDER``: the finished run below a folder with the highest validation PSNR."""
 MODEL, CONFIG = "model.safetensors", "model.json"
-_NEAREST = 3  # how many runs a message describes
+_NEAREST, _LISTED = 3, 8  # how many runs a message describes
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,11 @@ class Run:
         """The config of its network; of older records, which lack it, from the model's file."""
         if self.record.network is not None or not (self.folder / CONFIG).is_file():
             return self.record.network
-        found = json.loads((self.folder / CONFIG).read_text(encoding="utf-8")).get("network")
+        try:
+            found = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))["network"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            log.warning("%s: its network is not known (%s)", self.folder / CONFIG, error)
+            return None
         return found if isinstance(found, dict) else None
 
     @cached_property
@@ -113,10 +117,13 @@ def agreeing(output: Path, wanted: Need) -> Path:
     if not models:
         raise ConfigError(_none_agrees(output, wanted, runs, differences))
     if len(models) > 1:
-        listed = "; ".join(
+        models.sort(key=lambda run: -(run.record.val_psnr or 0.0))
+        told = [
             run.describe(f", {', '.join(differing)}" if differing else "")
             for run, differing in zip(models, differing_settings(models), strict=True)
-        )
+        ]
+        more = [f"and {len(told) - _LISTED} more"] if len(told) > _LISTED else []
+        listed = "; ".join([*told[:_LISTED], *more])
         raise ConfigError(
             f"{len(models)} different models of stage {wanted.stage} agree with this stage: "
             f"{listed}. Name one with init=FOLDER, or take the best with init={BEST}{output}"
