@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -28,16 +30,22 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     Until then it lies beside ``path`` under a hidden name, locked; a killed process leaves it
     there unlocked, see :func:`remove_stale_temporaries`. Under ``path`` there is at all times the
     old file or the new one, after a power cut too. If the block is left by an exception, Ctrl-C
-    included, the temporary is removed.
+    included, the temporary is removed. A symbolic link stays one: what it leads to is replaced,
+    and lies in another folder, then. The old file's permissions stay.
 
     Raises:
         OSError: it cannot be written; nothing is left behind.
     """
+    path = link_target(path)
+    if os.path.islink(path):  # noqa: PTH114
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     temporary = path.with_name(f"{_prefix(path)}{os.getpid()}-{secrets.token_hex(3)}.tmp")
     try:
         with temporary.open("x+b") as file:
             with suppress(OSError):  # a file system without locks
                 lock_file(file.fileno())
+            with suppress(FileNotFoundError, PermissionError):  # or a file system without them
+                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -45,6 +53,15 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def link_target(path: Path) -> Path:
+    """The file that is written under a name: where its symbolic links lead, if it is one.
+
+    Links that lead in a circle are given back.
+    """
+    # Not Path.is_symlink, which raises for a name that is too long.
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114
 
 
 def atomic_write(path: Path, data: bytes) -> None:
@@ -63,7 +80,7 @@ def check_writable(path: Path, error: type[PCSRError]) -> None:
     Raises:
         error: it is a folder, or its own folder is missing, a file or read-only.
     """
-    folder = path.parent
+    folder = link_target(path).parent
     if path.is_dir():
         raise error(f"{path}: is a folder; name the file to write")
     if folder.is_file():
@@ -79,6 +96,7 @@ def remove_stale_temporaries(path: Path) -> None:
 
     Those that are still being written, here or in another process, are left alone.
     """
+    path = link_target(path)
     for temporary in path.parent.glob(f"{escape(_prefix(path))}*.tmp"):
         _remove_if_stale(temporary)
 
@@ -110,7 +128,8 @@ def lock_file(descriptor: int) -> bool:
 
 
 def _remove_if_stale(temporary: Path) -> None:
-    with suppress(FileNotFoundError):  # another process was faster
+    # Another process was faster, or its permissions, the old file's, keep us out.
+    with suppress(FileNotFoundError, PermissionError):
         if not _is_being_written(temporary):
             temporary.unlink()
 

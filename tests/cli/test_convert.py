@@ -80,6 +80,18 @@ def test_files_are_replaced_only_when_told(
     pcsr_lightning.load(target.with_suffix(".safetensors"))
 
 
+def test_links_and_names_that_begin_with_a_dash(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkpoint.parent)
+    checkpoint.rename("-in.pth")
+    Path("-out.safetensors").symlink_to("real.safetensors")
+    assert main(["--", "-in.pth", "-out"]) == 0
+    assert Path("-out.safetensors").is_symlink()
+    assert Path("real.safetensors").is_file()
+    pcsr_lightning.load("-out.safetensors")
+
+
 def test_wrong_usage_is_2() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pcsr_lightning.convert"], capture_output=True, text=True

@@ -138,6 +138,37 @@ def test_two_writers_of_one_file_both_end_well(tmp_path: Path) -> None:
     assert names(tmp_path) == ["x"]
 
 
+def test_links_are_written_through(tmp_path: Path) -> None:
+    """What a killed process left beside the file itself is removed, too."""
+    (tmp_path / "there").mkdir()
+    real, link = tmp_path / "there" / "real", tmp_path / "link"
+    link.symlink_to("there/real")
+    for content in (b"new", b"newer"):
+        atomic_write(link, content)
+        assert (real.read_bytes(), link.is_symlink()) == (content, True)
+    (tmp_path / "there" / ".real.1.tmp").touch()
+    remove_stale_temporaries(link)
+    assert (names(tmp_path), names(tmp_path / "there")) == (["link", "there"], ["real"])
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        atomic_write(tmp_path / "circle", b"")
+    assert names(tmp_path) == ["circle", "link", "there"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o444, 0o755])
+def test_permissions_stay(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "x"
+    path.touch()
+    path.chmod(mode)
+    atomic_write(path, b"new")
+    assert path.stat().st_mode & 0o777 == mode
+    path.unlink()
+    atomic_write(path, b"new")
+    before = os.umask(0o077)
+    os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~before
+
+
 def test_kills_at_random_moments(tmp_path: Path) -> None:
     """Whatever is there under the name is whole."""
     path = tmp_path / "out.tif"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pcsr_lightning.atomic_io import link_target
 from pcsr_lightning.errors import hold_interrupts
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
@@ -113,6 +114,7 @@ def failure_mark(target: Path) -> Path:
 
 
 def _hidden(target: Path, suffix: str) -> Path:
+    target = link_target(target)
     name = f".{target.name}{suffix}"
     if len(os.fsencode(name)) > 255:
         name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:32]}{suffix}"

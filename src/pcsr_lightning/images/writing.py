@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol
 import torch
 from torch import Tensor
 
-from pcsr_lightning.atomic_io import atomic_writer, remove_stale_temporaries
+from pcsr_lightning.atomic_io import atomic_writer, link_target, remove_stale_temporaries
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.images.encoding import Encoder, check_quality, errors_of
 from pcsr_lightning.images.formats import Format, check_size, format_for, format_named
@@ -192,8 +192,9 @@ def _check_target(path: Path, format_: Format, size: tuple[int, int], quality: i
         raise PictureError(f"{path}: is a folder. Name a file to write the picture to.")
     if path.exists() and not path.is_file():
         raise PictureError(f"{path}: is not a regular file. Name a file to write the picture to.")
-    if not path.parent.is_dir():
-        raise PictureError(f"{path}: the folder {path.parent} does not exist. Create it first.")
+    folder = link_target(path).parent
+    if not folder.is_dir():
+        raise PictureError(f"{path}: the folder {folder} does not exist. Create it first.")
 
 
 def _check_shapes(picture: Picture, name: str) -> None:
