@@ -1,6 +1,9 @@
 """``python -m pcsr_lightning.train``: see :mod:`pcsr_lightning.cli.train`."""
 
-from pcsr_lightning.cli.train import main
-
 if __name__ == "__main__":
+    from pcsr_lightning.cli.startup import set_wait_policy
+
+    set_wait_policy()
+    from pcsr_lightning.cli.train import main
+
     main()

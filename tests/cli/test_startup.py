@@ -1,10 +1,14 @@
-"""A command's imports: no garbage collection in a fresh process, nothing changed in others."""
+"""A command's start: threads that wait give way; no garbage collection during imports."""
 
 import gc
+import os
 import subprocess
 import sys
+from pathlib import Path
 
-from pcsr_lightning.cli.startup import quick_imports
+import pytest
+
+from pcsr_lightning.cli.startup import WAIT_SETTINGS, quick_imports, set_wait_policy
 
 _FRESH = """
 import gc
@@ -28,3 +32,53 @@ def test_where_torch_is_imported_already() -> None:
     with quick_imports():
         assert gc.isenabled()
     assert gc.get_freeze_count() == before
+
+
+_SET = """
+import os, runpy, sys
+seen = {}
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "torch" and not seen:
+            seen.update(os.environ)
+            print(seen.get("OMP_WAIT_POLICY"), seen.get("GOMP_SPINCOUNT"))
+            os._exit(0)
+sys.meta_path.insert(0, Finder())
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pcsr_lightning.upscale", "a.png", "b.png"],
+        ["pcsr_lightning", "upscale", "a.png", "b.png"],
+        ["pcsr_lightning.train"],
+        ["pcsr_lightning", "train"],
+        ["pcsr_lightning.evaluate"],
+        ["pcsr_lightning.demo"],
+        ["pcsr_lightning.figures"],
+        ["pcsr_lightning.convert", "a.pth", "b"],
+        ["pcsr_lightning.export", "a", "b.onnx"],
+        ["pcsr_lightning.release", "a", "--train", "b"],
+        ["pcsr_lightning.app"],
+    ],
+)
+def test_threads_that_wait_give_way_in_every_command(words: list[str], tmp_path: Path) -> None:
+    """It is set before PyTorch is imported, and a user's own setting counts."""
+    unset = {k: v for k, v in os.environ.items() if k not in WAIT_SETTINGS}
+    for own, said in (({}, "PASSIVE None"), ({"GOMP_SPINCOUNT": "7"}, "None 7")):
+        command = [sys.executable, "-c", _SET, *words]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**unset, **own}, cwd=tmp_path
+        )
+        assert done.stdout.strip() == said, done.stderr
+
+
+def test_a_process_that_has_imported_torch_is_left_alone() -> None:
+    import torch  # noqa: F401
+
+    environment: dict[str, str] = {}
+    set_wait_policy(environment)
+    assert environment == {}

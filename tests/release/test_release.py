@@ -19,8 +19,8 @@ from pcsr_lightning.cli.release import main
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError, TrainingError
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.release import list_experiments, train_experiment
 from pcsr_lightning.release.card import describe_validation
+from pcsr_lightning.release.experiment import list_experiments, train_experiment
 from pcsr_lightning.training.stage_configs import listed_stages, stage_name, stage_overrides
 from pcsr_lightning.training.train_stage import check_settings
 from pcsr_lightning.weights import find_model, load

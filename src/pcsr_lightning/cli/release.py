@@ -106,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace, overrides: list[str], command: str) -> str:
     # Heavy libraries are imported here: --help and wrong usage answer at once.
     from pcsr_lightning.cli.run_folder import check_release_folder
-    from pcsr_lightning.release import Sources, model_name, release, release_weights
+    from pcsr_lightning.release.experiment import model_name
+    from pcsr_lightning.release.make_release import Sources, release, release_weights
 
     name = args.model if args.weights is not None else model_name(args.model)
     check_release_folder(args.out / name)

@@ -1,11 +1,28 @@
-"""Quick imports at the start of a command."""
+"""The start of a command: what has to come before PyTorch is imported, and its quick import."""
 
 from __future__ import annotations
 
 import gc
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
+
+WAIT_POLICY = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""What a command sets for OpenMP, whose threads PyTorch computes with.
+
+By default they spin while they wait for each other or for work, and take the cores from whatever
+else runs on the machine, from the very threads that they wait for, too. docs/performance.md has the
+measurements.
+"""
+WAIT_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+"""A user who has set one of these has chosen."""
+
+
+def set_wait_policy(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Sets :data:`WAIT_POLICY`, unless the user has chosen or PyTorch is imported already."""
+    if "torch" not in sys.modules and not any(name in environment for name in WAIT_SETTINGS):
+        environment.update(WAIT_POLICY)
 
 
 @contextmanager
