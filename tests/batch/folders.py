@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 from tests import commands
 
+from pcsr_lightning.batch.records import RECORD_NAME
+
 upscale = functools.partial(commands.run_command, "upscale")
 """The command in this process."""
 
@@ -45,9 +47,9 @@ def lines(stdout: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too, and what is in it."""
+    """Every file below a folder, hidden ones too but for records, and what is in it."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != RECORD_NAME
     }

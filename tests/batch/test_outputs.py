@@ -117,6 +117,36 @@ def test_class_maps(here: Path) -> None:
     assert str(plan(["p/a.jpg"], None, class_map="m.png")[0].class_map) == "m.png"
 
 
+def refused(jobs: list[Job]) -> dict[str, str]:
+    return {str(job.source): job.refused for job in jobs if job.refused is not None}
+
+
+def test_a_clash_refuses_its_pair_and_not_the_folder(here: Path) -> None:
+    touch("p/a.jpg", "p/a.png", "p/b.png", "p/c.png")
+    assert refused(plan(["p"], "o", format=".tif")) == {
+        "p/a.jpg": "p/a.jpg: would become o/a.tif, and so would p/a.png; rename one, or upscale "
+        "them into two folders",
+        "p/a.png": "p/a.png: would become o/a.tif, and so would p/a.jpg; rename one, or upscale "
+        "them into two folders",
+    }
+    # Maps of the classes are PNG files, whatever the pictures are.
+    assert list(refused(plan(["p"], "o", class_map="m"))) == ["p/a.jpg", "p/a.png"]
+
+
+def test_an_output_that_is_an_input_refuses_one_picture(here: Path) -> None:
+    touch("p/a.png", "p/b.png", "o/c.png")
+    Path("o/b.png").symlink_to("../p/a.png")
+    assert refused(plan(["p"], "o")) == {
+        "p/b.png": "o/b.png: is the input p/a.png; choose another name for the output"
+    }
+    # Two links to one file would be written one over the other.
+    Path("o/b.png").unlink()
+    Path("o/a.png").symlink_to("c.png")
+    Path("o/b.png").symlink_to("c.png")
+    touch("p/d.png")
+    assert list(refused(plan(["p"], "o", overwrite=True))) == ["p/a.png", "p/b.png"]
+
+
 def test_own_results_are_not_inputs(here: Path) -> None:
     touch("a.png", "b.png", "a_x4.png", "b_x4.png")
     assert targets(["*.png"], None) == {"a.png": "a_x4.png", "b.png": "b_x4.png"}
@@ -126,8 +156,8 @@ def test_own_results_are_not_inputs(here: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "out", "options", "said"),
     [
-        (["p"], "o", {"format": ".png"}, "p/a.jpg and p/a.png would both become o/a.png"),
-        (["p/a.png", "q/a.png"], "o", {}, "p/a.png and q/a.png would both become o/a.png"),
+        (["p"], "o", {"format": ".png"}, "p/a.jpg: would become o/a.png, and so would p/a.png"),
+        (["p/a.png", "q/a.png"], "o", {}, "p/a.png: would become o/a.png, and so would q/a.png"),
         (["p"], "p", {}, "p/a.jpg: is the input itself"),
         (["p/a.png"], "p", {}, "p/a.png: is the input itself"),
         (["p/a.png"], "q/../p/a.png", {}, "is the input itself"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def test_a_tree_past_bad_files(tmp_path: Path) -> None:
     assert code == 1
     assert out.splitlines()[-1].startswith("7 pictures: 5 done, 2 failed, in ")
     assert len(out.splitlines()) == 6
-    assert f"{source}/a.png -> {target}/a.png: 10x12 -> 40x48 in " in out
+    assert all(len(line) <= 80 for line in out.splitlines())
     assert [line.split(":")[0] for line in err.splitlines()] == ["error"] * 2
     assert "bad.png" in err.splitlines()[0]
     assert "empty.jpg" in err.splitlines()[1]
@@ -43,6 +44,24 @@ def test_a_tree_past_bad_files(tmp_path: Path) -> None:
     ]
     assert all(size(target / name) == (40, 48) for name in files(target))
     assert files(source) == before
+
+
+def test_lines_of_results(tmp_path: Path) -> None:
+    """Brief and in 80 columns, or all that is known."""
+    fill(tmp_path / "in", ["a.png", "好" * 40 + ".png"])
+    first, second, total = upscale("in", "out", cwd=tmp_path, code=0).out.splitlines()
+    form = r"40x48 in \d\.\d s, \d+% of pixels heavy, \d+% of full cost"
+    assert re.fullmatch(rf"out/a\.png: {form}", first)
+    assert re.fullmatch(rf"\.\.\.好{{4,20}}\.png: {form}", second)
+    columns = sum(1 + (letter == "好") for letter in second)
+    assert 78 < columns <= 80
+    assert re.fullmatch(r"2 pictures: 2 done, 0 failed, in \d+\.\d s", total)
+    settings, *lines = upscale("in", "out", "--verbose", cwd=tmp_path, code=0).out.splitlines()
+    assert settings.startswith("carn-pcsr-multi, x4, k = 0, fp32, cpu, ")
+    assert lines[0] == "out/a.png: skipped (exists; --overwrite makes it again)"
+    done = upscale("in", "more", "--verbose", cwd=tmp_path, code=0).out.splitlines()
+    assert done[1].startswith("in/a.png -> more/a.png: 10x12 -> 40x48 in ")
+    assert "% of all-heavy" in done[1]
 
 
 def test_what_exists_is_skipped(tmp_path: Path) -> None:
@@ -61,6 +80,7 @@ def test_what_exists_is_skipped(tmp_path: Path) -> None:
     code, out, err = upscale(source, target)
     assert (code, err) == (0, "")
     assert "0 done, 3 skipped (they exist; --overwrite makes them again), 0 failed" in out
+    assert "  of 1 that exist it is not known with which settings they were made" in out
 
     made = files(target)
     code, out, err = upscale(source, target, "--overwrite", "--quiet")
@@ -75,7 +95,8 @@ def test_one_file_that_exists(tmp_path: Path) -> None:
     target.write_bytes(b"mine")
     code, out, err = upscale(source, target)
     assert (code, err) == (0, "")
-    assert out == f"{target}: skipped (exists; --overwrite makes it again)\n"
+    said = "skipped (exists, made in an unknown way; --overwrite makes it again)"
+    assert out == f"{target}: {said}\n"
     assert target.read_bytes() == b"mine"
     assert upscale(source, target, "--overwrite")[0] == 0
     assert size(target) == (40, 48)
@@ -161,6 +182,39 @@ def test_json_of_a_run_that_could_not_begin(tmp_path: Path) -> None:
     assert found == []
     assert summary["error"].endswith("missing: no such file or folder")
     assert err == f"error: {summary['error']}\n"
+
+
+def test_a_clash_of_names_leaves_the_others(tmp_path: Path) -> None:
+    fill(tmp_path / "in", ["a.jpg", "a.png", "b.png"])
+    code, out, err = upscale(tmp_path / "in", tmp_path / "out", "--format", "webp")
+    assert code == 1
+    assert "3 pictures: 1 done, 2 failed" in out
+    assert [line.split(": would become ")[0] for line in err.splitlines()] == [
+        f"error: {tmp_path}/in/a.jpg",
+        f"error: {tmp_path}/in/a.png",
+    ]
+    assert list(files(tmp_path / "out")) == ["b.webp"]
+
+
+def test_links_are_written_through_and_permissions_stay(tmp_path: Path) -> None:
+    source = fill(tmp_path, ["a.png"])[0]
+    (tmp_path / "elsewhere").mkdir()
+    real, link = tmp_path / "elsewhere" / "real.png", tmp_path / "link.png"
+    real.write_bytes(b"older")
+    real.chmod(0o640)
+    link.symlink_to("elsewhere/real.png")
+    classes = tmp_path / "classes.png"
+    classes.symlink_to("elsewhere/new.png")
+    assert upscale(source, link, "--overwrite", "--class-map", classes)[0] == 0
+    assert link.is_symlink()
+    assert classes.is_symlink()
+    assert (size(real), real.stat().st_mode & 0o777) == ((40, 48), 0o640)
+    assert size(tmp_path / "elsewhere" / "new.png") == (40, 48)
+    # Links that lead nowhere that can be written to.
+    link.unlink()
+    link.symlink_to("no/such.png")
+    code, _, err = upscale(source, link)
+    assert (code, f"the folder {tmp_path}/no does not exist" in err) == (1, True)
 
 
 def test_wrong_settings_are_told_once(tmp_path: Path) -> None:
@@ -259,6 +313,16 @@ def test_out_after_options(tmp_path: Path) -> None:
     source = fill(tmp_path, ["a.png"])[0]
     assert upscale(source, "--scale", 2, tmp_path / "b.png", "--quiet") == (0, "", "")
     assert size(tmp_path / "b.png") == (20, 24)
+
+
+def test_names_that_begin_with_a_dash(tmp_path: Path) -> None:
+    fill(tmp_path, ["-a.png", "-b.png"])
+    assert upscale("--scale", 2, "--", "-a.png", "-out.png", cwd=tmp_path)[0] == 0
+    assert size(tmp_path / "-out.png") == (20, 24)
+    assert upscale("--quiet", "--", "-a.png", "-b.png", "out", cwd=tmp_path) == (0, "", "")
+    assert sorted(files(tmp_path / "out")) == ["-a.png", "-b.png"]
+    assert upscale("-a.png", "--", "x.png", cwd=tmp_path)[0] == 2
+    assert upscale("--", cwd=tmp_path)[0] == 2
 
 
 def test_quiet_is_quiet(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from tests.commands import run_command
 
 from pcsr_lightning import images, weights
+from pcsr_lightning.batch.records import RECORD_NAME
 from pcsr_lightning.images import Picture
 from pcsr_lightning.inference import upscale
 from pcsr_lightning.inference.execution import has_bf16
@@ -50,18 +51,21 @@ upscale_command = functools.partial(run_command, "upscale")
 
 
 def left_in(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
+    return sorted(p.name for p in folder.iterdir() if p.name != RECORD_NAME)
 
 
 def test_from_the_command_line(model_file: Path, picture: Path, tmp_path: Path) -> None:
     target, classes = tmp_path / "out.png", tmp_path / "classes.png"
-    words = ("--k", "-0.1", "--class-map", classes, "--threads", 1)
+    words = ("--k", "-0.1", "--class-map", classes, "--threads", 1, "--verbose")
     done = upscale_command(picture, target, "--model", model_file, *words, code=0)
     assert done.err == ""
+    settings, *lines = done.out.splitlines(keepends=True)
+    assert settings == f"{model_file}, x4, k = -0.1, fp32, cpu, 1 threads\n"
     line = re.fullmatch(
-        r"10x12 -> 40x48 in \d+\.\d\d s, classes heavy to light (\S+)% / (\S+)%, "
+        r"\S+/in\.png -> \S+/out\.png: 10x12 -> 40x48 in \d+\.\d\d s, "
+        r"classes heavy to light (\S+)% / (\S+)%, "
         r"(\S+) GMACs, (\d+)% of all-heavy\n",
-        done.out,
+        "".join(lines),
     )
     assert line, done.out
     assert float(line[1]) + float(line[2]) == pytest.approx(100, abs=0.11)
@@ -116,8 +120,8 @@ def test_the_name_that_fixed_class_had(model_file: Path, picture: Path, tmp_path
 def test_original_model_takes_its_own_scale(picture: Path, tmp_path: Path) -> None:
     model = build_network(default_config("fsrcnn", original=True) | {"scale": 3})
     file = weights.save(model, tmp_path / "original")
-    done = upscale_command(picture, tmp_path / "out.png", "--model", file, code=0)
-    assert "10x12 -> 30x36" in done.out
+    done = upscale_command(picture, "out.png", "--model", file, cwd=tmp_path, code=0)
+    assert re.fullmatch(r"out\.png: 30x36 in \d+\.\d s\n", done.out)
     words = (picture, tmp_path / "out2.png", "--model", file, "--scale", 2)
     assert "made for scale 3 only" in upscale_command(*words, code=1).err
     upscale_command(picture, "--model", file, code=0)
@@ -247,20 +251,23 @@ def test_surprises_are_one_line_too(
 def test_a_budget_is_kept_or_said_to_be_out_of_reach(
     model_file: Path, picture: Path, tmp_path: Path
 ) -> None:
-    def line(budget: str) -> str:
-        target = tmp_path / "out.png"
+    def lines(budget: str) -> list[str]:
         options = ("--model", model_file, "--budget", budget, "--overwrite")
-        return upscale_command(picture, target, *options, code=0).out.strip()
+        done = upscale_command(picture, "out.png", *options, cwd=tmp_path, code=0)
+        assert all(len(line) <= 80 for line in done.out.splitlines())
+        return done.out.splitlines()
 
-    assert line("50%").endswith(" GMACs, 50% of all-heavy")
-    assert line("1%").endswith(
-        ", 8% of all-heavy; the budget of 1% is below the floor of this model, 8.05% of all-heavy: "
-        "every pixel went to the lightest class"
+    assert re.fullmatch(
+        r"out\.png: 40x48 in \d\.\d s, \d+% of pixels heavy, 50% of full cost", lines("50%")[0]
     )
-    assert line("1").endswith(
-        ", 100% of all-heavy; the budget is the ceiling, all-heavy: every pixel went to the "
-        "heaviest class"
+    assert lines("50%")[1:] == []
+    assert lines("1%")[0].endswith(", 0% of pixels heavy, 8% of full cost")
+    assert " ".join(line.strip() for line in lines("1%")[1:]) == (
+        "the budget of 1% is below the floor of this model, 8.05% of all-heavy: every pixel went "
+        "to the lightest class"
     )
+    assert lines("1")[0].endswith(", 100% of pixels heavy, 100% of full cost")
+    assert lines("1")[1].startswith("  the budget is the ceiling, all-heavy")
 
 
 def test_little_memory_gives_the_same_file(model_file: Path, picture: Path, tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ from pcsr_lightning import images, weights
 from pcsr_lightning.batch.inputs import STREAM, Inputs, find_inputs
 from pcsr_lightning.batch.one_picture import UpscaleOptions, dry_run
 from pcsr_lightning.batch.outputs import Job, OutputOptions, plan_jobs
+from pcsr_lightning.batch.records import Settings, compared, settings_of
 from pcsr_lightning.batch.report import Reporter, Tally
 from pcsr_lightning.batch.run import Batch
 from pcsr_lightning.batch.sizes import check_scale
+from pcsr_lightning.batch.terminal import sign_of_life
 from pcsr_lightning.distributed import ALONE, ProcessGroup, connected_group, launched_group
 from pcsr_lightning.errors import DONE, FAILED, ConfigError, PCSRError
 from pcsr_lightning.networks import PCSR, Original
@@ -35,11 +37,13 @@ class _Plan:
     Attributes:
         inputs: what was found.
         jobs: what is to be done.
+        settings: what the results depend on.
         run: the run's name.
     """
 
     inputs: Inputs
     jobs: list[Job]
+    settings: Settings
     run: str
 
 
@@ -64,8 +68,10 @@ def _run(args: argparse.Namespace) -> int:
             group = connected_group()
 
         def prepare() -> tuple[PCSR | Original, UpscaleOptions, _Plan]:
-            model, options = _load(args, group)
-            return model, options, _make_plan(args, options)
+            with sign_of_life("loading the model ...", args.quiet or group.rank > 0):
+                model, options = _load(args, group)
+                settings = settings_of(model, model_name(args), options)
+                return model, options, _make_plan(args, options, settings)
 
         model, options, plan = group.run_collectively(prepare)
         # One plan for all, so that they mean the same by "was there before".
@@ -85,17 +91,28 @@ def _run(args: argparse.Namespace) -> int:
         len(plan.jobs),
         as_json=args.json,
         quiet=args.quiet,
+        verbose=args.verbose,
         bars=group.rank == 0 and not args.debug,
         to_stderr=any(job.target == STREAM for job in plan.jobs),
         single=plan.inputs.single,
     )
     if group.rank == 0:
+        reporter.settings(_settings(args, options))
         for folder, reason in plan.inputs.unreadable:
             reporter.failed(folder, None, f"{folder}: {reason}")
     batch = Batch(
-        model, plan.jobs, options, args.overwrite, plan.run, group, reporter, args.debug,
-        model_name(args),
-    )  # fmt: skip
+        model=model,
+        jobs=plan.jobs,
+        options=options,
+        settings=plan.settings,
+        overwrite=args.overwrite,
+        run=plan.run,
+        group=group,
+        reporter=reporter,
+        threads=args.threads,
+        debug=args.debug,
+        model_name=model_name(args),
+    )
     return batch.work()
 
 
@@ -135,6 +152,15 @@ def model_name(args: argparse.Namespace) -> str:
     return str(args.model or weights.DEFAULT_MODEL)
 
 
+def _settings(args: argparse.Namespace, options: UpscaleOptions) -> str:
+    """In one line, for ``--verbose``."""
+    scale = f"--size {args.size}" if args.size is not None else f"x{options.scale:g}"
+    return (
+        f"{model_name(args)}, {scale}, {options.routing.description}, "
+        f"{options.precision}, {args.device}, {torch.get_num_threads()} threads"
+    )
+
+
 def _routing(args: argparse.Namespace) -> RoutingConfig:
     """Who decides a pixel's class.
 
@@ -148,7 +174,7 @@ def _routing(args: argparse.Namespace) -> RoutingConfig:
     return RoutingConfig(cost=args.cost, refine=args.refine, **rules)
 
 
-def _make_plan(args: argparse.Namespace, options: UpscaleOptions) -> _Plan:
+def _make_plan(args: argparse.Namespace, options: UpscaleOptions, settings: Settings) -> _Plan:
     suffixes = images.SUFFIXES
     if options.format is not None and options.format not in suffixes:
         raise ConfigError(
@@ -166,7 +192,10 @@ def _make_plan(args: argparse.Namespace, options: UpscaleOptions) -> _Plan:
         suffixes,
     )
     inputs = find_inputs(args.inputs, suffixes, outputs.folders)
-    return _Plan(inputs, plan_jobs(inputs, outputs), secrets.token_hex(8))
+    jobs = plan_jobs(inputs, outputs)
+    if not args.overwrite:
+        jobs = compared(jobs, settings)
+    return _Plan(inputs, jobs, settings, secrets.token_hex(8))
 
 
 def _device(args: argparse.Namespace, group: ProcessGroup) -> str:

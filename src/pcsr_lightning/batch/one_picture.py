@@ -73,7 +73,9 @@ class Done:
     """What is reported of an upscaled picture. Sizes are ``(H, W)``.
 
     Attributes:
-        summary: the line to print.
+        shares: of the pixels in each class; none if the model has nothing to route.
+        cost: as a share of all-heavy; ``None`` if the model has nothing to route.
+        note: what the user should know of this routing of this picture.
     """
 
     lr_size: tuple[int, int]
@@ -81,7 +83,29 @@ class Done:
     seconds: float
     shares: tuple[float, ...]
     gmacs: float
-    summary: str
+    cost: float | None
+    note: str | None
+
+    def summary(self) -> str:
+        """What was made, briefly."""
+        line = f"{self.size[1]}x{self.size[0]} in {self.seconds:.1f} s"
+        if self.cost is None:
+            return line
+        heavy = f"{100 * self.shares[0]:.0f}% of pixels heavy"
+        return f"{line}, {heavy}, {100 * self.cost:.0f}% of full cost"
+
+    def details(self) -> str:
+        """All that is known, in one line."""
+        sizes = f"{self.lr_size[1]}x{self.lr_size[0]} -> {self.size[1]}x{self.size[0]}"
+        line, cost = f"{sizes} in {self.seconds:.2f} s", f"{self.gmacs:.3g} GMACs"
+        if self.cost is None:
+            return f"{line}, {cost}"
+        shares = " / ".join(f"{100 * share:.1f}%" for share in self.shares)
+        note = f"; {self.note}" if self.note else ""
+        return (
+            f"{line}, classes heavy to light {shares}, {cost}, {100 * self.cost:.0f}% of all-heavy"
+            f"{note}"
+        )
 
 
 def upscale_file(
@@ -124,9 +148,14 @@ def upscale_file(
     seconds = time.perf_counter() - start
     upscaled = 1
     if alpha is not None and alpha.flops.gmacs > 0:
+        # A transparency that was upscaled like a picture makes two of one.
         upscaled, result = 2, replace(result, flops=result.flops.plus(alpha.flops))
-    summary = _summary(model, colour.size, size, result, seconds, options.routing, upscaled)
-    return Done(colour.size, size, seconds, result.shares, result.flops.gmacs, summary)
+    cost, note = None, None
+    if isinstance(model, PCSR):
+        heavy = inference.all_heavy_flops(model, colour.size, size, upscaled)
+        cost = result.flops.gmacs / heavy.gmacs
+        note = inference.routing_note(model, colour.size, size, options.routing)
+    return Done(colour.size, size, seconds, result.shares, result.flops.gmacs, cost, note)
 
 
 @contextmanager
@@ -239,25 +268,3 @@ def _from_stdin(most: int) -> tuple[bytes, str]:
             "allowed (--max-pixels) takes"
         )
     return held.getvalue(), own
-
-
-def _summary(
-    model: PCSR | Original,
-    lr_size: tuple[int, int],
-    size: tuple[int, int],
-    result: RowsDone,
-    seconds: float,
-    routing: RoutingConfig,
-    upscaled: int,
-) -> str:
-    """The line to print; a transparency that was upscaled like a picture makes two of one."""
-    line = f"{lr_size[1]}x{lr_size[0]} -> {size[1]}x{size[0]} in {seconds:.2f} s"
-    cost = f"{result.flops.gmacs:.3g} GMACs"
-    if isinstance(model, PCSR):
-        shares = " / ".join(f"{100 * share:.1f}%" for share in result.shares)
-        heavy = inference.all_heavy_flops(model, lr_size, size, upscaled)
-        line += f", classes heavy to light {shares}"
-        cost += f", {100 * result.flops.gmacs / heavy.gmacs:.0f}% of all-heavy"
-        note = inference.routing_note(model, lr_size, size, routing)
-        cost += f"; {note}" if note else ""
-    return f"{line}, {cost}"

@@ -1,4 +1,4 @@
-"""Where each picture's result goes; two results in one file are an error before any work."""
+"""Where each picture's result goes; what would overwrite an input or another result is refused."""
 
 from __future__ import annotations
 
@@ -29,12 +29,19 @@ class Job:
         target: ``-`` is standard output.
         class_map: a second picture to write, if any.
         before: what was there under ``target`` when the run began.
+        refused: why it cannot be done, if it cannot.
+        outdated: how what was there differs from what is asked for, if that is known; it is made
+            again.
+        unrecorded: it is not known how what was there was made.
     """
 
     source: Path
     target: Path
     class_map: Path | None = None
     before: Version | None = None
+    refused: str | None = None
+    outdated: str | None = None
+    unrecorded: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,11 +74,11 @@ class OutputOptions:
 
 
 def plan_jobs(inputs: Inputs, options: OutputOptions) -> list[Job]:
-    """One job a picture.
+    """One job a picture. What would overwrite an input or another result is refused, job by job.
 
     Raises:
-        PictureError: an output cannot be: it would be an input, or another picture's too, its
-            suffix names no format, its folder is missing.
+        PictureError: no output can be: each is refused, or the suffix names no format, or the
+            folder is missing.
         ConfigError: options that contradict each other or the number of inputs.
     """
     if inputs.single and _names_a_file(options.out, inputs.found[0]):
@@ -79,9 +86,15 @@ def plan_jobs(inputs: Inputs, options: OutputOptions) -> list[Job]:
     else:
         jobs = _several(inputs, options)
     jobs = _without_own_results(jobs, options.overwrite)
-    _check_distinct(jobs)
-    _check_inputs_untouched(jobs)
-    return [replace(job, before=_version_now(job.target, len(jobs) == 1)) for job in jobs]
+    makers = _makers(jobs)
+    sources = {found: job.source for job in jobs if (found := _identity(job.source)) is not None}
+    reasons = [_shared(job, makers) or _input(job, sources) for job in jobs]
+    if jobs and all(reasons):
+        raise PictureError(str(reasons[0]))
+    return [
+        replace(job, before=_version_now(job.target, len(jobs) == 1), refused=reason)
+        for job, reason in zip(jobs, reasons, strict=True)
+    ]
 
 
 def version(path: Path) -> Version | None:
@@ -206,17 +219,17 @@ def _plain(suffix: str) -> str:
     return _SAME.get(suffix.lower(), suffix.lower())
 
 
-def _key(path: Path) -> str:
-    # Links in the folders' names are followed, a link that is the file itself is what is replaced.
+def _place(path: Path) -> str:
+    """A name of its own for each place; an output that is a link is not the file it leads to."""
     return os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
 
 
 def _without_own_results(jobs: Sequence[Job], overwrite: bool) -> list[Job]:
     """Leaves out results of an earlier run: those beside their inputs are found as inputs."""
-    targets = {_key(job.target): job for job in jobs if job.target != STREAM}
+    targets = {_place(job.target): job for job in jobs if job.target != STREAM}
     kept = []
     for job in jobs:
-        maker = None if job.source == STREAM else targets.get(_key(job.source))
+        maker = None if job.source == STREAM else targets.get(_place(job.source))
         if maker is None or maker is job:
             kept.append(job)
         elif overwrite:
@@ -227,31 +240,40 @@ def _without_own_results(jobs: Sequence[Job], overwrite: bool) -> list[Job]:
     return kept
 
 
-def _check_distinct(jobs: Sequence[Job]) -> None:
-    makers: dict[str, Path] = {}
-    for job in jobs:
-        for path, what in ((job.target, "result"), (job.class_map, "class map")):
-            if path is None or path == STREAM:
-                continue
-            other = makers.setdefault(_key(path), job.source)
-            if other is not job.source:
-                raise PictureError(
-                    f"{other} and {job.source} would both become {path}; upscale them in two runs, "
-                    "into two folders"
-                )
-            if what == "class map" and _key(path) == _key(job.target):
-                raise PictureError(f"{path}: the class map would overwrite the result")
-
-
-def _check_inputs_untouched(jobs: Sequence[Job]) -> None:
-    """No output is an input, under whatever name: by what is on the disk, links followed."""
-    sources = {found: job.source for job in jobs if (found := _identity(job.source)) is not None}
+def _makers(jobs: Sequence[Job]) -> dict[str, list[Path]]:
+    """For each file to write, the inputs it is made from."""
+    makers: dict[str, list[Path]] = {}
     for job in jobs:
         for path in (job.target, job.class_map):
-            source = None if path is None else sources.get(_identity(path) or (0, 0))
-            if source is not None:
-                whose = "the input itself" if source == job.source else f"the input {source}"
-                raise PictureError(f"{path}: is {whose}; choose another name for the output")
+            if path is not None and path != STREAM:
+                makers.setdefault(os.path.realpath(path), []).append(job.source)
+    return makers
+
+
+def _shared(job: Job, makers: dict[str, list[Path]]) -> str | None:
+    """Why a job's files would be written twice, if they would."""
+    for path in (job.target, job.class_map):
+        for source in [] if path is None else makers.get(os.path.realpath(path), []):
+            if source != job.source:
+                return (
+                    f"{job.source}: would become {path}, and so would {source}; rename one, or "
+                    "upscale them into two folders"
+                )
+    if job.class_map is not None and os.path.realpath(job.class_map) == os.path.realpath(
+        job.target
+    ):
+        return f"{job.class_map}: the class map would overwrite the result"
+    return None
+
+
+def _input(job: Job, sources: dict[tuple[int, int], Path]) -> str | None:
+    """Why a job would overwrite an input, under whatever name: by what is on the disk."""
+    for path in (job.target, job.class_map):
+        source = None if path is None else sources.get(_identity(path) or (0, 0))
+        if source is not None:
+            whose = "the input itself" if source == job.source else f"the input {source}"
+            return f"{path}: is {whose}; choose another name for the output"
+    return None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -1,5 +1,7 @@
 """What a run prints: a line or a JSON object a picture, bars on a terminal, failures at the end.
 
+A line of a result has 80 columns at most; ``verbose`` gives all that is known instead.
+
 Rich is loaded only where there is a terminal to draw bars on.
 """
 
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.outputs import Job
+from pcsr_lightning.batch.terminal import fitted, indented
 from pcsr_lightning.errors import error_line, single_line
 
 if TYPE_CHECKING:
@@ -29,7 +32,9 @@ class Tally:
     """How many of what.
 
     Attributes:
+        again: of ``done``, those that had been made with other settings before.
         skipped: outputs that were there before.
+        unrecorded: of ``skipped``, those of which it is not known how they were made.
         elsewhere: made meanwhile by another process.
         failures: input and reason of each.
         stopped: why the run ended early.
@@ -37,7 +42,9 @@ class Tally:
     """
 
     done: int = 0
+    again: int = 0
     skipped: int = 0
+    unrecorded: int = 0
     elsewhere: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
     stopped: str | None = None
@@ -46,7 +53,9 @@ class Tally:
     def add(self, other: Tally) -> None:
         """What another process of the same run has done."""
         self.done += other.done
+        self.again += other.again
         self.skipped += other.skipped
+        self.unrecorded += other.unrecorded
         self.elsewhere += other.elsewhere
         self.failures += other.failures
         self.stopped = self.stopped or other.stopped
@@ -54,7 +63,8 @@ class Tally:
 
     def summary(self) -> str:
         """All counts in one line."""
-        parts = [f"{self.done} done"]
+        again = f" ({self.again} of them again, with other settings)" if self.again else ""
+        parts = [f"{self.done} done{again}"]
         if self.skipped:
             parts.append(f"{self.skipped} skipped (they exist; --overwrite makes them again)")
         if self.elsewhere:
@@ -72,6 +82,7 @@ class Reporter:
         total: pictures in the run.
         as_json: JSON lines instead of text.
         quiet: nothing but errors.
+        verbose: all that is known of each picture, and a line for each that is skipped.
         bars: whether bars may be drawn, on a terminal.
         to_stderr: text goes there, since stdout takes the picture.
         single: the one picture was named outright, so it need not be named again.
@@ -83,13 +94,14 @@ class Reporter:
         *,
         as_json: bool = False,
         quiet: bool = False,
+        verbose: bool = False,
         bars: bool = True,
         to_stderr: bool = False,
         single: bool = False,
     ) -> None:
         self.tally = Tally()
         self._json, self._quiet, self._single = as_json, quiet, single
-        self._to_stderr, self._total = to_stderr, total
+        self._verbose, self._to_stderr, self._total = verbose, to_stderr, total
         self._start = time.perf_counter()
         self._bars: Bars | None = None
         self._batch: TaskID | None = None
@@ -111,19 +123,20 @@ class Reporter:
         bars = self._bars
         if bars is None:
             return None
+        name = single_line(job.source.name)
+        # From the start: reading a large picture takes as long as many strips.
+        bar = self._picture_bar = bars.add_task(f"reading {name}", total=1.0)
+        return lambda part: bars.update(bar, completed=part, description=name)
 
-        def progress(part: float) -> None:
-            # A small picture is done at once, and needs no bar of its own.
-            if self._picture_bar is None and part < 1:
-                self._picture_bar = bars.add_task(job.source.name, total=1.0)
-            if self._picture_bar is not None:
-                bars.update(self._picture_bar, completed=part)
-
-        return progress
+    def settings(self, text: str) -> None:
+        """What every picture of the run is upscaled with."""
+        if self._verbose:
+            self._print(text)
 
     def done(self, job: Job, done: Done) -> None:
         """A picture is written."""
         self.tally.done += 1
+        self.tally.again += job.outdated is not None
         if self._json:
             self._picture(
                 job,
@@ -133,23 +146,31 @@ class Reporter:
                 seconds=round(done.seconds, 4),
                 shares=[round(share, 6) for share in done.shares],
                 gmacs=done.gmacs,
+                note=done.note,
+                outdated=job.outdated,
             )
-        elif self._single:
-            self._print(done.summary)
+        elif self._verbose:
+            self._print(f"{job.source} -> {job.target}: {done.details()}")
         else:
-            self._print(f"{job.source} -> {job.target}: {done.summary}")
+            name = "standard output" if job.target == STREAM else str(job.target)
+            self._print(fitted(single_line(name), done.summary()))
+            self._notes(done.note or "")
+        if job.outdated is not None and not self._json:
+            self._notes(f"made again: {job.outdated}")
         self._advance()
 
     def skipped(self, job: Job, elsewhere: bool = False) -> None:
         """A picture need not be done."""
         self.tally.elsewhere += elsewhere
         self.tally.skipped += not elsewhere
+        self.tally.unrecorded += job.unrecorded and not elsewhere
         reason = "made by another process meanwhile" if elsewhere else "exists"
         if self._json:
-            self._picture(job, "skipped", reason=reason)
-        elif self._single:
+            self._picture(job, "skipped", reason=reason, recorded=not job.unrecorded)
+        elif self._single or self._verbose:
             advice = "" if elsewhere else "; --overwrite makes it again"
-            self._print(f"{job.target}: skipped ({reason}{advice})")
+            how = ", made in an unknown way" if job.unrecorded and not elsewhere else ""
+            self._print(f"{job.target}: skipped ({reason}{how}{advice})")
         self._advance()
 
     def failed(self, source: Path, target: Path | None, error: Exception | str) -> None:
@@ -172,7 +193,9 @@ class Reporter:
                 {
                     "event": "summary",
                     "done": tally.done,
+                    "again": tally.again,
                     "skipped": tally.skipped,
+                    "unrecorded": tally.unrecorded,
                     "elsewhere": tally.elsewhere,
                     "failed": len(tally.failures),
                     "left": tally.left,
@@ -186,6 +209,11 @@ class Reporter:
             by = f" by {processes} processes" if processes > 1 else ""
             noun = "picture" if self._total == 1 else "pictures"
             self._print(f"{self._total} {noun}: {tally.summary()}, in {seconds:.1f} s{by}")
+            if tally.unrecorded:
+                self._notes(
+                    f"of {tally.unrecorded} that exist it is not known with which settings they "
+                    "were made: they were changed since, or made by an older version"
+                )
         for source, reason in tally.failures:
             name = single_line(source)
             line = reason if reason.startswith(name) or self._single else f"{name}: {reason}"
@@ -204,6 +232,8 @@ class Reporter:
             "seconds": None,
             "shares": None,
             "gmacs": None,
+            "note": None,
+            "outdated": None,
             "error": None,
         }
         if job.class_map is not None:
@@ -215,10 +245,14 @@ class Reporter:
         sys.stdout.write(json.dumps(content) + "\n")
         sys.stdout.flush()
 
-    def _print(self, text: str) -> None:
+    def _notes(self, *sentences: str) -> None:
+        for line in [line for sentence in sentences for line in indented(sentence)]:
+            self._print(line, single=False)
+
+    def _print(self, text: str, single: bool = True) -> None:
         if self._quiet:
             return
-        text = single_line(text)
+        text = single_line(text) if single else text
         if self._bars is not None and (self._to_stderr or sys.stdout.isatty()):
             self._bars.console.print(text, soft_wrap=True, markup=False, highlight=False)
         else:

@@ -15,7 +15,9 @@ from pcsr_lightning.batch.claims import Claim, Unclaimed, claim_file, failure_ma
 from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.one_picture import Done, UpscaleOptions, upscale_file
 from pcsr_lightning.batch.outputs import Job, version
+from pcsr_lightning.batch.records import Settings, write_record
 from pcsr_lightning.batch.report import Reporter, Tally
+from pcsr_lightning.batch.sharing import SharedCores, shared_cores
 from pcsr_lightning.distributed import ProcessGroup
 from pcsr_lightning.errors import (
     DONE,
@@ -44,10 +46,12 @@ class Batch:
         model: on its device.
         jobs: all of the run's, the same in every process.
         options: how each is upscaled.
-        overwrite: whether outputs that were there before are made again.
+        settings: what results depend on; kept beside them.
+        overwrite: whether outputs that were there before are made again whatever they are.
         run: the run's own name, the same in every process of it.
         group: the processes that share the run.
         reporter: prints progress and results.
+        threads: that the user asked for; ``None`` for this process's part of the cores.
         debug: whether to show traces.
         model_name: for warnings.
         warned: whether it was said that the model was not trained for a picture's scale.
@@ -56,10 +60,12 @@ class Batch:
     model: PCSR | Original
     jobs: Sequence[Job]
     options: UpscaleOptions
+    settings: Settings
     overwrite: bool
     run: str
     group: ProcessGroup
     reporter: Reporter
+    threads: int | None = None
     debug: bool = False
     model_name: str = "the model"
     warned: bool = False
@@ -68,7 +74,8 @@ class Batch:
         """Upscales what no other process does; returns the exit code."""
         tally = self.reporter.tally
         try:
-            self._work(self._in_order())
+            with shared_cores(self.jobs, self.threads, self.group) as cores:
+                self._work(self._in_order(), cores)
         except BaseException:
             tally.left = max(0, len(self.jobs) - _accounted(tally))
             # A lone picture needs no account of what was done before.
@@ -97,7 +104,7 @@ class Batch:
         rest = [job for i, job in enumerate(self.jobs) if i % size != rank]
         return own + [(job, False) for job in reversed(rest)]
 
-    def _work(self, jobs: Sequence[tuple[Job, bool]]) -> None:
+    def _work(self, jobs: Sequence[tuple[Job, bool]], cores: SharedCores) -> None:
         waiting = list(jobs)
         first = True
         while waiting:
@@ -106,6 +113,7 @@ class Batch:
             busy = []
             for job, own in waiting:
                 raise_if_interrupted()
+                cores.divide()
                 if self._visit(job, own) is Unclaimed.BUSY:
                     busy.append((job, own))
                 if self.reporter.tally.stopped is not None:
@@ -117,7 +125,13 @@ class Batch:
         if job.target == STREAM:
             self._upscale(job)
             return None
-        if job.before is not None and not self.overwrite:
+        if job.refused is not None:
+            if own:
+                self.reporter.failed(job.source, job.target, job.refused)
+            else:
+                self.reporter.left_to_others()
+            return None
+        if job.before is not None and job.outdated is None and not self.overwrite:
             if own:
                 remove_stale_files(job)
                 self.reporter.skipped(job)
@@ -176,6 +190,8 @@ class Batch:
             raise_if_interrupted()  # or a signal, in a library that makes an error of its own of it
             self._failed(job, error)
             return False
+        if job.target != STREAM:
+            self._record(job)
         self.reporter.done(job, done)
         if self.options.size is not None and not self.warned and self.group.rank == 0:
             self._warn_of_scale(done)
@@ -189,6 +205,12 @@ class Batch:
         if warning is not None:
             _log.warning("%s", warning)
             self.warned = True
+
+    def _record(self, job: Job) -> None:
+        try:
+            write_record(job.target, self.settings)
+        except OSError as error:  # the result is there all the same
+            _log.warning("%s: how it was made cannot be kept (%s)", job.target, error.strerror)
 
     def _failed(self, job: Job, error: Exception) -> None:
         if self.debug:

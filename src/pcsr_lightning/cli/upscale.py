@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcsr_lightning.batch import values
+from pcsr_lightning.batch.terminal import sign_of_life
 from pcsr_lightning.cli.command import program, run_command
 from pcsr_lightning.cli.startup import quick_imports
 from pcsr_lightning.errors import exit_at_once_on_signal
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "paths",
         metavar="IN [OUT]",
-        nargs="+",
+        nargs="*",
         help="IN: a picture, a folder (its tree is kept), a quoted pattern such as 'a/**/*.png', "
         "or - for standard input. OUT, the last of several arguments: a file for one picture (its "
         "suffix chooses the format), a folder for more, made if missing (a new one for one "
@@ -187,14 +188,24 @@ def _add_reporting(p: argparse.ArgumentParser) -> None:
         help="print one JSON object per picture on stdout, one a line, and a summary at the end",
     )
     output.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    output.add_argument(
+        "--verbose",
+        action="store_true",
+        help="print all that is known of each picture: sizes, classes, multiply-adds",
+    )
     p.add_argument("--debug", action="store_true", help="show the whole trace of an error")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line's values, with ``inputs`` and ``out`` separated; exits on wrong usage."""
     p = parser()
-    args = p.parse_intermixed_args(argv)  # OUT may come after options
-    args.inputs = list(args.paths)
+    words = list(sys.argv[1:] if argv is None else argv)
+    # Intermixed: OUT may come after options. It would take what follows -- for options, too.
+    end = words.index("--") if "--" in words else len(words)
+    args = p.parse_intermixed_args(words[:end])
+    args.inputs = [*args.paths, *words[end + 1 :]]
+    if not args.inputs:
+        p.error("name a picture, a folder or a quoted pattern")
     if args.out is None and len(args.inputs) > 1:
         args.out = args.inputs.pop()
     if "" in (*args.inputs, args.out):
@@ -228,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def task() -> int:
         # All heavy imports, before there is any work that an interrupt could leave half done.
-        with exit_at_once_on_signal(), quick_imports():
+        with sign_of_life("starting ...", args.quiet), exit_at_once_on_signal(), quick_imports():
             from pcsr_lightning.batch import command
         return command.run(args)
 
