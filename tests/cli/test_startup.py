@@ -63,6 +63,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
         ["pcsr_lightning.export", "a", "b.onnx"],
         ["pcsr_lightning.release", "a", "--train", "b"],
         ["pcsr_lightning.app"],
+        ["pcsr_lightning.replay", "run"],
     ],
 )
 def test_threads_that_wait_give_way_in_every_command(words: list[str], tmp_path: Path) -> None:
