@@ -23,7 +23,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     values = np.random.default_rng(0).integers(0, 256, (270, 300, 4), np.uint8)
     Image.fromarray(values).save(folder / "in.png")
     upscale(*words_in(folder), code=0)
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return files(folder)
 
 
 def words_in(folder: Path) -> list[object]:
