@@ -59,6 +59,18 @@ def test_models_in_one_table_and_one_figure(way: str, files: Path, tmp_path: Pat
     assert holds[way] in done.err
 
 
+def test_an_original_is_a_point_beside_the_curves(files: Path, tmp_path: Path) -> None:
+    models = ",".join(f"{files}/{name}.safetensors" for name in ("one", "original"))
+    words = [f"model=[{models}]", f"data.root={files}/Set5", "sweep=k", "sweep_values=[0,1]"]
+    done = run_command("evaluate", *words, "hydra.run.dir=all", cwd=tmp_path, code=0)
+    assert "original.safetensors has one class only: measured once, not swept" in done.err
+    rows = read(tmp_path / "all" / "table.csv")
+    assert [r["routing"] for r in rows] == ["", "k = 0", "k = 1", "original"]
+    assert not {"ssim", "psnr_y"} & set(rows[0])  # of the original alone
+    assert (tmp_path / "all" / "psnr_flops.pdf").is_file()
+    assert not (tmp_path / "all" / "bd.csv").exists()
+
+
 def test_named_sets_of_pictures(files: Path, tmp_path: Path) -> None:
     sets = f"data.root={{small:{files}/Set5,large:{files}/more}}"
     words = [f"model=[{files}/one.safetensors,{files}/original.safetensors]", sets, "threads=1"]

@@ -113,7 +113,7 @@ def jobs_table(rows: Sequence[Row]) -> DataTable[Row]:
         [_bicubic(section[0]), *section] for section in _sections(rows, lambda row: row).values()
     ]
     measured = [row.measured for row in rows]
-    names = [name for name in known_numbers(measured) if name != "seconds"]
+    names = [name for name in _common_numbers(measured) if name != "seconds"]
     # Three decimals where values of a sweep are neighbours.
     text = ".3f" if any(m.ssim is None for m in measured) else None
     columns = [
@@ -131,7 +131,7 @@ def seeds_table(pools: Sequence[Pool]) -> DataTable[Pool]:
     """A row for each setting: mean and standard deviation (n - 1) over the seeds."""
     sections = list(_sections(pools, lambda pool: pool.first).values())
     rows = [pool.first for pool in pools]
-    names = known_numbers([row.measured for row in rows])
+    names = _common_numbers([row.measured for row in rows])
     spreads = [name for name in names if name not in ("share", "seconds")]
     differences = _differences(pools)
     columns = [
@@ -207,6 +207,12 @@ def _place_columns(things: Sequence[T], row: Callable[[T], Row]) -> list[Column[
         column("protocol", lambda m: " ".join(map(str, filter(None, (m.protocol, m.patch_size))))),
     ]
     return [found for found in columns if len({found.cell(thing) for thing in things}) > 1]
+
+
+def _common_numbers(measured: Sequence[Measurement]) -> list[str]:
+    """What was measured everywhere: sweeps know less than single routings do."""
+    known = [known_numbers([m]) for m in measured]
+    return [name for name in known[0] if all(name in names for names in known)]
 
 
 def _keys(rows: Sequence[Row]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -37,7 +37,7 @@ class PreparedEvaluation:
     """An evaluation that can start.
 
     Attributes:
-        config: checked.
+        config: checked; without ``sweep`` for a model in which no value would change anything.
         model: on its device; on the CPU where each device gets a process and a model of its own.
         routings: to measure: one, or the values of a sweep.
         devices: one for each process to start; one alone where none is started.
@@ -117,11 +117,11 @@ def prepare(config: EvaluationConfig, run_dir: Path, group: ProcessGroup) -> Pre
         _log.warning("%s", warning)
     published = published_for(config.data_name, model, scale) if config.published else []
     routings: tuple[RoutingConfig, ...] = (routing,)
-    if config.sweep is not None:
-        if model.num_classes == 1:
-            raise ConfigError(
-                f"sweep={config.sweep}: this model has one class only, no value changes anything"
-            )
+    if config.sweep is not None and model.num_classes == 1:
+        if group.rank == 0:
+            _log.warning("%s has one class only: measured once, not swept", config.model)
+        config = replace(config, sweep=None)
+    elif config.sweep is not None:
         routings = config.sweep_routings(routing)
     return PreparedEvaluation(config, model, routings, devices, group, published, run_dir)
 

@@ -73,6 +73,7 @@ def run_evaluation(
     group = connected_group()
     run_dir = group.broadcast(run_dir)
     prepared = group.run_collectively(lambda: prepare(config, run_dir, group))
+    config = prepared.config
     loggers = None
     if config.logger.get("_target_") is not None and prepared.first:
         tags = [prepared.model.backbone.name, config.data_name, f"x{config.scale}"]
