@@ -137,10 +137,21 @@ def test_links(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     (tree / "self.png").symlink_to("self.png")
     (tree / "alias.png").symlink_to("b.png")
     (tree / "broken.png").symlink_to("nowhere.png")
-    assert places(find(tree)) == [
-        *("a.JPG", "alias.png", "b.png", "broken.png", "linked/more/y.png", "linked/x.png"),
+    inputs = find(tree)
+    assert places(inputs) == [
+        *("a.JPG", "b.png", "broken.png", "linked/more/y.png", "linked/x.png"),
         *("self.png", "sub/c.png", "sub/deep/d.jpg"),
     ]
+    assert inputs.doubles == [(tree / "alias.png", tree / "b.png")]
+    # A pattern that means the link alone finds it.
+    assert places(find(tree / "al*.png")) == ["alias.png"]
+
+
+def test_folders_of_other_programs_are_left_out(tree: Path) -> None:
+    touch(tree, "@eaDir/b.png", "sub/#recycle/c.png", "__MACOSX/b.png", ".thumbnails/b.png")
+    assert places(find(tree)) == ["a.JPG", "b.png", "sub/c.png", "sub/deep/d.jpg"]
+    assert places(find(tree / "**/*.png")) == ["b.png", "sub/c.png"]
+    assert places(find(tree / "@eaDir")) == ["b.png"]  # asked for by name
 
 
 def test_a_thicket_of_links_takes_no_time(tmp_path: Path) -> None:

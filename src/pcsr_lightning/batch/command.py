@@ -100,6 +100,12 @@ def _run(args: argparse.Namespace) -> int:
         reporter.settings(_settings(args, options))
         for folder, reason in plan.inputs.unreadable:
             reporter.failed(folder, None, f"{folder}: {reason}")
+        if plan.inputs.doubles:
+            link, path = plan.inputs.doubles[0]
+            _log.warning(
+                "links to pictures that are upscaled under their own names are left out: %d, the "
+                "first %s (to %s)", len(plan.inputs.doubles), link, path,
+            )  # fmt: skip
     batch = Batch(
         model=model,
         jobs=plan.jobs,

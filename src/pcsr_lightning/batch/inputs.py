@@ -5,11 +5,12 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pcsr_lightning.errors import PictureError
+from pcsr_lightning.images import FolderWalk
 
 STREAM = Path("-")
 """Standard input as a source, standard output as a target."""
@@ -37,12 +38,14 @@ class Inputs:
     Attributes:
         found: the pictures, sorted by place, none twice.
         unreadable: folders that could not be listed, and why.
+        doubles: links to files that were found under another name, with that name.
         folder: the one folder that was asked for, if it was one; results go beside it.
         single: the only input is a file named outright, or standard input.
     """
 
     found: list[InputFile] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
+    doubles: list[tuple[Path, Path]] = field(default_factory=list)
     folder: Path | None = None
     single: bool = False
 
@@ -52,7 +55,8 @@ def find_inputs(words: Sequence[str], suffixes: Collection[str], without: Sequen
 
     What names an existing file or folder is that; what else has ``*``, ``?`` or ``[`` in it is a
     pattern, in which ``**`` stands for any number of folders. Files named outright are taken
-    whatever their suffix; in folders and by patterns only pictures are found, and nothing hidden.
+    whatever their suffix; in folders and by patterns only pictures are found, each real file once,
+    and nothing hidden, see :class:`~pcsr_lightning.images.FolderWalk`.
 
     Args:
         words: names and patterns as typed.
@@ -95,9 +99,10 @@ def _add_folder(
     without: Sequence[Path],
     keep_name: bool,
 ) -> None:
-    walk = _Walk(folder, without)
-    found = [path for path in walk.files() if path.suffix.lower() in suffixes]
+    walk = FolderWalk(folder, lambda path: path.suffix.lower() in suffixes, without)
+    found = list(walk.files())
     inputs.unreadable += walk.unreadable
+    inputs.doubles += walk.doubles
     if not found and not walk.unreadable:
         raise PictureError(
             f"{folder}: no picture in this folder or those below; looked for {_list(suffixes)}"
@@ -116,14 +121,22 @@ def _add_pattern(
     root, magic = Path(*parts[:fixed]), parts[fixed:]
     if not root.is_dir():
         raise PictureError(f"{pattern}: there is no folder {root}")
-    walk = _Walk(root, without, None if "**" in magic else len(magic))
-    matching = [path for path in walk.files() if matches(path.relative_to(root).parts, magic)]
-    found = [path for path in matching if path.suffix.lower() in suffixes]
+    depth = None if "**" in magic else len(magic)
+
+    def fits(path: Path) -> bool:
+        return matches(path.relative_to(root).parts, magic)
+
+    walk = FolderWalk(
+        root, lambda path: path.suffix.lower() in suffixes and fits(path), without, depth
+    )
+    found = list(walk.files())
     inputs.unreadable += walk.unreadable
+    inputs.doubles += walk.doubles
     if not found and not walk.unreadable:
+        others = len(list(FolderWalk(root, fits, without, depth).files()))
         raise PictureError(
             f"{pattern}: no picture matches"
-            + (f"; {len(matching)} other files do, none of {_list(suffixes)}" if matching else "")
+            + (f"; {others} other files do, none of {_list(suffixes)}" if others else "")
         )
     inputs.found += [InputFile(path, path.relative_to(root)) for path in found]
 
@@ -141,59 +154,6 @@ def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
         and fnmatch.fnmatchcase(parts[0], pattern[0])
         and matches(parts[1:], pattern[1:])
     )
-
-
-class _Walk:
-    """The visible files below a folder, each folder once, however links are laid."""
-
-    def __init__(self, root: Path, without: Sequence[Path], depth: int | None = None) -> None:
-        self._root, self._depth = root, depth
-        self.unreadable: list[tuple[Path, str]] = []
-        self._seen: set[tuple[int, int]] = set()
-        for folder in without:
-            # Not what was asked for itself: an output folder may be the input folder.
-            if folder.is_dir() and not folder.samefile(root):
-                self._seen.add(_identity(folder))
-
-    def files(self) -> Iterator[Path]:
-        # Linked folders come last: a folder is met where it really is, if that is in the tree.
-        waiting = [self._root]
-        while waiting:
-            links: list[Path] = []
-            for folder in waiting:
-                yield from self._below(folder, links)
-            waiting = sorted(links)
-
-    def _below(self, folder: Path, links: list[Path]) -> Iterator[Path]:
-        try:
-            identity = _identity(folder)
-            if identity in self._seen:
-                return
-            self._seen.add(identity)
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as error:
-            self.unreadable.append((folder, f"cannot be listed ({error.strerror})"))
-            return
-        deeper = self._depth is None or len(folder.relative_to(self._root).parts) + 1 < self._depth
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            path = folder / entry.name
-            try:
-                is_folder = entry.is_dir()
-            except OSError:
-                is_folder = False  # a link to itself: a file, which fails to open
-            if not is_folder:
-                yield path
-            elif deeper and entry.is_symlink():
-                links.append(path)
-            elif deeper:
-                yield from self._below(path, links)
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    there = folder.stat()
-    return there.st_dev, there.st_ino
 
 
 def _without_doubles(found: Sequence[InputFile]) -> list[InputFile]:

@@ -2,8 +2,9 @@
 
 from pcsr_lightning.images.alpha import AlphaRange, ColourRows, fill_under_alpha
 from pcsr_lightning.images.bicubic import bicubic
-from pcsr_lightning.images.files import decode, list_pictures, read, read_rgb8
+from pcsr_lightning.images.files import decode, read, read_rgb8
 from pcsr_lightning.images.formats import SUFFIXES, check_writable
+from pcsr_lightning.images.listing import FolderWalk, list_pictures
 from pcsr_lightning.images.metadata import Metadata
 from pcsr_lightning.images.picture import Picture
 from pcsr_lightning.images.reading import MAX_PIXELS
@@ -21,6 +22,7 @@ __all__ = [
     "SUFFIXES",
     "AlphaRange",
     "ColourRows",
+    "FolderWalk",
     "Metadata",
     "Picture",
     "TakesRows",

@@ -1,4 +1,4 @@
-"""Image files listed and read."""
+"""Image files read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import PictureError
-from pcsr_lightning.images.formats import SUFFIXES
 from pcsr_lightning.images.metadata import Metadata
 from pcsr_lightning.images.picture import Picture
 from pcsr_lightning.images.reading import MAX_PIXELS, Pixels, decode_file
@@ -30,31 +29,6 @@ _MEANINGS = {
     errno.EPERM: "no permission to read it",
     errno.ENAMETOOLONG: "the name is too long",
 }
-
-
-def list_pictures(folder: str | Path) -> list[Path]:
-    """All picture files in a folder and its sub-folders, sorted by path; hidden files are left out.
-
-    Raises:
-        PictureError: no such folder, not a folder, or no picture in it.
-    """
-    folder = Path(folder)
-    accepted = ", ".join(SUFFIXES)
-    if not folder.exists():
-        raise PictureError(f"{folder}: no such folder. Name a folder of pictures ({accepted}).")
-    if not folder.is_dir():
-        raise PictureError(f"{folder}: not a folder. Name the folder that holds the pictures.")
-    found = [
-        Path(where, name)
-        for where, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-    ]
-    if not found:
-        raise PictureError(
-            f"{folder}: no picture in this folder or its sub-folders. Accepted: {accepted}."
-        )
-    return sorted(found)
 
 
 def read(
