@@ -50,6 +50,26 @@ class Terminated(BaseException):
     """SIGTERM came. Like KeyboardInterrupt no Exception, so that nothing takes it for a failure."""
 
 
+# Empty paths.
+
+EMPTY = "is empty; perhaps a variable of the shell is not set"
+
+
+def check_path(setting: str, path: object, example: str) -> None:
+    """Refuses an empty path, which would mean the current folder.
+
+    Args:
+        setting: what the path is given as, ``data.root`` say.
+        path: the path; what is no text, ``None`` say, is let through.
+        example: of what to write instead, ``DIR`` say.
+
+    Raises:
+        ConfigError: it is empty or blank.
+    """
+    if isinstance(path, str) and not path.strip():
+        raise ConfigError(f"{setting} {EMPTY}: write {setting}={example}, or leave it out")
+
+
 # Errors in one line.
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pcsr_lightning.app.server import HOST, MAX_PIXELS, PORT, check_installed, serve
 from pcsr_lightning.batch.values import whole_number
-from pcsr_lightning.cli.command import program, run_command
+from pcsr_lightning.cli.command import name_argument, program, run_command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--model",
         metavar="NAME_OR_FILE",
+        type=name_argument,
         help="the model that is chosen at first; a file is offered besides the released ones",
     )
     p.add_argument("--threads", type=_count, metavar="N", help="processor threads (default: all)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from pcsr_lightning.cli.startup import set_wait_policy
 from pcsr_lightning.errors import (
     DONE,
+    EMPTY,
     FAILED,
     INTERRUPTED,
     TERMINATED,
@@ -23,6 +25,22 @@ def program(name: str) -> str:
     """A command as the user typed it, for usage lines: ``pcsr NAME``, or the module's."""
     as_script = sys.argv and Path(sys.argv[0]).stem == "pcsr"
     return f"pcsr {name}" if as_script else f"python -m pcsr_lightning.{name}"
+
+
+def name_argument(text: str) -> str:
+    """The type of an argument that names a file, a folder or a model, for argparse.
+
+    Raises:
+        ArgumentTypeError: it is empty, which would mean the current folder.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{EMPTY}: name a file or folder, or leave it out")
+    return text
+
+
+def path_argument(text: str) -> Path:
+    """Likewise, as a path."""
+    return Path(name_argument(text))
 
 
 def run_command(task: Callable[[], str | int], debug: bool) -> int:

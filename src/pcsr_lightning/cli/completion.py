@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 from pcsr_lightning import conf_dir
 from pcsr_lightning.cli import main
+from pcsr_lightning.cli.command import path_argument
 from pcsr_lightning.errors import ConfigError
 
 _HYDRA = """
@@ -48,7 +48,8 @@ def bash_script() -> str:
         own = [] if name in main.HYDRA_COMMANDS else [_own_parser(name)]
         command = commands.add_parser(name, help=what, parents=own, add_help=not own)
         for action in command._actions:
-            if action.type is Path or "FILE" in str(action.metavar) or action.dest == "paths":
+            file = "FILE" in str(action.metavar) or action.dest == "paths"
+            if file or action.type is path_argument:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
     return shtab.complete(p, "bash") + _HYDRA
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcsr_lightning.atomic_io import check_writable
-from pcsr_lightning.cli.command import program, run_command
+from pcsr_lightning.cli.command import path_argument, program, run_command
 from pcsr_lightning.errors import ModelFileError
 
 _EXAMPLES = """\
@@ -30,11 +30,13 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("input", metavar="IN", type=Path, help="a .pth or .ckpt file, or a run folder")
+    p.add_argument(
+        "input", metavar="IN", type=path_argument, help="a .pth or .ckpt file, or a run folder"
+    )
     p.add_argument(
         "output",
         metavar="OUT",
-        type=Path,
+        type=path_argument,
         help="what to write, with or without .safetensors; its folder must exist",
     )
     p.add_argument("--force", action="store_true", help="replace files that exist")

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcsr_lightning.cli.command import program, run_command
+from pcsr_lightning.cli.command import name_argument, path_argument, program, run_command
 from pcsr_lightning.errors import DONE, exit_at_once_on_signal
 
 
@@ -20,9 +20,13 @@ def parser() -> argparse.ArgumentParser:
 def picture_parser(name: str, description: str) -> argparse.ArgumentParser:
     """A command that takes a picture and a model, and fills a folder called like the command."""
     p = argparse.ArgumentParser(prog=program(name), description=description)
-    p.add_argument("--out", type=Path, default=Path(name), help="folder (default: %(default)s)")
-    p.add_argument("--picture", type=Path, help="a picture file (default: a shipped one)")
-    p.add_argument("--model", help="a name or a file (default: the released model)")
+    p.add_argument(
+        "--out", type=path_argument, default=Path(name), help="folder (default: %(default)s)"
+    )
+    p.add_argument("--picture", type=path_argument, help="a picture file (default: a shipped one)")
+    p.add_argument(
+        "--model", type=name_argument, help="a name or a file (default: the released model)"
+    )
     p.add_argument("--debug", action="store_true", help="show the whole trace of an error")
     return p
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcsr_lightning.atomic_io import check_writable
-from pcsr_lightning.cli.command import program, run_command
+from pcsr_lightning.cli.command import name_argument, path_argument, program, run_command
 from pcsr_lightning.errors import ModelFileError, PCSRError, PictureError
 
 # Heavy libraries are imported inside functions: --help and wrong usage answer at once.
@@ -49,15 +49,20 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "model",
         metavar="MODEL",
+        type=name_argument,
         help="a released model's name, a .safetensors, .ckpt or published .pth file, or a "
         "training's run folder",
     )
     p.add_argument(
-        "output", metavar="OUT.onnx", type=Path, help="what to write; its folder must exist"
+        "output",
+        metavar="OUT.onnx",
+        type=path_argument,
+        help="what to write; its folder must exist",
     )
     p.add_argument(
         "--backbone",
         metavar="PACKAGE.CLASS",
+        type=name_argument,
         help="import this class first: the backbone of a model that is not one of ours",
     )
     p.add_argument(
@@ -80,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--check",
         metavar="PICTURE",
-        type=Path,
+        type=path_argument,
         help="upscale this picture with onnxruntime and with this library, and write the file only "
         "if both agree",
     )

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pcsr_lightning import conf_dir
 from pcsr_lightning.errors import ConfigError, exit_on_error
-from pcsr_lightning.settings.known_keys import in_one_line
+from pcsr_lightning.settings.known_keys import check_given, in_one_line
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -26,9 +26,9 @@ def run_hydra_command(task: Callable[[DictConfig], object], config_name: str) ->
     """Runs ``task`` on the config that ``sys.argv`` and ``conf/<config_name>.yaml`` compose.
 
     A :class:`PCSRError` of the task, an unknown key, an unknown choice of a group, an override
-    that cannot be read or a run folder that cannot be made end the process with one line on
-    stderr and status 1; with ``debug=true`` or ``HYDRA_FULL_ERROR=1``, with the whole trace. Paths
-    of existing files and folders are taken literally, whatever characters they hold.
+    that cannot be read, an empty value or a run folder that cannot be made end the process with
+    one line on stderr and status 1; with ``debug=true`` or ``HYDRA_FULL_ERROR=1``, with the whole
+    trace. Paths of existing files and folders are taken literally, whatever characters they hold.
 
     Args:
         task: gets the composed config, which has a key ``debug``; a sweeper sees what it returns.
@@ -46,6 +46,7 @@ def run_hydra_command(task: Callable[[DictConfig], object], config_name: str) ->
             return task(cfg)
 
     with exit_on_error(debug=trace):
+        check_given(sys.argv[1:])
         before, logging.raiseExceptions = os.environ.get(FULL_ERROR), trace
         # A log file on a full disk would print a traceback for each of its lines.
         # Hydra prints errors of composition itself, on many lines, unless told to let them through.

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcsr_lightning.cli.command import program, run_command
+from pcsr_lightning.cli.command import name_argument, path_argument, program, run_command
 
 _EXAMPLES = """\
 examples:
@@ -42,14 +42,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "model",
         metavar="MODEL",
+        type=name_argument,
         help="an experiment's name (conf/experiment/release), or a .yaml file",
     )
-    p.add_argument("--train", metavar="DIR", type=Path, help="pictures to train on")
+    p.add_argument("--train", metavar="DIR", type=path_argument, help="pictures to train on")
     p.add_argument(
-        "--weights", metavar="FILE", type=Path, help="a trained model: nothing is trained"
+        "--weights", metavar="FILE", type=path_argument, help="a trained model: nothing is trained"
     )
     p.add_argument(
-        "--made", metavar="FILE", type=Path, help="with --weights: Markdown on how it was trained"
+        "--made",
+        metavar="FILE",
+        type=path_argument,
+        help="with --weights: Markdown on how it was trained",
     )
     p.add_argument(
         "--scales",
@@ -63,19 +67,27 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--valid",
         metavar="DIR",
-        type=Path,
+        type=path_argument,
         help="pictures to validate on (default: some of --train are held out)",
     )
     p.add_argument(
-        "--test", metavar="DIR", type=Path, nargs="+", default=[], help="pictures to measure on"
+        "--test",
+        metavar="DIR",
+        type=path_argument,
+        nargs="+",
+        default=[],
+        help="pictures to measure on",
     )
     p.add_argument(
-        "--out", type=Path, default=Path("outputs/release"), help="folder (default: %(default)s)"
+        "--out",
+        type=path_argument,
+        default=Path("outputs/release"),
+        help="folder (default: %(default)s)",
     )
     p.add_argument(
         "--about-data",
         metavar="FILE",
-        type=Path,
+        type=path_argument,
         help="Markdown for the card: what the pictures are and under which licences",
     )
     p.add_argument(
@@ -108,7 +120,9 @@ def _run(args: argparse.Namespace, overrides: list[str], command: str) -> str:
     from pcsr_lightning.cli.run_folder import check_release_folder
     from pcsr_lightning.release.experiment import model_name
     from pcsr_lightning.release.make_release import Sources, release, release_weights
+    from pcsr_lightning.settings.known_keys import check_given
 
+    check_given(overrides)
     name = args.model if args.weights is not None else model_name(args.model)
     check_release_folder(args.out / name)
     sources = Sources(args.train, args.valid, tuple(args.test), args.about_data)

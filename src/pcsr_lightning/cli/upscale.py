@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from pcsr_lightning.batch import values
 from pcsr_lightning.batch.terminal import sign_of_life
-from pcsr_lightning.cli.command import program, run_command
+from pcsr_lightning.cli.command import name_argument, path_argument, program, run_command
 from pcsr_lightning.cli.startup import quick_imports
-from pcsr_lightning.errors import exit_at_once_on_signal
+from pcsr_lightning.errors import EMPTY, exit_at_once_on_signal
 from pcsr_lightning.routing import RULES
 
 _EXAMPLES = """\
@@ -46,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "paths",
         metavar="IN [OUT]",
+        type=name_argument,
         nargs="*",
         help="IN: a picture, a folder (its tree is kept), a quoted pattern such as 'a/**/*.png', "
         "or - for standard input. OUT, the last of several arguments: a file for one picture (its "
@@ -53,7 +53,13 @@ def parser() -> argparse.ArgumentParser:
         "picture ends in /), or - for standard output. Without OUT, the result is written beside "
         "the input, with _x4 added to its name",
     )
-    p.add_argument("-o", "--out", metavar="OUT", help="OUT; every other argument is then an input")
+    p.add_argument(
+        "-o",
+        "--out",
+        metavar="OUT",
+        type=name_argument,
+        help="OUT; every other argument is then an input",
+    )
     _add_size(p)
     _add_files(p)
     _add_work(p)
@@ -106,7 +112,7 @@ def _add_files(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--class-map",
         metavar="FILE",
-        type=Path,
+        type=path_argument,
         help="also write a picture of each pixel's class, red (heaviest) to blue (lightest); for "
         "several pictures, a folder",
     )
@@ -116,12 +122,14 @@ def _add_work(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--model",
         metavar="NAME_OR_FILE",
+        type=name_argument,
         help="a released model's name, a .safetensors, .ckpt or published .pth file, or a "
         "training's run folder (default: the released model)",
     )
     p.add_argument(
         "--backbone",
         metavar="PACKAGE.CLASS",
+        type=name_argument,
         action="append",
         default=[],
         help="import a backbone of your own that the model was trained with (may be repeated)",
@@ -206,10 +214,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args.inputs = [*args.paths, *words[end + 1 :]]
     if not args.inputs:
         p.error("name a picture, a folder or a quoted pattern")
+    if not all(word.strip() for word in words[end + 1 :]):
+        p.error(f"argument IN [OUT]: {EMPTY}: name a file or folder, or leave it out")
     if args.out is None and len(args.inputs) > 1:
         args.out = args.inputs.pop()
-    if "" in (*args.inputs, args.out):
-        p.error("an empty name; is a variable unset?")
     if args.size is None and (args.exact or args.fit):
         p.error("--fit and --exact go with --size")
     if args.exact:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from pcsr_lightning.distributed import ALONE, ProcessGroup
-from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.errors import ConfigError, check_path
 from pcsr_lightning.evaluation.metrics import check_lpips
 from pcsr_lightning.evaluation.pairs import Protocol, check_integer_scale, scale_pair
 from pcsr_lightning.evaluation.patches import Layout
@@ -83,6 +83,9 @@ class EvaluationConfig:
         Raises:
             ConfigError: names the first setting that cannot be used.
         """
+        check_path("model", self.model, "NAME_OR_FILE")
+        check_path("data.root", self.data.root, "DIR")
+        check_path("output", self.output, "DIR")
         scale, routing = self.scale_pair, self.chosen_routing
         check_integer_scale(self.chosen_protocol, scale)
         Layout.of(self.chosen_protocol, self.patch_size)

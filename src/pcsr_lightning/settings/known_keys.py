@@ -16,6 +16,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from pcsr_lightning import conf_dir
+from pcsr_lightning.errors import EMPTY, ConfigError
 from pcsr_lightning.settings.signatures import parameters
 
 RENAMED = {
@@ -45,6 +46,18 @@ def renamed(argument: str) -> str:
     sigil, new = key[: len(key) - len(old)], RENAMED[old]
     print(f"warning: {old} is called {new} now: write {sigil}{new}{sign}{value}", file=sys.stderr)
     return f"{sigil}{new}{sign}{value}"
+
+
+def check_given(arguments: Sequence[str]) -> None:
+    """Refuses ``KEY=`` on a command line: in ``data.root=$FOLDER`` the variable may not be set.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    for argument in arguments:
+        key, sign, value = argument.partition("=")
+        if sign and not key.startswith(("-", "~")) and not value.strip("'\" "):
+            raise ConfigError(f"{key.lstrip('+')} {EMPTY}: write {key}=VALUE, or leave it out")
 
 
 @cache

@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from pcsr_lightning.errors import ConfigError, single_line
+from pcsr_lightning.errors import ConfigError, check_path, single_line
 from pcsr_lightning.networks import UnknownBackboneError, backbone_class, import_backbone
 from pcsr_lightning.settings.hydra_job import output_dir
 from pcsr_lightning.settings.signatures import check_integer, check_type, parameters
@@ -130,6 +130,8 @@ def check_settings(cfg: DictConfig) -> None:
     check_integer("seed", cfg.seed, 0)
     check_integer("threads", cfg.threads, 1, optional=True)
     check_length(cfg.trainer)
+    for key, example in (("init", "MODEL"), ("ckpt_path", "FILE"), ("output", "DIR")):
+        check_path(key, cfg[key], example)
     check_backbone(cfg.backbone)
     for key in ("data", "optimizer", "stage", "trainer"):
         configured(cfg[key], key)

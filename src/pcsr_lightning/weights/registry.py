@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pcsr_lightning.errors import ModelFileError
+from pcsr_lightning.errors import ModelFileError, check_path
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.weights.files import load_model_file
 from pcsr_lightning.weights.hub import from_pretrained, is_repo_id
@@ -39,7 +39,9 @@ def find_model(name_or_file: str | Path) -> Path:
 
     Raises:
         ModelFileError: neither a released model nor an existing file.
+        ConfigError: an empty name.
     """
+    check_path("model", name_or_file, "NAME_OR_FILE")
     if str(name_or_file) in list_models():
         files = (folder / f"{name_or_file}.safetensors" for folder in _folders())
         return next(file for file in files if file.is_file())
