@@ -24,7 +24,7 @@ def crops_of(data: SRDataModule, batch: int, seed: int) -> StepBatches:
     """An endless row of batches of crops."""
     assert data.cache is not None
     assert data.index is not None
-    margin = data.degradation.margin
+    margin = data.pairs.margin
     return StepBatches(data.cache, data._numbers, data.index, batch, margin, seed, 10**9)
 
 
@@ -48,9 +48,7 @@ def draw(
     network: PCSR, data: SRDataModule, raw: RawCrops, n: int, draws: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """LR crops, where the drawn pixels lie, ``(B, P, n, 4)``, and the right residual there."""
-    batch = data.degradation.train_batch(
-        raw._replace(window_BHWC=torch.from_numpy(raw.window_BHWC))
-    )
+    batch = data.pairs.train_batch(raw._replace(window_BHWC=torch.from_numpy(raw.window_BHWC)))
     B, _, H, W = batch.hr_B3HW.shape
     grid = network.grid((LR, LR), (H, W))
     i = _pick(grid.rows_H, (B, LR, LR, n), 1, draws)

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pcsr_lightning.data import SRDataModule
-from pcsr_lightning.data.degradation import validation_pair
+from pcsr_lightning.data.pairs import validation_pair
 from pcsr_lightning.evaluation import psnr
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.networks import PCSR, bilinear_upsample

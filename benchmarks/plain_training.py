@@ -28,7 +28,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from pcsr_lightning.data.batches import RawCrops, StepBatches, TrainBatch
-from pcsr_lightning.data.degradation import Degradation
+from pcsr_lightning.data.degradation import BicubicDegradation
+from pcsr_lightning.data.pairs import PairMaker
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.networks.backbones.carn import Merge
 from pcsr_lightning.training import LaterStage, SRStage
@@ -81,10 +82,11 @@ def write_crops(folder: Path, crops: StepBatches, steps: int, scale: int) -> Non
 
     LR is made from the picture around the crop, as from a whole LR picture, and rounded to 8 bit.
     """
-    degradation = Degradation((scale, scale), crops.index.crop // scale, augment=False, seed=0)
+    lr_crop = crops.index.crop // scale
+    pairs = PairMaker(BicubicDegradation(), (scale, scale), lr_crop, augment=False, seed=0)
     for step in range(steps):
         raw = crops[step]
-        pair = degradation.train_batch(RawCrops(torch.from_numpy(raw.window_BHWC), step, 0))
+        pair = pairs.train_batch(RawCrops(torch.from_numpy(raw.window_BHWC), step, 0))
         for name, pictures_B3HW in zip(("lr", "hr"), pair, strict=True):
             pixels_BHW3 = pictures_B3HW.mul(255).round_().clamp_(0, 255).byte().movedim(1, -1)
             for b, pixels_HW3 in enumerate(pixels_BHW3.contiguous().numpy()):

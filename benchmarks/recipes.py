@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.data.batches import StepBatches, TrainBatch
-from pcsr_lightning.data.degradation import validation_pair
+from pcsr_lightning.data.pairs import validation_pair
 from pcsr_lightning.evaluation import psnr
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.networks.modes import evaluating
@@ -130,9 +130,7 @@ def main() -> None:
         for group, share in zip(optimizer.param_groups, shares, strict=True):
             group["lr"] = rate * share
         raw = crops[number]
-        batch = data.degradation.train_batch(
-            raw._replace(window_BHWC=torch.from_numpy(raw.window_BHWC))
-        )
+        batch = data.pairs.train_batch(raw._replace(window_BHWC=torch.from_numpy(raw.window_BHWC)))
         optimizer.zero_grad()
         step(args, network, teacher, batch).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

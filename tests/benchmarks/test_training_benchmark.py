@@ -81,7 +81,7 @@ def batch(data: SRDataModule) -> TrainBatch:
     """Four real crops."""
     raw = crops_of(data)[0]
     window_BHWC = torch.from_numpy(raw.window_BHWC[:4])
-    return data.degradation.train_batch(raw._replace(window_BHWC=window_BHWC))
+    return data.pairs.train_batch(raw._replace(window_BHWC=window_BHWC))
 
 
 def crops_of(data: SRDataModule) -> StepBatches:

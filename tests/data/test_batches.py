@@ -17,9 +17,10 @@ from pcsr_lightning.data.batches import (
     _cut,
 )
 from pcsr_lightning.data.crop_index import CropIndex
-from pcsr_lightning.data.degradation import Degradation, validation_pair
+from pcsr_lightning.data.degradation import BicubicDegradation, Box, Degradation
+from pcsr_lightning.data.pairs import PairMaker, validation_pair
 from pcsr_lightning.data.picture_cache import PictureCache
-from pcsr_lightning.errors import DataError
+from pcsr_lightning.errors import ConfigError, DataError
 from pcsr_lightning.images import bicubic, list_pictures
 
 MARGIN = 8
@@ -35,6 +36,12 @@ def batches(cache: PictureCache, batch_size: int = 4, **changes: int) -> StepBat
     numbers = range(len(cache.pictures))
     settings = {"margin": MARGIN, "seed": 0, "steps": 5, **changes}
     return StepBatches(cache, numbers, index, batch_size, **settings)
+
+
+def pair_maker(
+    scale: tuple[float, float], augment: bool, seed: int = 0, degradation: Degradation | None = None
+) -> PairMaker:
+    return PairMaker(degradation or BicubicDegradation(), scale, 32, augment, seed)
 
 
 def raw(dataset: StepBatches, step: int) -> RawCrops:
@@ -107,9 +114,9 @@ def test_lr_is_a_crop_of_the_whole_degraded_picture(cache: PictureCache) -> None
     dataset = batches(cache, batch_size=len(CropIndex([(200, 256), (192, 140), (128, 128)])))
     dataset.numbers = [0, 5, 10]  # the three at full size, whose sides 4 divides
     dataset.index = CropIndex([(200, 256), (192, 140), (128, 128)])
-    degradation = Degradation((4.0, 4.0), 32, augment=False, seed=0)
-    assert degradation.margin == MARGIN
-    batch = degradation.train_batch(raw(dataset, 0))
+    pairs = pair_maker((4.0, 4.0), augment=False)
+    assert pairs.margin == MARGIN
+    batch = pairs.train_batch(raw(dataset, 0))
     picture, top, left = dataset.index.locate(dataset.crop_numbers(0))
     assert set(picture) == {0, 1, 2}
     for b, number in enumerate(picture):
@@ -126,10 +133,10 @@ def test_lr_is_a_crop_of_the_whole_degraded_picture(cache: PictureCache) -> None
 @pytest.mark.parametrize("augment", [False, True])
 def test_multi_scale_pairs_match(cache: PictureCache, augment: bool) -> None:
     dataset = batches(cache)
-    degradation = Degradation((2.0, 4.0), 32, augment, seed=3)
+    pairs = pair_maker((2.0, 4.0), augment, seed=3)
     sides = set()
     for step in range(12):
-        batch = degradation.train_batch(raw(dataset, step))
+        batch = pairs.train_batch(raw(dataset, step))
         side = batch.hr_B3HW.shape[2]
         sides.add(side)
         assert batch.lr_B3hw.shape == (4, 3, 32, 32)
@@ -144,8 +151,8 @@ def test_multi_scale_pairs_match(cache: PictureCache, augment: bool) -> None:
 
 def test_augmentation_makes_all_eight_orientations(cache: PictureCache) -> None:
     dataset = batches(cache, batch_size=64)
-    augmented = Degradation((4.0, 4.0), 32, augment=True, seed=0)
-    plain = Degradation((4.0, 4.0), 32, augment=False, seed=0)
+    augmented = pair_maker((4.0, 4.0), augment=True)
+    plain = pair_maker((4.0, 4.0), augment=False)
     seen = set()
     before, after = (d.train_batch(raw(dataset, 0)).hr_B3HW for d in (plain, augmented))
     for old, new in zip(before, after, strict=True):
@@ -162,11 +169,11 @@ def test_augmentation_makes_all_eight_orientations(cache: PictureCache) -> None:
 
 def test_random_choices_depend_on_seed_step_and_rank_only(cache: PictureCache) -> None:
     item = raw(batches(cache, batch_size=16), 0)
-    degradation = Degradation((2.0, 4.0), 32, augment=True, seed=0)
+    pairs = pair_maker((2.0, 4.0), augment=True)
 
     def hr(step: int = 0, rank: int = 0, seed: int = 0) -> torch.Tensor:
-        degradation.seed = seed
-        return degradation.train_batch(item._replace(step=step, rank=rank)).hr_B3HW
+        pairs.seed = seed
+        return pairs.train_batch(item._replace(step=step, rank=rank)).hr_B3HW
 
     first = hr()
     torch.manual_seed(99)
@@ -177,6 +184,75 @@ def test_random_choices_depend_on_seed_step_and_rank_only(cache: PictureCache) -
     assert hr(rank=1).shape == first.shape  # one scale for all ranks
     assert not torch.equal(hr(rank=1), first)
     assert hr(seed=1).shape != first.shape or not torch.equal(hr(seed=1), first)
+
+
+class NoisyArea(Degradation):
+    """The mean of each block, with noise. The crop alone decides, so it needs no margin."""
+
+    margin = 0
+
+    def __init__(self, sigma: float = 0.1) -> None:
+        self.sigma = sigma
+        self.seen: list[tuple[Box, tuple[int, int]]] = []
+
+    def __call__(
+        self, window_B3HW: torch.Tensor, box: Box, size: tuple[int, int], generator: torch.Generator
+    ) -> torch.Tensor:
+        self.seen.append((box, size))
+        top, left, height, width = box
+        crop = window_B3HW[..., top : top + height, left : left + width]
+        lr = torch.nn.functional.adaptive_avg_pool2d(crop, size)
+        return lr + self.sigma * torch.randn(lr.shape, generator=generator).to(lr)
+
+
+def test_a_degradation_of_ones_own(cache: PictureCache) -> None:
+    own = NoisyArea()
+    pairs = pair_maker((4.0, 4.0), augment=True, degradation=own)
+    assert (pairs.crop, pairs.margin) == (128, 0)
+    item = raw(batches(cache, margin=0), 3)
+    state = torch.get_rng_state()
+    batch = pairs.train_batch(item)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert own.seen == [((0, 0, 128, 128), (32, 32))]
+    noise = batch.lr_B3hw - torch.nn.functional.avg_pool2d(batch.hr_B3HW, 4)
+    assert 0.09 < noise.std() < 0.11
+    # The same step gives the same noise; other steps, ranks and seeds give other noise.
+    assert torch.equal(pairs.train_batch(item).lr_B3hw, batch.lr_B3hw)
+    plain = pair_maker((4.0, 4.0), augment=False, degradation=own)
+    first = plain.train_batch(item).lr_B3hw
+    for other in (item._replace(step=4), item._replace(rank=1)):
+        assert not torch.equal(plain.train_batch(other).lr_B3hw, first)
+    reseeded = pair_maker((4.0, 4.0), augment=False, seed=1, degradation=own)
+    assert not torch.equal(reseeded.train_batch(item).lr_B3hw, first)
+
+
+def test_a_degradation_of_ones_own_in_validation() -> None:
+    hr = torch.full((1, 3, 33, 40), 128, dtype=torch.uint8)
+    own = NoisyArea()
+    a, again, b = (validation_pair(RawPicture(hr, name), 4.0, own) for name in ("a", "a", "b"))
+    assert own.seen[0] == ((0, 0, 32, 40), (8, 10))
+    assert torch.equal(a.lr, again.lr)  # every validation sees the same picture
+    assert not torch.equal(a.lr, b.lr)
+    assert not torch.equal(a.lr, validation_pair(RawPicture(hr, "a"), 4.0, own, seed=1).lr)
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (torch.zeros(1, 3, 8, 9), r"a torch\.float32 tensor of shape \(1, 3, 8, 9\)"),
+        (torch.zeros(1, 3, 8, 10, dtype=torch.float64), r"a torch\.float64 tensor"),
+        (None, "a NoneType"),
+    ],
+)
+def test_a_degradation_that_gives_something_else(returned: object, said: str) -> None:
+    class Wrong(Degradation):
+        def __call__(self, *_: object) -> torch.Tensor:
+            return returned  # type: ignore[return-value]
+
+    hr = torch.zeros(1, 3, 32, 40, dtype=torch.uint8)
+    message = rf"data\.degradation: Wrong returned {said}.*, expected .*\(1, 3, 8, 10\)"
+    with pytest.raises(ConfigError, match=message):
+        validation_pair(RawPicture(hr, "x"), 4.0, Wrong())
 
 
 def test_sampler_goes_on_from_the_present_step(cache: PictureCache) -> None:
@@ -197,6 +273,11 @@ def test_validation_pictures_are_whole(cache: PictureCache) -> None:
     assert item.name == "c.png"
     assert item.hr_B3HW.shape == (1, 3, 192, 140)
     assert np.array_equal(item.hr_B3HW[0].permute(1, 2, 0).numpy(), cache.pixels(5))
+
+
+def test_validation_pictures_are_limited_evenly(cache: PictureCache) -> None:
+    names = [[item.name for item in ValidationPictures(cache, n)] for n in (1, 2, 3, 9)]
+    assert names == [["a.png"], ["a.png", "sub/b.bmp"], *[["a.png", "c.png", "sub/b.bmp"]] * 2]
 
 
 @pytest.mark.parametrize("crop", ["a", "b"])

@@ -11,9 +11,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
+from PIL import Image
 from torch import Tensor
 
 from pcsr_lightning.data import (
+    BicubicDegradation,
     DIV2KDataModule,
     SampleDataModule,
     SRDataModule,
@@ -41,9 +43,10 @@ def ready(root: Path, **options: Any) -> SRDataModule:
 def sources(data: SRDataModule) -> tuple[set[str], set[str]]:
     """Names trained and validated on."""
     assert data.cache is not None
-    assert data.val_cache is not None
     train = {data.cache.pictures[n].source for n in data._numbers}
-    return train, {p.source for p in data.val_cache.pictures}
+    loaders = data.val_dataloader()
+    loaders = loaders if isinstance(loaders, dict) else {"": loaders}
+    return train, {raw.name for loader in loaders.values() for raw in loader}
 
 
 def test_trains_on_one_folder_and_validates_on_another(folder: Path, valid: Path) -> None:
@@ -64,7 +67,7 @@ def test_says_what_it_found(folder: Path, valid: Path, caplog: pytest.LogCapture
     (valid / "cut.png").write_bytes(b"\x89PNG")
     with caplog.at_level(logging.INFO):
         data = ready(folder, val_root=valid, lr_crop=40, scale=4, stride=64)
-    lines = [r.getMessage() for r in caplog.records if r.name.endswith("datamodule")]
+    lines = [r.getMessage() for r in caplog.records if not r.name.endswith("picture_cache")]
     assert data.index is not None
     assert lines == [
         "Skipped 1 unreadable: broken.jpg",
@@ -113,6 +116,98 @@ def test_a_validation_folder_inside_the_training_folder(folder: Path) -> None:
 def test_validation_is_limited_evenly(make_pictures: Any, folder: Path) -> None:
     valid = make_pictures({f"{n}.png": (8, 8) for n in range(5)}, "many")
     assert sources(ready(folder, val_root=valid, val_limit=3))[1] == {"0.png", "2.png", "4.png"}
+
+
+def test_several_validation_sets(
+    folder: Path, valid: Path, make_pictures: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    more = make_pictures({"w.png": (40, 40), "x.png": (50, 40)}, "more")
+    with caplog.at_level(logging.INFO):
+        data = ready(folder, val_root={"more": str(more), "mine": valid}, val_limit=1)
+    loaders = data.val_dataloader()
+    assert isinstance(loaders, dict)
+    found = {name: [raw.name for raw in loader] for name, loader in loaders.items()}
+    assert found == {"more": ["w.png"], "mine": ["v1.png"]}
+    assert "validation on 2 pictures" in caplog.text
+
+
+COPY = r"Skipped {} that show the same as a validation picture: {}"
+
+
+def copied(source: Path, target: Path) -> None:
+    """The same pixels in another file: another format, or one with another text in it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(source) as picture:
+        picture.save(target)
+    assert source.read_bytes() != target.read_bytes()
+
+
+def test_copies_of_validation_pictures_are_not_trained_on(
+    make_pictures: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make_pictures({f"{n}.png": (128, 136) for n in range(4)})
+    valid = make_pictures({"v.png": (40, 40)}, "valid")
+    copied(root / "0.png", valid / "other-name.bmp")
+    with caplog.at_level(logging.WARNING):
+        data = ready(root, val_root=valid)
+    assert sources(data) == ({"1.png", "2.png", "3.png"}, {"v.png", "other-name.bmp"})
+    assert COPY.format(1, "0.png (as other-name.bmp)") in caplog.text
+    # What is watched decides nothing of what is trained on.
+    assert sources(ready(root, val_root=valid, val_limit=1))[0] == {"1.png", "2.png", "3.png"}
+    several = {"v": make_pictures({"v.png": (40, 40)}, "first"), "w": valid}
+    assert sources(ready(root, val_root=several))[0] == {"1.png", "2.png", "3.png"}
+
+
+def test_copies_of_held_out_pictures_are_not_trained_on(
+    make_pictures: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make_pictures({f"{n}.png": (128, 136) for n in range(6)})
+    held_out = sources(ready(root, val_count=3))[1]
+    for n in range(6):
+        copied(root / f"{n}.png", root / "copies" / f"{n}.bmp")
+    with caplog.at_level(logging.WARNING):
+        train, val = sources(ready(root, val_count=3))
+    assert len(val) == 3
+    contents = [{Path(name).stem for name in names} for names in (train, val)]
+    assert len(contents[1]) == 3  # no picture twice
+    assert not contents[0] & contents[1]
+    assert len(train) == 6
+    assert COPY.format(3, "") in caplog.text
+    assert len(held_out) == 3
+
+
+def test_links_and_checkpoints_change_nothing(make_pictures: Any) -> None:
+    root = make_pictures({f"{n}.png": (128, 136) for n in range(6)})
+    before = sources(ready(root, val_count=3))
+    (root / "self").symlink_to(".")
+    (root / "again.png").symlink_to("0.png")
+    (root / ".ipynb_checkpoints").mkdir()
+    copied(root / "1.png", root / ".ipynb_checkpoints" / "1-checkpoint.bmp")
+    assert sources(ready(root, val_count=3)) == before
+
+
+def test_a_copy_of_the_training_folder_to_validate_on(make_pictures: Any) -> None:
+    root = make_pictures({"a.png": (128, 136), "b.png": (130, 136)})
+    for name in ("a", "b"):
+        copied(root / f"{name}.png", root.parent / "copy" / f"{name}.bmp")
+    with pytest.raises(DataError, match="every picture here is also a validation picture"):
+        ready(root, val_root=root.parent / "copy")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"root": ""}, r"data\.root is empty.*write data\.root=DIR"),
+        ({"root": " "}, r"data\.root is empty"),
+        ({"root": "x", "val_root": ""}, r"data\.val_root is empty"),
+        ({"root": "x", "val_root": {"a": "x", "b": ""}}, r"data\.val_root\.b is empty"),
+        ({"root": "x", "val_root": {}}, r"data\.val_root=\{\}: name a folder"),
+        ({"root": "x", "cache_dir": ""}, r"data\.cache_dir is empty"),
+    ],
+)
+def test_empty_paths(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        SRDataModule(**options)
 
 
 def test_setup_alone_builds_what_is_missing(folder: Path, valid: Path, tmp_path: Path) -> None:
@@ -324,7 +419,8 @@ def test_configurations_build_their_class(name: str, kind: type, tmp_path: Path)
     data = instantiate(config.data)
     assert type(data) is kind
     assert data.seed == 7
-    assert data.degradation.scale == (2.0, 4.0)
+    assert data.pairs.scale == (2.0, 4.0)
+    assert type(data.degradation) is BicubicDegradation
     defaults = SRDataModule("x")
     assert (data.batch_size, data.stride, data.min_rest, data.downscale_factors) == (
         defaults.batch_size,

@@ -3,14 +3,18 @@
 from pcsr_lightning.data.batches import TrainBatch, ValPicture
 from pcsr_lightning.data.crop_index import CropIndex
 from pcsr_lightning.data.datamodule import SRDataModule
+from pcsr_lightning.data.degradation import BicubicDegradation, Box, Degradation
 from pcsr_lightning.data.div2k import DIV2KDataModule
 from pcsr_lightning.data.picture_cache import PictureCache
 from pcsr_lightning.data.sample_pictures import SAMPLE_FOLDER, SampleDataModule
 
 __all__ = [
     "SAMPLE_FOLDER",
+    "BicubicDegradation",
+    "Box",
     "CropIndex",
     "DIV2KDataModule",
+    "Degradation",
     "PictureCache",
     "SRDataModule",
     "SampleDataModule",

@@ -180,11 +180,18 @@ class StepLoader(DataLoader[RawCrops]):
 
 
 class ValidationPictures(Dataset[RawPicture]):
-    """Whole pictures at full size, from a cache: libvips must not run in forked loader workers."""
+    """Whole pictures at full size, from a cache: libvips must not run in forked loader workers.
 
-    def __init__(self, cache: PictureCache) -> None:
+    Args:
+        cache: the pictures.
+        limit: take at most so many, spread evenly over the list; all if None.
+    """
+
+    def __init__(self, cache: PictureCache, limit: int | None = None) -> None:
         self.cache = cache
-        self.numbers = [n for n, picture in enumerate(cache.pictures) if picture.scale == 1]
+        full = [n for n, picture in enumerate(cache.pictures) if picture.scale == 1]
+        count = len(full) if limit is None else min(limit, len(full))
+        self.numbers = [full[int(n)] for n in np.linspace(0, len(full) - 1, count).round()]
 
     def __len__(self) -> int:
         return len(self.numbers)

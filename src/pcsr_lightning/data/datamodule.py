@@ -1,13 +1,11 @@
 """The data of a training run: dense crops of a folder, and whole pictures to validate on."""
 
-import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
@@ -20,9 +18,20 @@ from pcsr_lightning.data.batches import (
     ValidationPictures,
 )
 from pcsr_lightning.data.crop_index import CropIndex
-from pcsr_lightning.data.degradation import Degradation, validation_pair
+from pcsr_lightning.data.degradation import BicubicDegradation, Degradation
+from pcsr_lightning.data.pairs import PairMaker, validation_pair
 from pcsr_lightning.data.picture_cache import SCALES, CachedPicture, PictureCache
-from pcsr_lightning.errors import ConfigError, DataError
+from pcsr_lightning.data.split import (
+    ValRoot,
+    all_validated,
+    choose_held_out,
+    copies_of_validation,
+    first_few,
+    named_folders,
+    training_files,
+    warn_skipped,
+)
+from pcsr_lightning.errors import ConfigError, DataError, check_path
 from pcsr_lightning.images import list_pictures
 
 _log = logging.getLogger(__name__)
@@ -37,10 +46,10 @@ class SRDataModule(L.LightningDataModule):
 
     Args:
         root: folder of training pictures.
-        val_root: folder of validation pictures. If None, `val_count` pictures of `root` are held
-            out of training for it, always the same ones for the same file names.
+        val_root: folder of validation pictures, or several by name. If None, `val_count` pictures
+            of `root` are held out of training for it, always the same ones for the same file names.
         val_count: how many to hold out; at most half of the pictures.
-        val_limit: validate on at most this many pictures, spread evenly over the list.
+        val_limit: validate on at most this many pictures of each folder, spread evenly over it.
         batch_size: crops of an optimizer step's batch over all devices.
         scale: one scale, or (lowest, highest) for multi-scale training, one draw a batch.
         val_scale: scale of validation; the highest of `scale` if None.
@@ -53,6 +62,11 @@ class SRDataModule(L.LightningDataModule):
         seed: of the order of crops, the augmentation and the scales.
         cache_dir: where picture caches lie; `~/.cache/pcsr_lightning` (or under $XDG_CACHE_HOME)
             if None.
+        degradation: makes the LR pictures; MATLAB-style bicubic if None.
+
+    Attributes:
+        cache: the pictures of `root`, after `setup`.
+        val_caches: the validation pictures, by the folders' names; "" for a single one.
 
     Raises:
         ConfigError: a setting out of range.
@@ -62,7 +76,7 @@ class SRDataModule(L.LightningDataModule):
     def __init__(
         self,
         root: str | Path,
-        val_root: str | Path | None = None,
+        val_root: ValRoot = None,
         val_count: int = 8,
         val_limit: int | None = None,
         batch_size: int = 16,
@@ -76,6 +90,7 @@ class SRDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         cache_dir: str | Path | None = None,
+        degradation: Degradation | None = None,
     ) -> None:
         super().__init__()
         scales = list(scale) if isinstance(scale, Sequence) else [scale, scale]
@@ -100,17 +115,20 @@ class SRDataModule(L.LightningDataModule):
             downscale_factors,
             "a list of factors in (0, 1]",
         )
+        check_path("data.root", root, "DIR")
+        check_path("data.cache_dir", cache_dir, "DIR")
         self.root = Path(root).expanduser()
-        self.val_root = None if val_root is None else Path(val_root).expanduser()
+        self.val_roots = named_folders(val_root)
         self.val_count, self.val_limit = val_count, val_limit
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.val_scale = float(high if val_scale is None else val_scale)
         self.stride, self.min_rest = stride, min_rest
         self.downscale_factors = tuple(float(s) for s in downscale_factors)
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
-        self.degradation = Degradation((float(low), float(high)), lr_crop, augment, seed)
+        self.degradation = BicubicDegradation() if degradation is None else degradation
+        self.pairs = PairMaker(self.degradation, (float(low), float(high)), lr_crop, augment, seed)
         self.cache: PictureCache | None = None
-        self.val_cache: PictureCache | None = None
+        self.val_caches: dict[str, PictureCache] = {}
         self.index: CropIndex | None = None
         self._numbers: list[int] = []  # the cache's pictures that `index` counts
 
@@ -120,18 +138,23 @@ class SRDataModule(L.LightningDataModule):
         """The folder of pictures to train on."""
         return self.root
 
-    def val_folder(self) -> Path | None:
-        """The folder of pictures to validate on; None: hold some of the training pictures out."""
-        return self.val_root
+    def val_folders(self) -> dict[str, Path]:
+        """The folders to validate on, by name; empty: hold some of the training pictures out."""
+        return self.val_roots
 
     def digests(self) -> dict[str, dict[str, str]]:
-        """SHA-256 of each picture's file by its name, below the keys ``train`` and ``valid``."""
+        """SHA-256 of each picture's file by its name, below the keys ``train`` and ``valid``.
+
+        Of several validation folders below ``valid/NAME``.
+        """
         self.setup()
-        if self.cache is None or self.val_cache is None:
+        if self.cache is None:
             raise _NOT_SET_UP
         train = dict.fromkeys(self.cache.pictures[n].source for n in self._numbers)
-        digests = self.cache.digests
-        return {"train": {name: digests[name] for name in train}, "valid": self.val_cache.digests}
+        digests = {"train": {name: self.cache.digests[name] for name in train}}
+        for name, cache in self.val_caches.items():
+            digests[f"valid/{name}".rstrip("/")] = cache.digests
+        return digests
 
     # Lightning's hooks.
 
@@ -143,15 +166,22 @@ class SRDataModule(L.LightningDataModule):
         """Opens the caches and numbers the crops of all but the validation pictures."""
         if self.index is not None:
             return
-        cache, val_cache, held_out = self._open_caches()
-        crop = self.degradation.crop
-        usable = self._usable(cache)
+        cache, val_caches, held_out = self._open_caches()
+        crop, usable = self.pairs.crop, self._usable(cache)
         sources = dict.fromkeys(p.source for p in cache.pictures)
         too_small = [source for source in sources if source not in usable]
-        _warn_skipped("unreadable", cache.unreadable)
-        _warn_skipped("unreadable in validation", val_cache.unreadable)
-        _warn_skipped(f"smaller than a crop of {crop} x {crop} pixels", too_small)
-        train = usable - held_out
+        bad_validation = [name for c in val_caches.values() for name in c.unreadable]
+        copies = copies_of_validation(cache, val_caches.values(), held_out)
+        warn_skipped("unreadable", cache.unreadable)
+        warn_skipped("unreadable in validation", bad_validation)
+        warn_skipped(f"smaller than a crop of {crop} x {crop} pixels", too_small)
+        warn_skipped(
+            "that show the same as a validation picture",
+            [f"{name} (as {other})" for name, other in copies.items()],
+        )
+        train = usable - held_out - copies.keys()
+        if not train and usable:
+            raise all_validated(self.train_folder())
         if not train:
             raise DataError(
                 f"{self.train_folder()}: nothing to train on. "
@@ -161,13 +191,13 @@ class SRDataModule(L.LightningDataModule):
             )
         self._numbers = [n for n, p in enumerate(cache.pictures) if p.source in train]
         self.index = self._crops([cache.pictures[n] for n in self._numbers])
-        self.cache, self.val_cache = cache, val_cache
+        self.cache, self.val_caches = cache, val_caches
         if held_out:
             _info(
                 "No data.val_root: %d of %d pictures are held out for validation (%s).",
                 len(held_out),
                 len(usable),
-                _first(sorted(held_out)),
+                first_few(sorted(held_out)),
             )
         _info(
             "Data: %d pictures, %d crops of %d x %d; validation on %d pictures; skipped %d "
@@ -176,8 +206,8 @@ class SRDataModule(L.LightningDataModule):
             len(self.index),
             crop,
             crop,
-            len(ValidationPictures(val_cache)),
-            len(cache.unreadable) + len(val_cache.unreadable),
+            sum(len(pictures) for pictures in self._validation().values()),
+            len(cache.unreadable) + len(bad_validation),
             len(too_small),
             cache.folder,
         )
@@ -205,7 +235,7 @@ class SRDataModule(L.LightningDataModule):
             self._numbers,
             self.index,
             self.batch_size,
-            self.degradation.margin,
+            self.pairs.margin,
             self.seed,
             steps,
             rank,
@@ -227,69 +257,70 @@ class SRDataModule(L.LightningDataModule):
             pin_memory=self._on_gpu(),
         )
 
-    def val_dataloader(self) -> DataLoader[RawPicture]:
-        """Whole pictures, one at a time."""
-        if self.val_cache is None:
+    def val_dataloader(self) -> DataLoader[RawPicture] | dict[str, DataLoader[RawPicture]]:
+        """Whole pictures, one at a time; a loader for each folder where they have names."""
+        if not self.val_caches:
             raise _NOT_SET_UP
-        return DataLoader(
-            ValidationPictures(self.val_cache),
-            batch_size=None,
-            shuffle=False,
-            num_workers=self.num_workers,
-            pin_memory=self._on_gpu(),
-        )
+        loaders = {
+            name: DataLoader(
+                pictures,
+                batch_size=None,
+                shuffle=False,
+                num_workers=self.num_workers,
+                pin_memory=self._on_gpu(),
+            )
+            for name, pictures in self._validation().items()
+        }
+        return loaders.get("", loaders)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Raw pixels, now on the device, become a `TrainBatch` or a `ValPicture`."""
         if isinstance(batch, RawCrops):
-            return self.degradation.train_batch(batch)
+            return self.pairs.train_batch(batch)
         if isinstance(batch, RawPicture):
-            return validation_pair(batch, self.val_scale)
+            return validation_pair(batch, self.val_scale, self.degradation, self.seed)
         return batch
 
     # Helpers.
 
     def _crops(self, pictures: Sequence[CachedPicture]) -> CropIndex:
         sizes = [(p.height, p.width) for p in pictures]
-        return CropIndex(sizes, self.degradation.crop, self.stride, self.min_rest)
+        return CropIndex(sizes, self.pairs.crop, self.stride, self.min_rest)
 
     def _usable(self, cache: PictureCache) -> set[str]:
         """The sources that have a crop, at whatever scale."""
         counts = self._crops(cache.pictures).counts
         return {p.source for p, n in zip(cache.pictures, counts, strict=True) if n > 0}
 
-    def _open_caches(self) -> tuple[PictureCache, PictureCache, set[str]]:
-        """Opens or builds the training and the validation cache; also the names held out."""
-        root, val_root = self.train_folder(), self.val_folder()
-        files = list_pictures(root)
-        val_files = [] if val_root is None else list_pictures(val_root)
-        # A validation folder may lie inside the training folder.
-        validation = {file.resolve() for file in val_files}
-        kept = [file for file in files if file.resolve() not in validation]
-        if not kept:
-            raise DataError(
-                f"{root}: every picture here is also a validation picture. Give different "
-                "folders as data.root and data.val_root."
-            )
-        cache = PictureCache.open_or_build(kept, root, self.cache_dir, self.downscale_factors)
-        held_out: set[str] = set()
-        if val_root is None:
-            held_out = self._held_out(sorted(self._usable(cache)))
-            val_root, val_files = root, [root / name for name in sorted(held_out)]
-        val_files = _spread(val_files, self.val_limit)
-        val_cache = PictureCache.open_or_build(val_files, val_root, self.cache_dir, (1.0,))
-        return cache, val_cache, held_out
+    def _open_caches(self) -> tuple[PictureCache, dict[str, PictureCache], set[str]]:
+        """Opens or builds the training and the validation caches; also the names held out."""
+        root, folders = self.train_folder(), self.val_folders()
+        files = training_files(root, folders.values())
+        cache = PictureCache.open_or_build(files, root, self.cache_dir, self.downscale_factors)
+        if folders:
+            listed = {name: (folder, list_pictures(folder)) for name, folder in folders.items()}
+            held_out: set[str] = set()
+        else:
+            held_out = self._held_out(cache)
+            listed = {"": (root, [root / name for name in sorted(held_out)])}
+        val_caches = {
+            name: PictureCache.open_or_build(pictures, folder, self.cache_dir, (1.0,))
+            for name, (folder, pictures) in listed.items()
+        }
+        return cache, val_caches, held_out
 
-    def _held_out(self, names: list[str]) -> set[str]:
-        if len(names) < 2:
+    def _held_out(self, cache: PictureCache) -> set[str]:
+        chosen = choose_held_out(self._usable(cache), cache, self.val_count)
+        if not chosen:
             raise DataError(
-                f"{self.root}: {len(names)} pictures of at least {self.degradation.crop} x "
-                f"{self.degradation.crop} pixels are too few to train on one and validate on "
-                "another. Add pictures, or name a validation folder with data.val_root=DIR."
+                f"{self.root}: {len(self._usable(cache))} pictures of at least {self.pairs.crop} x "
+                f"{self.pairs.crop} pixels are too few to train on one and validate on another. "
+                "Add pictures, or name a validation folder with data.val_root=DIR."
             )
-        # By a hash of the name: adding a picture does not reshuffle the choice.
-        names = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-        return set(names[: min(self.val_count, len(names) // 2)])
+        return chosen
+
+    def _validation(self) -> dict[str, ValidationPictures]:
+        return {n: ValidationPictures(c, self.val_limit) for n, c in self.val_caches.items()}
 
     def _on_gpu(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
@@ -302,22 +333,3 @@ _info = rank_zero_only(_log.info)
 def _check(right: bool, key: str, value: object, expected: str) -> None:
     if not right:
         raise ConfigError(f"data.{key}={value}: must be {expected}.")
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
-
-
-@rank_zero_only
-def _warn_skipped(what: str, names: Iterable[str]) -> None:
-    """Counts and names the first few."""
-    listed = list(names)
-    if listed:
-        _log.warning("Skipped %d %s: %s", len(listed), what, _first(listed))
-
-
-def _spread(files: list[Path], limit: int | None) -> list[Path]:
-    if limit is None or len(files) <= limit:
-        return files
-    return [files[int(n)] for n in np.linspace(0, len(files) - 1, limit).round()]

@@ -81,7 +81,7 @@ class DIV2KDataModule(SRDataModule):
 
     def prepare_data(self) -> None:
         if self.download:
-            needed = [self.train_archive] + [self.valid_archive] * (self.val_root is None)
+            needed = [self.train_archive] + [self.valid_archive] * (not self.val_roots)
             for archive in needed:
                 if archive.find(self.root) is None:
                     fetch(archive, self.url, self.root)
@@ -90,8 +90,8 @@ class DIV2KDataModule(SRDataModule):
     def train_folder(self) -> Path:
         return self._folder(self.train_archive)
 
-    def val_folder(self) -> Path | None:
-        return self._folder(self.valid_archive) if self.val_root is None else self.val_root
+    def val_folders(self) -> dict[str, Path]:
+        return self.val_roots or {"": self._folder(self.valid_archive)}
 
     def _folder(self, archive: Archive) -> Path:
         folder = archive.find(self.root)

@@ -26,7 +26,7 @@ from pcsr_lightning.errors import DataError, PictureError
 from pcsr_lightning.images import bicubic, read_rgb8
 
 SCALES = (1.0, 0.9, 0.8, 0.7, 0.6)
-_VERSION = 1  # of the file format and of how pictures are decoded and shrunk
+_VERSION = 2  # of the file format and of how pictures are decoded and shrunk
 _PIXELS, _INDEX, _DIGESTS = "pixels.u8", "index.json", "digests.json"
 _log = logging.getLogger(__name__)
 
@@ -48,15 +48,21 @@ class PictureCache:
     Attributes:
         folder: where the cache lies.
         pictures: every picture at every scale, a source's scales one after the other.
+        contents: source name -> hash of its pixels, the same for the same picture in two files.
         unreadable: source name -> reason, for files that could not be decoded.
         digests: source name -> SHA-256 of the file, for a cache of `open_or_build`.
     """
 
     def __init__(
-        self, folder: Path, pictures: Sequence[CachedPicture], unreadable: dict[str, str]
+        self,
+        folder: Path,
+        pictures: Sequence[CachedPicture],
+        contents: dict[str, str],
+        unreadable: dict[str, str],
     ) -> None:
         self.folder = folder
         self.pictures = list(pictures)
+        self.contents = dict(contents)
         self.unreadable = dict(unreadable)
         self.digests: dict[str, str] = {}
         self._bytes: NDArray[np.uint8] | None = None
@@ -88,7 +94,7 @@ class PictureCache:
             expected = sum(p.height * p.width * 3 for p in pictures)
             complete = (folder / _PIXELS).stat().st_size == expected
             right_version = index["version"] == _VERSION
-            unreadable = dict(index["unreadable"])
+            contents, unreadable = dict(index["contents"]), dict(index["unreadable"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{folder}: no picture cache here, or a damaged one ({error})."
@@ -98,7 +104,7 @@ class PictureCache:
                 f"{folder}: this picture cache is damaged or of another version. Delete the "
                 "folder; it is rebuilt at the next start."
             )
-        return cls(folder, pictures, unreadable)
+        return cls(folder, pictures, contents, unreadable)
 
     @classmethod
     def build(
@@ -126,7 +132,7 @@ class PictureCache:
         part = folder.with_name(f".{folder.name}.part-{secrets.token_hex(4)}")
         try:
             part.mkdir(parents=True)
-            pictures, unreadable = _write_pixels(files, part / _PIXELS, scales, root)
+            pictures, contents, unreadable = _write_pixels(files, part / _PIXELS, scales, root)
             if not pictures:
                 first, reason = next(iter(unreadable.items()), ("", "no files"))
                 raise DataError(
@@ -135,6 +141,7 @@ class PictureCache:
             index = {
                 "version": _VERSION,
                 "pictures": [asdict(p) for p in pictures],
+                "contents": contents,
                 "unreadable": unreadable,
             }
             (part / _INDEX).write_text(json.dumps(index), "utf-8")
@@ -224,8 +231,9 @@ def _name(file: Path, root: Path | None) -> str:
 
 def _write_pixels(
     files: Sequence[Path], path: Path, scales: Sequence[float], root: Path | None
-) -> tuple[list[CachedPicture], dict[str, str]]:
+) -> tuple[list[CachedPicture], dict[str, str], dict[str, str]]:
     pictures: list[CachedPicture] = []
+    contents: dict[str, str] = {}
     unreadable: dict[str, str] = {}
     with path.open("wb") as out:
         quiet = not get_console().is_terminal
@@ -236,8 +244,15 @@ def _write_pixels(
             except PictureError as error:
                 unreadable[name] = str(error)
                 continue
+            contents[name] = _pixel_hash(rgb_3hw)
             pictures += [_append(out, rgb_3hw, name, scale) for scale in scales]
-    return pictures, unreadable
+    return pictures, contents, unreadable
+
+
+def _pixel_hash(rgb_3hw: Tensor) -> str:
+    digest = hashlib.blake2b(json.dumps(list(rgb_3hw.shape)).encode(), digest_size=16)
+    digest.update(rgb_3hw.contiguous().flatten().numpy().data)
+    return digest.hexdigest()
 
 
 def _append(out: BinaryIO, rgb_3hw: Tensor, name: str, scale: float) -> CachedPicture:

@@ -19,5 +19,5 @@ class SampleDataModule(SRDataModule):
     def __init__(self, **options: Any) -> None:
         super().__init__(SAMPLE_FOLDER / "train", **options)
 
-    def val_folder(self) -> Path | None:
-        return SAMPLE_FOLDER / "valid" if self.val_root is None else self.val_root
+    def val_folders(self) -> dict[str, Path]:
+        return self.val_roots or {"": SAMPLE_FOLDER / "valid"}
