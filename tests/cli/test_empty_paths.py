@@ -81,6 +81,8 @@ def test_settings(command: str, setting: str, folder: Path) -> None:
         ("figures --out ''", "--out"),
         ("demo --model ''", "--model"),
         ("app --model ''", "--model"),
+        ("replay ''", "RUN"),
+        ("replay run --out ''", "--out"),
     ],
 )
 def test_arguments(command: str, argument: str, folder: Path) -> None:

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from tests.commands import run_command
@@ -17,7 +18,9 @@ from tests.small import small_original, small_pcsr, write_textures
 from pcsr_lightning.cli import evaluate
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.evaluation import Measurement
 from pcsr_lightning.evaluation.prepared import model_name, published_for
+from pcsr_lightning.evaluation.saved_pictures import picture_file
 from pcsr_lightning.inference import all_heavy_flops
 from pcsr_lightning.networks import PCSR, build_network, default_config
 from pcsr_lightning.weights import DEFAULT_MODEL, load, save
@@ -70,8 +73,8 @@ def test_word_for_word_from_another_folder(files: Path, tmp_path: Path) -> None:
     assert [s["name"] for s in content["skipped"]] == ["broken.png"]
     for part in (content, *content["images"]):
         assert {"psnr", "gmacs", "gflops_published", "share", "seconds", "bicubic"} <= set(part)
-        assert {"psnr_y", "ssim"} <= set(part)
-        assert set(part["bicubic"]) == {"psnr", "psnr_y", "ssim"}
+        assert {"psnr_y", "ssim", "ssim_y"} <= set(part)
+        assert set(part["bicubic"]) == {"psnr", "psnr_y", "ssim", "ssim_y"}
         assert len(part["share"]) == 2
         assert sum(part["share"]) == pytest.approx(1)
     known = {"mode": "k", "k": 0.0, "cost": "softmax", "refine": True, "budget": None}
@@ -85,6 +88,83 @@ def test_word_for_word_from_another_folder(files: Path, tmp_path: Path) -> None:
     assert "broken.png" in done.err
     assert "Traceback" not in done.err
     assert "WARNING" not in done.out
+
+
+OWN = """
+def largest(sr, hr):
+    assert sr.shape == hr.shape and sr.shape[:2] == (1, 3)
+    return (sr - hr).abs().max()
+
+def two_numbers(sr, hr):
+    return 1, 2
+"""
+
+
+def test_metrics_of_ones_own(run: Run, files: Path, tmp_path: Path) -> None:
+    """A class of torchmetrics and a function, against numpy on the pictures that were written."""
+    (tmp_path / "own.py").write_text(OWN)
+    out = run(
+        f"model={files}/m2.safetensors", f"data.root={files}/set", "hydra.run.dir=run",
+        "save_images=true", "+metrics.mae._target_=torchmetrics.MeanAbsoluteError",
+        "+metrics.largest._target_=own.largest", "+metrics.largest._partial_=true",
+        "+metrics.off=null",
+    )  # fmt: skip
+    content = json.loads((tmp_path / "run/metrics.json").read_text())
+    for image in content["images"]:
+        with Image.open(files / "set" / image["name"]) as hr:
+            height, width = image["size"]
+            expected = np.asarray(hr.convert("RGB"))[:height, :width].astype(float)
+        with Image.open(picture_file(image["name"], tmp_path / "run/pictures")) as sr:
+            error = np.abs(np.asarray(sr).astype(float) - expected)[4:-4, 4:-4] / 255
+        assert image["metrics"].keys() == {"mae", "largest"}
+        assert image["metrics"]["mae"] == pytest.approx(error.mean(), rel=1e-5)
+        assert image["metrics"]["largest"] == pytest.approx(error.max(), rel=1e-5)
+        assert image["bicubic"]["metrics"]["mae"] != image["metrics"]["mae"]
+    means = [content["metrics"], content["bicubic"]["metrics"]]
+    parts = [[image["metrics"] for image in content["images"]]]
+    parts += [[image["bicubic"]["metrics"] for image in content["images"]]]
+    for mean, images in zip(means, parts, strict=True):
+        for name in ("mae", "largest"):
+            assert mean[name] == pytest.approx(np.mean([i[name] for i in images]))
+    heading, bicubic, ours = out.splitlines()[1:4]
+    assert re.split(r"  +", heading.strip())[-2:] == ["mae", "largest"]
+    for line, mean in ((bicubic, means[1]), (ours, means[0])):
+        assert re.split(r"  +", line.strip())[-2:] == [f"{v:.4f}" for v in mean.values()]
+    read_back = Measurement.from_json(content)
+    assert read_back.metrics == content["metrics"]
+    assert read_back.bicubic.metrics == content["bicubic"]["metrics"]
+    flat = read_back.flat()
+    assert flat["metrics/mae"] == content["metrics"]["mae"]
+    assert flat["bicubic/metrics/mae"] == content["bicubic"]["metrics"]["mae"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["+metrics.x._target_=no.such.Metric"], "metrics.x._target_=no.such.Metric: "),
+        (["+metrics.x=4"], "metrics.x=4: write metrics.x._target_="),
+        (
+            ["+metrics.x._target_=torchmetrics.MeanAbsoluteError", "+metrics.x.nonsense=1"],
+            "metrics.x",
+        ),
+        (
+            ["+metrics.x._target_=own.two_numbers", "+metrics.x._partial_=true"],
+            "metrics.x fails on pictures of ",
+        ),
+        (
+            ["+metrics.x._target_=torchmetrics.MeanAbsoluteError", "sweep=k"],
+            "leave metrics out",
+        ),
+    ],
+)
+def test_metrics_that_cannot_be_used(
+    settings: list[str], said: str, run: Run, files: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    error = run(f"model={files}/m2.safetensors", f"data.root={files}/set", *settings, code=1)
+    [line] = [line for line in error.splitlines() if not line.startswith("WARNING")]
+    assert line.startswith("error: ")
+    assert said in line
 
 
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:

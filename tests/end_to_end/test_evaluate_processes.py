@@ -78,10 +78,10 @@ def numbers(file: Path) -> Any:
 
 def test_a_multirun_on_two_devices(run: Run, tmp_path: Path) -> None:
     """Benchmarks, the jobs of a multirun among them, with their pictures."""
-    one, _ = run("-m", "routing.k=0,0.1", "hydra.sweep.dir=one", "save_images=true")
-    two, warned = run(
-        "-m", "routing.k=0,0.1", "hydra.sweep.dir=two", "save_images=true", "devices=2"
-    )
+    words = ("-m", "routing.k=0,0.1", "save_images=true")
+    words += ("+metrics.mae._target_=torchmetrics.MeanAbsoluteError",)
+    one, _ = run(*words, "hydra.sweep.dir=one")
+    two, warned = run(*words, "hydra.sweep.dir=two", "devices=2")
     for n in ("0", "1"):
         expected = numbers(tmp_path / "one" / n / "metrics.json")
         assert numbers(tmp_path / "two" / n / "metrics.json") == expected
@@ -89,6 +89,7 @@ def test_a_multirun_on_two_devices(run: Run, tmp_path: Path) -> None:
             *("a.png", "b.png", "sub/d.png", "sub/e.png")
         ]
         assert [s["name"] for s in expected["skipped"]] == ["c.png"]
+        assert 0 < expected["metrics"]["mae"] < 1
         pictures = {
             p.relative_to(tmp_path / "one") for p in tmp_path.glob(f"one/{n}/pictures/**/*.png")
         }

@@ -10,7 +10,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.evaluation import build_lpips, psnr, psnr_y, ssim
+from pcsr_lightning.evaluation import build_lpips, psnr, psnr_y, ssim, ssim_y
 
 # by this way, since the package has a function of the same name
 MODULE = import_module("pcsr_lightning.evaluation.metrics")
@@ -79,6 +79,20 @@ def test_ssim_as_scikit_image_has_it(border: int) -> None:
     assert 0.5 < expected < 0.999
     assert abs(ssim(sr, hr, border) - expected) < 1e-4
     assert ssim(hr, hr, border) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("border", [0, 4])
+def test_ssim_of_luma_as_scikit_image_has_it(border: int) -> None:
+    sr, hr = pictures()
+    a, b = (rgb2ycbcr(as_bytes(x, border))[..., 0] for x in (sr, hr))
+    expected = structural_similarity(
+        a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert 0.5 < expected < 0.999
+    assert abs(ssim_y(sr, hr, border) - expected) < 2e-5
+    assert abs(ssim_y(sr, hr, border) - ssim(sr, hr, border)) > 2e-4
+    assert ssim_y(hr, hr, border) == pytest.approx(1, abs=1e-6)
+    assert math.isnan(ssim_y(hr[..., :18, :], hr[..., :18, :], border=4))
 
 
 def test_too_small_for_the_window() -> None:

@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
 from pcsr_lightning import conf_dir
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.settings.instantiation import configured
 from pcsr_lightning.training import Muon, cosine, trapezoid
-from pcsr_lightning.training.instantiation import configured
 from pcsr_lightning.training.optim import make_optimizer
 from pcsr_lightning.training.optim.muon import orthogonal
 

@@ -1,20 +1,26 @@
 """Each stage on a small real training: what learns, what stays bit-identical."""
 
+import copy
 import json
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from skimage.color import rgb2ycbcr
+from skimage.metrics import structural_similarity
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchmetrics import MeanAbsoluteError
 
 from pcsr_lightning import conf_dir
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.evaluation import psnr_y, ssim, ssim_y
 from pcsr_lightning.networks import PCSR, Original, build_network, default_config
 from pcsr_lightning.training import (
     FirstStage,
@@ -54,6 +60,9 @@ def made(kind: type[SRStage], network: PCSR | Original, **options: Any) -> SRSta
     return kind(network, **{**paper, **options})
 
 
+FROZEN = partial(torch.optim.SGD, lr=0.0)
+
+
 class Batch(NamedTuple):
     lr_B3hw: Tensor
     hr_B3HW: Tensor
@@ -83,7 +92,12 @@ class Pictures(Dataset):
         return Picture(*Crops()[i], name=f"{i}")
 
 
-def fit(stage: L.LightningModule, tmp_path: object) -> L.Trainer:
+def fit(
+    stage: L.LightningModule,
+    tmp_path: object,
+    crops: Dataset | None = None,
+    pictures: Dataset | list[Dataset] | dict[str, Dataset] | None = None,
+) -> L.Trainer:
     trainer = L.Trainer(
         max_steps=6,
         logger=False,
@@ -96,10 +110,67 @@ def fit(stage: L.LightningModule, tmp_path: object) -> L.Trainer:
         accelerator="cpu",
         default_root_dir=tmp_path,
     )
-    trainer.fit(
-        stage, DataLoader(Crops(), batch_size=None), DataLoader(Pictures(), batch_size=None)
-    )
+    loader = partial(DataLoader, batch_size=None)
+    validation: Any = loader(pictures or Pictures())
+    if isinstance(pictures, list):
+        validation = [loader(each) for each in pictures]
+    if isinstance(pictures, dict):
+        validation = {name: loader(each) for name, each in pictures.items()}
+    trainer.fit(stage, loader(crops or Crops()), validation)
     return trainer
+
+
+class Yields(Dataset):
+    """Six times the same item."""
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, _: int) -> Any:
+        return self.item
+
+
+LR, HR = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ((LR, HR), "this one is a list of Tensor, Tensor"),  # the loader makes lists
+        ({"lr": LR, "hr": HR}, "this one is a dict of lr, hr"),
+        (HR, "this one is a Tensor"),
+        (Batch(LR.double(), HR), r"lr_B3hw is torch\.float64 of shape \(2, 3, 8, 8\)"),
+        (Batch(LR, HR[:, :1]), r"hr_B3HW is torch\.float32 of shape \(2, 1, 32, 32\)"),
+    ],
+)
+def test_a_training_batch_of_another_type(item: Any, said: str, tmp_path: object) -> None:
+    """In one line, from every stage."""
+    stages = [
+        made(FirstStage, stage_network("1", "fsrcnn", 2, SMALL["fsrcnn"])),
+        made(LaterStage, stage_network("2", "fsrcnn", 2, SMALL["fsrcnn"])),
+        made(OriginalStage, stage_network("original", "fsrcnn", 2, SMALL["fsrcnn"])),
+    ]
+    for stage in stages:
+        with pytest.raises(ConfigError, match=rf"^data: a training batch must have .*{said}.*$"):
+            fit(stage, tmp_path, crops=Yields(item))
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ((LR, HR, "x"), "this one is a list of Tensor, Tensor, str"),
+        (Batch(LR, HR), "this one is a Batch of Tensor, Tensor"),
+        (Picture(LR, HR.byte(), "x"), r"hr is torch\.uint8"),
+        (Picture(LR, HR, 7), "needs a name, a text"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_validation_picture_of_another_type(item: Any, said: str, tmp_path: object) -> None:
+    stage = made(FirstStage, stage_network("1", "fsrcnn", 2, SMALL["fsrcnn"]))
+    with pytest.raises(ConfigError, match=rf"^data: a validation picture .*{said}.*$"):
+        fit(stage, tmp_path, pictures=Yields(item))
 
 
 def snapshot(module: torch.nn.Module) -> dict[str, Tensor]:
@@ -129,6 +200,70 @@ def test_a_later_stage_changes_its_own_parts_alone(backbone: str, tmp_path: obje
     assert "val/psnr" in trainer.callback_metrics
     shares = [float(trainer.callback_metrics[f"val/share_{j}"]) for j in range(3)]
     assert sum(shares) == pytest.approx(1)
+
+
+def test_several_validation_sets(tmp_path: object) -> None:
+    """The first one is what the best checkpoint follows."""
+    torch.manual_seed(0)
+    network = stage_network("2", "fsrcnn", 2, SMALL["fsrcnn"])
+    one = Yields(Picture(LR[:1], torch.zeros(1, 3, 32, 32), "black"))
+    found = {}
+    for name, sets in {
+        "named": {"set5": Pictures(), "mine": one}, "listed": [Pictures(), one], "alone": Pictures()
+    }.items():  # fmt: skip
+        stage = made(LaterStage, copy.deepcopy(network), optimizer=FROZEN, scheduler=None)
+        metrics = fit(stage, tmp_path, pictures=sets).callback_metrics
+        found[name] = {k: float(v) for k, v in metrics.items() if k.startswith("val/")}
+    alone = found["alone"]
+    assert set(alone) == {"val/psnr", "val/share_0", "val/share_1"}
+    first = {key.replace("val/", "val/set5/"): value for key, value in alone.items()}
+    mine = {key: value for key, value in found["named"].items() if "/mine/" in key}
+    assert found["named"] == {**alone, **first, **mine}
+    assert set(mine) == {"val/mine/psnr", "val/mine/share_0", "val/mine/share_1"}
+    assert mine["val/mine/psnr"] != alone["val/psnr"]
+    assert found["listed"]["val/1/psnr"] == mine["val/mine/psnr"]
+
+
+def test_metrics_of_ones_own(tmp_path: object) -> None:
+    """Against numpy and scikit-image, on pictures rounded to 8 bit, without the border."""
+    torch.manual_seed(0)
+    metrics = {"mae": MeanAbsoluteError(), "ssim": ssim, "y": ssim_y, "psnr_y": psnr_y}
+    network = stage_network("1", "fsrcnn", 2, SMALL["fsrcnn"])
+    stage = made(FirstStage, network, metrics=metrics, optimizer=FROZEN, scheduler=None)
+    found = fit(stage, tmp_path).callback_metrics
+    assert not any("mae" in key for key in stage.state_dict())
+    by_hand: dict[str, list[float]] = {name: [] for name in metrics}
+    for i in range(2):
+        lr, hr = Crops()[i]
+        with torch.no_grad():
+            sr = stage.predict(lr, (32, 32)).image_B3HW
+        a, b = (x.clamp(0, 1).mul(255).round().byte()[..., 4:-4, 4:-4].numpy() for x in (sr, hr))
+        for x, y in zip(a.transpose(0, 2, 3, 1), b.transpose(0, 2, 3, 1), strict=True):
+            similarity = partial(
+                structural_similarity, data_range=255, gaussian_weights=True, sigma=1.5,
+                use_sample_covariance=False,
+            )  # fmt: skip
+            x_y, y_y = rgb2ycbcr(x)[..., 0], rgb2ycbcr(y)[..., 0]
+            by_hand["mae"].append(np.abs(x.astype(float) - y).mean() / 255)
+            by_hand["ssim"].append(similarity(x.astype(float), y.astype(float), channel_axis=2))
+            by_hand["y"].append(similarity(x_y, y_y))
+            by_hand["psnr_y"].append(10 * np.log10(255**2 / np.mean((x_y - y_y) ** 2)))
+    for name, values in by_hand.items():
+        assert len(values) == 4
+        assert float(found[f"val/{name}"]) == pytest.approx(np.mean(values), rel=1e-4), name
+
+
+def test_a_metric_that_fails_is_named(tmp_path: object) -> None:
+    network = stage_network("1", "fsrcnn", 2, SMALL["fsrcnn"])
+    for metric, said in (
+        (lambda sr, hr: (sr, hr), "TypeError"),
+        (lambda sr, hr: sr.view(7), "RuntimeError: shape"),
+    ):
+        stage = made(FirstStage, network, metrics={"mine": metric})
+        with pytest.raises(
+            ConfigError, match=rf"^metrics\.mine fails .* 24 x 24 pixels: {said}.*$"
+        ):
+            fit(stage, tmp_path)
 
 
 @pytest.mark.parametrize("backbone", list(SMALL))
@@ -254,7 +389,8 @@ def test_train_returns_what_validation_measured(tmp_path: Path) -> None:
         "backbone.args={d:8,s:4,m:1}", "data=sample", "data.lr_crop=8",
         "data.downscale_factors=[1.0]",
         "data.val_limit=1", "stage.queries=64", "trainer.accelerator=cpu", "trainer.max_steps=1",
-        "logger=none", f"data.cache_dir={tmp_path}/cache",
+        "logger=none", f"data.cache_dir={tmp_path}/cache", "metrics=[ssim,psnr_y]",
+        "+metrics.mae._target_=torchmetrics.MeanAbsoluteError",
     ]  # fmt: skip
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", words)
@@ -262,7 +398,8 @@ def test_train_returns_what_validation_measured(tmp_path: Path) -> None:
     cfg.callbacks = {}  # they ask for a run's folder
     found = train(cfg, tmp_path / "run")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert found == {"val/psnr": pytest.approx(record["val_psnr"], abs=1e-3)}
+    assert found.keys() == {"val/psnr", "val/ssim", "val/psnr_y", "val/mae"}
+    assert found["val/psnr"] == pytest.approx(record["val_psnr"], abs=1e-3)
     cfg.stage = {**cfg.stage, "optimizer": "muon"}
     with pytest.raises(ConfigError, match=r"stage\.optimizer.*called optimizer now"):
         train(cfg, tmp_path / "other")

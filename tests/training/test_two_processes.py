@@ -1,5 +1,6 @@
 """Two real processes (DDP over gloo) compute the gradients that one does on the whole batch."""
 
+import json
 import multiprocessing
 import socket
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.commands import SMALL_TRAINING, run_command
+from tests.small import write_textures
 from torch import Tensor
 
 KEEPER = '''
@@ -41,6 +43,25 @@ class DeadUnits(L.Callback):
         mlp = pl_module.network.upsampler(0).state_dict()
         torch.save(mlp, f"{self.folder}/rank-{trainer.global_rank}.pt")
 '''
+METRICS = '''
+import json
+import lightning as L
+
+class KeepMetrics(L.Callback):
+    """Writes what each rank ends with, and how many pictures it saw."""
+
+    def __init__(self, folder):
+        self.folder, self.seen = folder, 0
+
+    def on_validation_batch_end(self, *_):
+        self.seen += 1
+
+    def on_train_end(self, trainer, pl_module):
+        found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        name = f"metrics-{trainer.world_size}-{trainer.global_rank}.json"
+        with open(f"{self.folder}/{name}", "w") as f:
+            json.dump({"seen": self.seen, **found}, f)
+'''
 SETTINGS = (
     *SMALL_TRAINING,
     "data.batch_size=16",
@@ -53,7 +74,10 @@ FORK = multiprocessing.get_context("fork")  # spares the imports
 def train(cwd: Path, *settings: str, **env: str) -> None:
     (cwd / "keeper.py").write_text(KEEPER)
     (cwd / "ranks.py").write_text(RANKS)
-    run_command("train", *settings, *SETTINGS, cwd=cwd, env=env, code=0)
+    (cwd / "metrics.py").write_text(METRICS)
+    given = {word.partition("=")[0] for word in settings}
+    others = [word for word in SETTINGS if word.partition("=")[0] not in given]
+    run_command("train", *settings, *others, cwd=cwd, env=env, code=0)
 
 
 def train_on_two(cwd: Path, *settings: str) -> None:
@@ -121,3 +145,48 @@ def test_units_started_anew_are_the_same_on_both(tmp_path: Path) -> None:
     assert (first["project.bias"].abs() < 50).all()
     for name, weights in first.items():
         assert torch.equal(weights, second[name]), name
+
+
+@pytest.mark.parametrize("sets", [{"": 3}, {"": 1}, {"a": 1, "b": 5}], ids=str)
+def test_each_validation_picture_counts_once(
+    sets: dict[str, int], first_stage: Path, tmp_path: Path
+) -> None:
+    """Where pictures do not divide by processes, Lightning repeats some; one may have none."""
+    folders = {}
+    for name, count in sets.items():
+        sizes = {f"{n}.png": (40 + 16 * n, 96) for n in range(count)}
+        folders[name] = write_textures(tmp_path / f"pictures{name}", sizes)
+    if "" in sets:
+        val_root = str(folders[""])
+    else:
+        val_root = "{" + ",".join(f"{name}:{folder}" for name, folder in folders.items()) + "}"
+    found = {}
+    for devices in (1, 2):
+        words = [
+            "stage=2", f"init={first_stage}", "trainer.max_steps=1", "optimizer.lr=2e-7",
+            f"data.val_root={val_root}", "data.val_limit=null", f"hydra.run.dir=of-{devices}",
+            "+callbacks.metrics._target_=metrics.KeepMetrics",
+            f"+callbacks.metrics.folder={tmp_path}",
+        ]  # fmt: skip
+        (train_on_two if devices == 2 else train)(tmp_path, *words)
+        for rank in range(devices):
+            path = tmp_path / f"metrics-{devices}-{rank}.json"
+            found[devices, rank] = json.loads(path.read_text())
+        best = torch.load(tmp_path / f"of-{devices}/checkpoints/best.ckpt", weights_only=True)
+        [score] = [
+            float(state["best_model_score"])
+            for state in best["callbacks"].values()
+            if state.get("monitor") == "val/psnr"
+        ]
+        record = json.loads((tmp_path / f"of-{devices}/run.json").read_text())
+        assert score == found[devices, 0]["val/psnr"]
+        assert record["val_psnr"] == round(score, 4)
+    one = found[1, 0]
+    assert one.pop("seen") == sum(sets.values())
+    own = [key for name in sets for key in ([f"val/{name}/psnr"] if name else [])]
+    assert {"val/psnr", "val/share_0", "val/share_1", *own} <= one.keys()
+    assert one["val/share_0"] + one["val/share_1"] == pytest.approx(1)
+    for rank in (0, 1):
+        two = found[2, rank]
+        assert two.pop("seen") == sum(-(-count // 2) for count in sets.values())
+        assert two == pytest.approx(one, abs=2e-4)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from pcsr_lightning.cli.command import program, run_command
+from pcsr_lightning.cli.command import path_argument, program, run_command
 from pcsr_lightning.errors import exit_at_once_on_signal
 
 _EPILOG = """\
@@ -29,9 +29,11 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("run", metavar="RUN", type=Path, help="the folder of a finished training")
     p.add_argument(
-        "--out", metavar="DIR", type=Path, help="a new folder (default: replays/NAME-TIME)"
+        "run", metavar="RUN", type=path_argument, help="the folder of a finished training"
+    )
+    p.add_argument(
+        "--out", metavar="DIR", type=path_argument, help="a new folder (default: replays/NAME-TIME)"
     )
     p.add_argument("--debug", action="store_true", help="show the whole trace of an error")
     return p

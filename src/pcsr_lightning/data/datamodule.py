@@ -145,16 +145,18 @@ class SRDataModule(L.LightningDataModule):
     def digests(self) -> dict[str, dict[str, str]]:
         """SHA-256 of each picture's file by its name, below the keys ``train`` and ``valid``.
 
-        Of several validation folders below ``valid/NAME``.
+        Names of several validation folders begin with the folder's.
         """
         self.setup()
         if self.cache is None:
             raise _NOT_SET_UP
         train = dict.fromkeys(self.cache.pictures[n].source for n in self._numbers)
-        digests = {"train": {name: self.cache.digests[name] for name in train}}
-        for name, cache in self.val_caches.items():
-            digests[f"valid/{name}".rstrip("/")] = cache.digests
-        return digests
+        valid = {
+            f"{folder}/{name}" if folder else name: digest
+            for folder, cache in self.val_caches.items()
+            for name, digest in cache.digests.items()
+        }
+        return {"train": {name: self.cache.digests[name] for name in train}, "valid": valid}
 
     # Lightning's hooks.
 

@@ -9,7 +9,7 @@ from pcsr_lightning.evaluation.benchmark import (
 )
 from pcsr_lightning.evaluation.bjontegaard import bjontegaard_difference
 from pcsr_lightning.evaluation.measurement import Measurement, Quality
-from pcsr_lightning.evaluation.metrics import build_lpips, psnr, psnr_y, ssim
+from pcsr_lightning.evaluation.metrics import build_lpips, psnr, psnr_y, ssim, ssim_y
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, make_pair, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout, upscale_patches
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
@@ -50,6 +50,7 @@ __all__ = [
     "scale_pair",
     "shaved_border",
     "ssim",
+    "ssim_y",
     "sweep",
     "sweep_table",
     "upscale_patches",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from pcsr_lightning.evaluation.pairs import (
     shaved_border,
 )
 from pcsr_lightning.evaluation.patches import Layout, upscale_patches
+from pcsr_lightning.evaluation.picture_metrics import PictureMetric
 from pcsr_lightning.evaluation.reader import Reader, Skipped
 from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import RoutingConfig, UpscaleResult
@@ -57,6 +58,7 @@ def benchmark(
     *,
     patch_size: int | None = None,
     lpips: bool = False,
+    metrics: Mapping[str, PictureMetric] | None = None,
     processes: ProcessGroup = ALONE,
 ) -> Benchmark:
     """Degrades every picture of a folder, upscales it again and compares.
@@ -74,6 +76,8 @@ def benchmark(
         progress: shows a progress bar on stderr where that is a terminal.
         patch_size: for protocol ``patches``: 16, 32 (if not given), 64 or 128 LR pixels.
         lpips: measures LPIPS too, see :func:`build_lpips`.
+        metrics: your own, by name: each gets an upscaled picture and the ground truth,
+            ``(1, 3, H, W)`` in [0, 1], and gives one number.
         processes: that share the pictures; all of them get the whole result.
 
     Raises:
@@ -99,7 +103,7 @@ def benchmark(
             warm_up = pair.lr_13hw[..., :WARM_UP, :WARM_UP].to(model.mean.device)
             upscale_patches(model, warm_up, scales, routing)
             warm = True
-        measured, result = measure_pair(model, pair, setup, layout, perceptual)
+        measured, result = measure_pair(model, pair, setup, layout, perceptual, metrics)
         measured = replace(measured, name=name)
         if on_picture is not None:
             on_picture(measured, result)
@@ -136,6 +140,7 @@ def measure_pair(
     setup: Measurement,
     layout: Layout | None = None,
     lpips: Lpips | None = None,
+    metrics: Mapping[str, PictureMetric] | None = None,
 ) -> tuple[Measurement, UpscaleResult]:
     """Upscales one degraded picture, timed, and compares it with the ground truth.
 
@@ -145,6 +150,7 @@ def measure_pair(
         setup: see :func:`describe_setup`; gives scale and routing.
         layout: where patches lie; the full image without.
         lpips: see :func:`build_lpips`; not measured without.
+        metrics: as for :func:`benchmark`.
 
     Returns:
         The setup with the numbers of this picture, and the picture.
@@ -159,8 +165,8 @@ def measure_pair(
     border = shaved_border(setup.scale)
     measured = setup.of_result(
         result,
-        **vars(Quality.of(result.image, hr_13HW, border, lpips)),
-        bicubic=Quality.of(bicubic(lr_13hw, size), hr_13HW, border, lpips),
+        **vars(Quality.of(result.image, hr_13HW, border, lpips, metrics)),
+        bicubic=Quality.of(bicubic(lr_13hw, size), hr_13HW, border, lpips, metrics),
         seconds=seconds,
         size=size,
     )

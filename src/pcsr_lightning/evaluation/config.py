@@ -18,6 +18,7 @@ from pcsr_lightning.errors import ConfigError, check_path
 from pcsr_lightning.evaluation.metrics import check_lpips
 from pcsr_lightning.evaluation.pairs import Protocol, check_integer_scale, scale_pair
 from pcsr_lightning.evaluation.patches import Layout
+from pcsr_lightning.evaluation.picture_metrics import build_metrics
 from pcsr_lightning.evaluation.target import check_target
 from pcsr_lightning.routing import RULES, RoutingConfig
 
@@ -53,6 +54,7 @@ class EvaluationConfig:
     sweep: str | None
     sweep_values: list[float]
     reference: str | None = None
+    metrics: dict[str, Any] | None = None
     backbones: list[str] = field(default_factory=list)
     debug: bool = field(default=False)
 
@@ -93,6 +95,7 @@ class EvaluationConfig:
         self.check_sweep()
         if self.lpips:
             check_lpips()
+        build_metrics(self.metrics)
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads={self.threads}: must be at least 1, or null")
         if not self.folder.is_dir():
@@ -166,6 +169,7 @@ class EvaluationConfig:
         others = {
             "target_psnr": self.target_psnr is not None,
             "lpips": self.lpips,
+            "metrics": self.metrics,
             "per_image": self.per_image,
             "save_images": self.save_images,
         }

@@ -15,8 +15,9 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from pcsr_lightning.evaluation.metrics import psnr, psnr_y, ssim
+from pcsr_lightning.evaluation.metrics import psnr, psnr_y, ssim, ssim_y
 from pcsr_lightning.evaluation.pairs import scale_pair
+from pcsr_lightning.evaluation.picture_metrics import PictureMetric, measure_pictures
 from pcsr_lightning.inference import UpscaleResult
 from pcsr_lightning.routing import RoutingConfig
 
@@ -58,17 +59,26 @@ class Quality:
         psnr: dB, RGB; infinite where nothing differs.
         psnr_y: dB, on the luma of MATLAB's ``rgb2ycbcr``; likewise.
         ssim: on RGB; NaN where the picture is smaller than SSIM's window.
+        ssim_y: on the same luma; likewise.
         lpips: with AlexNet, lower is better; NaN where the picture is too small for it.
+        metrics: a user's own, by name.
     """
 
     psnr: float = _number("PSNR, dB", decibels, math.nan, null=math.inf)
     psnr_y: float | None = _number("PSNR of Y, dB", decibels, null=math.inf)
     ssim: float | None = _number("SSIM", ".4f")
+    ssim_y: float | None = _number("SSIM of Y", ".4f")
     lpips: float | None = _number("LPIPS", ".4f")
+    metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(
-        cls, sr_13HW: Tensor, hr_13HW: Tensor, border: int, lpips: Lpips | None = None
+        cls,
+        sr_13HW: Tensor,
+        hr_13HW: Tensor,
+        border: int,
+        lpips: Lpips | None = None,
+        metrics: Mapping[str, PictureMetric] | None = None,
     ) -> Quality:
         """Every measure of ``sr_13HW`` against the ground truth ``hr_13HW``, both in [0, 1].
 
@@ -77,12 +87,15 @@ class Quality:
             hr_13HW: the ground truth.
             border: pixels that are left out on every side.
             lpips: see :func:`~pcsr_lightning.evaluation.build_lpips`; not measured without.
+            metrics: a user's own, by name.
         """
         return cls(
             psnr=psnr(sr_13HW, hr_13HW, border),
             psnr_y=psnr_y(sr_13HW, hr_13HW, border),
             ssim=ssim(sr_13HW, hr_13HW, border),
+            ssim_y=ssim_y(sr_13HW, hr_13HW, border),
             lpips=None if lpips is None else lpips(sr_13HW, hr_13HW, border),
+            metrics=measure_pictures(metrics or {}, sr_13HW, hr_13HW, border),
         )
 
 
@@ -194,15 +207,7 @@ class Measurement(Quality):
 
         ``None`` where a number is infinite or NaN.
         """
-        flat: dict[str, float | None] = {}
-        for key, value in self.numbers().items():
-            if isinstance(value, dict):
-                flat |= {f"{key}/{name}": inner for name, inner in value.items()}
-            elif isinstance(value, list):
-                flat |= {f"{key}/{j}": inner for j, inner in enumerate(value)}
-            else:
-                flat[key] = value
-        return flat
+        return _flat(self.numbers())
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
@@ -244,6 +249,18 @@ def measured_fields(kind: type[Quality] = Measurement) -> dict[str, Field[Any]]:
     return {f.name: f for f in fields(kind) if "heading" in f.metadata}
 
 
+def _flat(content: Mapping[str, Any]) -> dict[str, float | None]:
+    flat: dict[str, float | None] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}/{name}": inner for name, inner in _flat(value).items()}
+        elif isinstance(value, list):
+            flat |= {f"{key}/{j}": inner for j, inner in enumerate(value)}
+        else:
+            flat[key] = value
+    return flat
+
+
 def _numbers(quality: Quality) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for name in measured_fields(type(quality)):
@@ -251,9 +268,15 @@ def _numbers(quality: Quality) -> dict[str, Any]:
         if isinstance(value, tuple):
             content[name] = list(value)
         elif value is not None:
-            # JSON knows neither infinity nor NaN.
-            content[name] = value if math.isfinite(value) else None
+            content[name] = _finite(value)
+    if quality.metrics:
+        content["metrics"] = {name: _finite(value) for name, value in quality.metrics.items()}
     return content
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON knows neither infinity nor NaN."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _read(kind: type[Quality], content: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,7 +290,11 @@ def _read(kind: type[Quality], content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _means(measured: Sequence[Quality]) -> dict[str, Any]:
     names = [name for name in measured_fields(type(measured[0])) if name != "share"]
-    return {name: _mean([getattr(m, name) for m in measured]) for name in names}
+    own = measured[0].metrics
+    return {
+        **{name: _mean([getattr(m, name) for m in measured]) for name in names},
+        "metrics": {name: _mean([m.metrics.get(name) for m in measured]) for name in own},
+    }
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -20,7 +20,7 @@ LPIPS_LEAST = 32
 """Pixels a side below which AlexNet's strides leave nothing."""
 
 
-def psnr(sr_13HW: Tensor, hr_13HW: Tensor, border: int) -> float:
+def psnr(sr_13HW: Tensor, hr_13HW: Tensor, border: int = 0) -> float:
     """PSNR on RGB in dB, both pictures in [0, 1] rounded to 8 bit, ``border`` pixels shaved.
 
     Infinite for pictures that are equal after rounding.
@@ -28,7 +28,7 @@ def psnr(sr_13HW: Tensor, hr_13HW: Tensor, border: int) -> float:
     return _decibels(shave(eight_bit(sr_13HW), border), shave(eight_bit(hr_13HW), border))
 
 
-def psnr_y(sr_13HW: Tensor, hr_13HW: Tensor, border: int) -> float:
+def psnr_y(sr_13HW: Tensor, hr_13HW: Tensor, border: int = 0) -> float:
     """PSNR on the luma of MATLAB's ``rgb2ycbcr``, in dB with a peak of 255; see :func:`psnr`.
 
     The RGB pictures are rounded to 8 bit, their luma is not rounded again.
@@ -36,26 +36,18 @@ def psnr_y(sr_13HW: Tensor, hr_13HW: Tensor, border: int) -> float:
     return _decibels(_luma(sr_13HW, border), _luma(hr_13HW, border))
 
 
-def ssim(sr_13HW: Tensor, hr_13HW: Tensor, border: int) -> float:
+def ssim(sr_13HW: Tensor, hr_13HW: Tensor, border: int = 0) -> float:
     """SSIM on RGB: the mean over channels, and over all places where the window fits.
 
     The window is a Gaussian of sigma 1.5, 11 x 11 pixels, as in Wang et al., 2004. NaN where fewer
     pixels than that are left inside the border.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
+    return _similarity(*(shave(eight_bit(x), border) for x in (sr_13HW, hr_13HW)))
 
-    sr, hr = (shave(eight_bit(x), border) for x in (sr_13HW, hr_13HW))
-    if min(sr.shape[-2:]) <= 2 * SSIM_REACH:
-        return math.nan
-    # Channels last: three times as fast on a CPU. A GPU may convolve float32 with a mantissa of
-    # ten bits (TF32), of which the differences of squares that SSIM takes would leave little.
-    kind = torch.float64 if sr.is_cuda else torch.float32
-    sr, hr = (x.to(kind, memory_format=torch.channels_last) for x in (sr, hr))
-    _, map_13HW = structural_similarity_index_measure(
-        sr, hr, sigma=1.5, data_range=255.0, return_full_image=True
-    )
-    # Without the mirrored surroundings, which releases of torchmetrics have averaged in or not.
-    return float(shave(map_13HW, SSIM_REACH).mean())
+
+def ssim_y(sr_13HW: Tensor, hr_13HW: Tensor, border: int = 0) -> float:
+    """SSIM on the luma that :func:`psnr_y` compares, with a range of 255; see :func:`ssim`."""
+    return _similarity(_luma(sr_13HW, border), _luma(hr_13HW, border))
 
 
 def build_lpips(device: torch.device) -> Callable[[Tensor, Tensor, int], float]:
@@ -103,6 +95,22 @@ def check_lpips() -> None:
             "lpips=true: LPIPS needs torchvision, which is not installed; in the "
             "checkout: pip install -e '.[lpips]', or leave lpips=false"
         )
+
+
+def _similarity(sr: Tensor, hr: Tensor) -> float:
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    if min(sr.shape[-2:]) <= 2 * SSIM_REACH:
+        return math.nan
+    # Channels last: three times as fast on a CPU. A GPU may convolve float32 with a mantissa of
+    # ten bits (TF32), of which the differences of squares that SSIM takes would leave little.
+    kind = torch.float64 if sr.is_cuda else torch.float32
+    sr, hr = (x.to(kind, memory_format=torch.channels_last) for x in (sr, hr))
+    _, map_1CHW = structural_similarity_index_measure(
+        sr, hr, sigma=1.5, data_range=255.0, return_full_image=True
+    )
+    # Without the mirrored surroundings, which releases of torchmetrics have averaged in or not.
+    return float(shave(map_1CHW, SSIM_REACH).mean())
 
 
 def _luma(picture_13HW: Tensor, border: int) -> Tensor:

@@ -35,6 +35,7 @@ from pcsr_lightning.evaluation.tables import (
     known_numbers,
     number,
     number_text,
+    own_metrics,
     print_path,
     print_table,
     scale_text,
@@ -122,6 +123,7 @@ def jobs_table(rows: Sequence[Row]) -> DataTable[Row]:
         *(_setting(key, lambda row: row) for key in _keys(rows)),
         Column("routing", _routing, "left"),
         *(_lifted(number(name, text=text if name == "psnr" else None)) for name in names),
+        *map(_lifted, own_metrics(measured)),
     ]
     title = _place(measured[0]) if len(sections) == 1 else "all jobs"
     return DataTable(columns, sections, title)

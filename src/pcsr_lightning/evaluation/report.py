@@ -64,11 +64,12 @@ def sweep_table(
 def metrics(result: Benchmark, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """A benchmark in plain values, as ``metrics.json`` holds it.
 
-    At the top level the means over the pictures: ``psnr``, ``psnr_y``, ``ssim``, ``gmacs``,
-    ``gflops_published``, ``share`` (a list, heaviest class first), ``seconds`` and ``bicubic:
-    {psnr, psnr_y, ssim}``; ``lpips`` and ``bicubic.lpips`` where it was measured. Under ``images``
-    the same of every picture, with its ``name`` and ``size`` (height, width, as compared). Under
-    ``skipped`` the ``name`` and ``reason`` of every picture left out. Then what was measured (see
+    At the top level the means over the pictures: ``psnr``, ``psnr_y``, ``ssim``, ``ssim_y``,
+    ``gmacs``, ``gflops_published``, ``share`` (a list, heaviest class first), ``seconds`` and
+    ``bicubic: {psnr, psnr_y, ssim, ssim_y}``; ``lpips`` and ``bicubic.lpips`` where it was
+    measured; under ``metrics`` and ``bicubic.metrics`` a user's own. Under ``images`` the same of
+    every picture, with its ``name`` and ``size`` (height, width, as compared). Under ``skipped``
+    the ``name`` and ``reason`` of every picture left out. Then what was measured (see
     :class:`~pcsr_lightning.evaluation.measurement.Measurement`), and ``metadata``.
 
     A PSNR is null where it is infinite: a picture that equals the ground truth after rounding. SSIM

@@ -26,6 +26,7 @@ from pcsr_lightning.evaluation.loggers import (
     overview_rows,
 )
 from pcsr_lightning.evaluation.measurement import Measurement
+from pcsr_lightning.evaluation.picture_metrics import build_metrics
 from pcsr_lightning.evaluation.prepared import PreparedEvaluation, model_name, prepare
 from pcsr_lightning.evaluation.report import (
     FIGURE,
@@ -196,6 +197,7 @@ def run_benchmark(
         progress=True,
         patch_size=config.patch_size,
         lpips=config.lpips,
+        metrics=group.run_collectively(lambda: build_metrics(config.metrics)),
         processes=group,
     )
 

@@ -147,12 +147,30 @@ def number_text(name: str, value: Any, text: str | None = None) -> str:
 
 def numbers(rows: Sequence[Measurement]) -> list[Column[Measurement]]:
     """A column of every number that one of the rows has."""
-    return [number(name) for name in known_numbers(rows)]
+    return [*map(number, known_numbers(rows)), *own_metrics(rows)]
 
 
 def known_numbers(rows: Sequence[Measurement]) -> list[str]:
     """The measured fields that one of the rows has."""
     return [name for name in measured_fields() if any(_known(getattr(row, name)) for row in rows)]
+
+
+def own_metrics(rows: Sequence[Measurement]) -> list[Column[Measurement]]:
+    """A column of each of a user's own metrics."""
+    return [
+        _own_metric(name) for name in dict.fromkeys(name for row in rows for name in row.metrics)
+    ]
+
+
+def _own_metric(name: str) -> Column[Measurement]:
+    def value(row: Measurement) -> float | None:
+        return row.metrics.get(name)
+
+    def cell(row: Measurement) -> str:
+        known = value(row)
+        return UNKNOWN if known is None or math.isnan(known) else f"{known:.4f}"
+
+    return Column(name, cell, value=value, key=f"metrics/{name}")
 
 
 def _known(value: Any) -> bool:

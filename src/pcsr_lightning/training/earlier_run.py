@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.training.instantiation import in_plain_values, instantiate
+from pcsr_lightning.settings.instantiation import in_plain_values, instantiate
 from pcsr_lightning.training.provenance import data_hashes, digests_of
 from pcsr_lightning.weights import RunRecord, file_hash, runs_below
 

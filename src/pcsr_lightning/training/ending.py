@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from omegaconf import DictConfig, OmegaConf
 
 from pcsr_lightning.atomic_io import atomic_write
+from pcsr_lightning.settings.instantiation import in_plain_values
 from pcsr_lightning.training.earlier_run import scales
-from pcsr_lightning.training.instantiation import in_plain_values
 from pcsr_lightning.training.modules import SRStage
 from pcsr_lightning.training.provenance import (
     data_hashes,

@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks import PCSR, Original, build_network, default_config
+from pcsr_lightning.settings.instantiation import in_plain_values
 from pcsr_lightning.training.earlier_run import BEST, agreeing, best_below, need
-from pcsr_lightning.training.instantiation import in_plain_values
 from pcsr_lightning.weights import RunRecord, find_model, load_model_file
 
 log = logging.getLogger(__name__)

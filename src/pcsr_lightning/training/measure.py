@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pcsr_lightning.evaluation import Benchmark, Pair, Skipped, scale_pair, shav
 from pcsr_lightning.evaluation.benchmark import describe_setup, measure_pair
 from pcsr_lightning.evaluation.report import METRICS, metrics, write_json
 from pcsr_lightning.inference import RoutingConfig
-from pcsr_lightning.training.instantiation import in_plain_values, instantiate
+from pcsr_lightning.settings.instantiation import in_plain_values, instantiate
 from pcsr_lightning.training.modules.base import ValPicture
 from pcsr_lightning.weights import load
 
@@ -44,6 +44,8 @@ def measure_model(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     scale = scale_pair(float(highest if data["val_scale"] is None else data["val_scale"]))
     routing = RoutingConfig(k=0.0)
     folder = data["val_root"] or data.get("root")
+    if isinstance(folder, Mapping):  # several validation sets: the first is what counts
+        folder = next(iter(folder.values()))
     setup = describe_setup(
         model, folder or "", scale, routing.replace(refine=routing.refines(scale))
     )
@@ -70,10 +72,14 @@ def measure_model(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
 def validation_pairs(
     data: L.LightningDataModule, device: torch.device
 ) -> Iterator[tuple[str, Pair]]:
-    """Name and pair of every validation picture, as a training's validation gets them."""
+    """Name and pair of every validation picture, as a training's validation gets them.
+
+    Of several validation sets, the first.
+    """
     data.prepare_data()
     data.setup("validate")
-    for raw in data.val_dataloader():
+    loaders = data.val_dataloader()
+    for raw in next(iter(loaders.values())) if isinstance(loaders, Mapping) else loaders:
         moved = data.transfer_batch_to_device(raw, device, 0)
         picture: ValPicture = data.on_after_batch_transfer(moved, 0)
         yield picture.name, Pair(picture.lr, picture.hr)

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.settings.instantiation import called, configured, in_plain_values
 from pcsr_lightning.settings.signatures import check_type
-from pcsr_lightning.training.instantiation import called, configured, in_plain_values
 from pcsr_lightning.training.losses import WeightedSum
 from pcsr_lightning.training.optim.factories import LIGHTNINGS, with_options
 

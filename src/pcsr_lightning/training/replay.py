@@ -14,8 +14,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pcsr_lightning.errors import ConfigError, DataError, TrainingError
+from pcsr_lightning.settings.instantiation import in_plain_values, instantiate
 from pcsr_lightning.training.ending import trial_run
-from pcsr_lightning.training.instantiation import in_plain_values, instantiate
 from pcsr_lightning.training.own_process import train_in_own_process
 from pcsr_lightning.training.provenance import (
     PICTURES,

@@ -18,8 +18,8 @@ from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.errors import ConfigError, TrainingError
 from pcsr_lightning.evaluation.report import METRICS
 from pcsr_lightning.settings.hydra_job import job_of
+from pcsr_lightning.settings.instantiation import in_plain_values
 from pcsr_lightning.training.ending import trial_run
-from pcsr_lightning.training.instantiation import in_plain_values
 from pcsr_lightning.training.measure import measure_model
 from pcsr_lightning.training.shared_stages import take_over, trained_by_another_job
 from pcsr_lightning.training.stage_configs import (

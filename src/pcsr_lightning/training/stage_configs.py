@@ -20,10 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.settings.hydra_job import output_dir
+from pcsr_lightning.settings.instantiation import in_plain_values
 from pcsr_lightning.settings.known_keys import group_keys, in_one_line, renamed
 from pcsr_lightning.settings.signatures import check_integer, check_type, parameters
 from pcsr_lightning.training.initialization import stage_number
-from pcsr_lightning.training.instantiation import in_plain_values
 
 DECIDING = ("backbone", "stage", "optimizer", "scheduler", "loss", "data", "trainer")
 """Groups that say what comes out of a training."""

@@ -14,8 +14,15 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pcsr_lightning.errors import ConfigError, check_path, single_line
+from pcsr_lightning.evaluation.picture_metrics import build_metrics
 from pcsr_lightning.networks import UnknownBackboneError, backbone_class, import_backbone
 from pcsr_lightning.settings.hydra_job import output_dir
+from pcsr_lightning.settings.instantiation import (
+    called,
+    configured,
+    in_plain_values,
+    instantiate,
+)
 from pcsr_lightning.settings.signatures import check_integer, check_type, parameters
 from pcsr_lightning.training.callbacks.checkpoints import AtomicCheckpoints, validate_if_missing
 from pcsr_lightning.training.callbacks.last_validation import ValidateLastStep
@@ -32,12 +39,6 @@ from pcsr_lightning.training.initialization import (
     initialize,
     network_of,
     stage_network,
-)
-from pcsr_lightning.training.instantiation import (
-    called,
-    configured,
-    in_plain_values,
-    instantiate,
 )
 from pcsr_lightning.training.modules import SRStage
 from pcsr_lightning.training.parts import loss_factory, schedule_factory
@@ -194,6 +195,7 @@ def build_stage(cfg: DictConfig, resumes: bool = False) -> SRStage:
         loss=loss_factory(cfg.loss)(),
         optimizer=configured(cfg.optimizer, "optimizer"),
         scheduler=schedule_factory(cfg.scheduler),
+        metrics=build_metrics(cfg.get("metrics")),
         metadata=metadata(cfg),
     )  # fmt: skip
     assert isinstance(stage, SRStage)

@@ -39,6 +39,7 @@ def quieten_lightning() -> None:
         r"Found \d+ module\(s\) in eval mode",  # frozen parts
         r".*treespec, LeafSpec.*",
         r".*does not have many workers.*",  # batches come from a memory map
+        r"It is recommended to use .self.log\('val/",  # means of all processes already
         r"Checkpoint directory .* exists and is not empty",
     ):
         warnings.filterwarnings("ignore", message=text)

@@ -13,14 +13,16 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics.image import PeakSignalNoiseRatio
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.images.comparison import eight_bit, shave
+from pcsr_lightning.evaluation.metrics import psnr
+from pcsr_lightning.evaluation.picture_metrics import PictureMetric, measure_pictures
 from pcsr_lightning.inference.checks import output_size
 from pcsr_lightning.networks import PCSR, Original, evaluating
 from pcsr_lightning.training.callbacks.freezing import FreezeEarlierStages
+from pcsr_lightning.training.modules.batches import check_train_batch, check_val_picture
 from pcsr_lightning.training.optim.factories import make_optimizer, make_schedule
+from pcsr_lightning.training.validation import ValidationMeans
 from pcsr_lightning.weights import load_model_file
 
 
@@ -72,6 +74,9 @@ class SRStage(L.LightningModule, ABC):
         scheduler: makes the learning rate schedule of an optimizer, see
             :func:`~pcsr_lightning.training.optim.make_schedule`; ``None`` keeps the rate as it is.
         name: of the stage: ``original``, ``1``, ``2``, ...
+        metrics: of validation beside PSNR, by the names they are logged under, ``val/NAME``: each
+            gets an upscaled picture and the ground truth, ``(1, 3, H, W)`` in [0, 1], rounded to
+            8 bit with a border shaved off, and gives one number.
         metadata: more plain values that checkpoints keep beside the weights (backbone, seed, ...).
     """
 
@@ -85,6 +90,7 @@ class SRStage(L.LightningModule, ABC):
         scheduler: Callable[..., Any] | None = None,
         *,
         name: str,
+        metrics: Mapping[str, PictureMetric] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -94,7 +100,9 @@ class SRStage(L.LightningModule, ABC):
         known = {"backbone": config["backbone"]["name"], "num_classes": network.num_classes}
         # Plain containers only: anything else could not be loaded back safely.
         self.save_hyperparameters({"stage": name, **known, **(metadata or {}), "network": config})
-        self.val_psnr = PeakSignalNoiseRatio(data_range=255.0, dim=(1, 2, 3))
+        # Not a ModuleDict: their weights belong neither to checkpoints nor to DDP.
+        self.metrics = dict(metrics or {})
+        self._means = ValidationMeans()
 
     @abstractmethod
     def losses(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -193,6 +201,9 @@ class SRStage(L.LightningModule, ABC):
         schedule: Any = make_schedule(self.scheduler, optimizer, self._trainer)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
+    def on_train_batch_start(self, batch: TrainBatch, batch_idx: int) -> None:
+        check_train_batch(batch)
+
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         loss, parts = self.losses(batch)
         self.log("train/loss", loss, prog_bar=True)
@@ -208,16 +219,34 @@ class SRStage(L.LightningModule, ABC):
                 "lower optimizer.lr, or look for damaged pictures in the data"
             )
 
-    def validation_step(self, batch: ValPicture, batch_idx: int) -> dict[str, Tensor | None]:
+    def on_validation_epoch_start(self) -> None:
+        self._means.clear()
+
+    def validation_step(
+        self, batch: ValPicture, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor | None]:
+        check_val_picture(batch)
         size = (batch.hr.shape[-2], batch.hr.shape[-1])
         sr, class_BHW = self.predict(batch.lr, size)
         border = max(1, round(size[0] / batch.lr.shape[-2]))
-        self.val_psnr.update(shave(eight_bit(sr), border), shave(eight_bit(batch.hr), border))
+        pictures = [(sr[b : b + 1], batch.hr[b : b + 1]) for b in range(len(sr))]
+        numbers = [
+            {"psnr": psnr(sr_13HW, hr_13HW, border)}
+            | measure_pictures(self.metrics, sr_13HW, hr_13HW, border)
+            | ({} if class_BHW is None else self._shares(class_BHW[b]))
+            for b, (sr_13HW, hr_13HW) in enumerate(pictures)
+        ]
+        self._means.add(numbers, self.trainer, batch_idx, dataloader_idx, self.device)
         return {"image": sr, "classes": class_BHW}  # for callbacks that show them
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val/psnr", self.val_psnr.compute(), prog_bar=True, sync_dist=True)
-        self.val_psnr.reset()
+        for name, mean in self._means.compute().items():  # of all processes already
+            self.log(name, mean, prog_bar=name == "val/psnr")
+
+    def _shares(self, class_HW: Tensor) -> dict[str, float]:
+        """The share of the pixels in each class."""
+        counts = class_HW.flatten().bincount(minlength=self.network.num_classes).tolist()
+        return {f"share_{j}": count / class_HW.numel() for j, count in enumerate(counts)}
 
     def predict_step(self, batch: PredictPicture | Tensor, batch_idx: int) -> dict[str, Any]:
         """A picture that is to be upscaled; a tensor ``(B, 3, h, w)`` as :meth:`forward` does it.

@@ -57,6 +57,7 @@ class FirstStage(PCSRStage):
         self.teacher = Teacher.load(teacher, teacher_share) if isinstance(teacher, str) else teacher
 
     def on_train_batch_start(self, batch: TrainBatch, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
         if self.reinitialize_every is None or self.global_step % self.reinitialize_every:
             return
         size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])

@@ -13,7 +13,7 @@ from pcsr_lightning.inference import Session
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.routing import RoutingConfig
 from pcsr_lightning.training.losses import average_loss, reconstruction
-from pcsr_lightning.training.modules.base import Prediction, TrainBatch, ValPicture
+from pcsr_lightning.training.modules.base import Prediction, TrainBatch
 from pcsr_lightning.training.modules.pcsr_stage import PCSRStage, at_queries
 
 
@@ -63,16 +63,6 @@ class LaterStage(PCSRStage):
         with torch.autocast(lr_B3hw.device.type, enabled=False):
             result = Session(self.network, lr_B3hw, size=size).run(RoutingConfig(k=0.0))
         return Prediction(result.image, result.assignment)
-
-    def validation_step(self, batch: ValPicture, batch_idx: int) -> dict[str, Tensor | None]:
-        found = super().validation_step(batch, batch_idx)
-        classes_BHW = found["classes"]
-        assert classes_BHW is not None
-        counts_M = torch.bincount(classes_BHW.flatten(), minlength=self.network.num_classes)
-        for j, count in enumerate(counts_M.tolist()):
-            share = count / classes_BHW.numel()
-            self.log(f"val/share_{j}", share, batch_size=1, sync_dist=True)
-        return found
 
     def trained_parts(self) -> dict[str, nn.Module]:
         last = self.network.num_classes - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -61,7 +62,7 @@ def configured(node: Mapping[str, Any] | DictConfig, key: str) -> partial[Any]:
     if not isinstance(target, str):
         raise ConfigError(f"{key}._target_={target}: expected the dotted path of a class")
     try:
-        takes, more = parameters(hydra.utils.get_object(target))
+        takes, more = parameters(pkgutil.resolve_name(target))
     except (ImportError, ValueError, AttributeError, TypeError) as error:
         raise ConfigError(f"{key}._target_={target}: {str(error).splitlines()[0]}") from None
     known = {name for name in values if name.startswith("_") or name in takes or more}
