@@ -393,6 +393,7 @@ def test_a_batch_that_cannot_be_shared_out(folder: Path, valid: Path) -> None:
 
     class ThreeDevices:
         global_rank, world_size, max_steps, accumulate_grad_batches = 0, 3, 10, 1
+        max_epochs = None
 
     data.trainer = ThreeDevices()  # type: ignore[assignment]
     with pytest.raises(ConfigError, match=r"data\.batch_size=16 .* over 3\. Use a multiple of 3"):
