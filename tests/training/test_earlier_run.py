@@ -9,7 +9,7 @@ import pytest
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.training.earlier_run import Need, agreeing, best_below
-from pcsr_lightning.weights import RunRecord, is_finished, last_checkpoint
+from pcsr_lightning.weights import RunRecord, is_finished, last_checkpoint, newest_finished
 
 NETWORK = {
     "kind": "pcsr", "backbone": {"name": "carn", "nf": 8}, "upsamplers": [[8, 8]],
@@ -40,6 +40,10 @@ def test_of_the_same_weights_the_newest_run_is_taken(tmp_path: Path) -> None:
     run(tmp_path / "c", finished=150.0, num_classes=3)  # M alone: the network is the same
     run(tmp_path / "d", finished=300.0, stage="2")
     assert agreeing(tmp_path, need()) == newest
+    found = newest_finished(tmp_path, "1", "carn", 2)
+    assert found is not None
+    assert found[0] == newest
+    assert newest_finished(tmp_path, "1", "carn", 4) is None
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def _train_all(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
                 how = "left no record" if record is None else record.ended
                 raise TrainingError(
                     f"stage {plan.label}: {how}; no stage is built on it. The same command with "
-                    f"hydra.run.dir={run_dir} resumes it"
+                    f"hydra.run.dir={run_dir}, and with no such limit, resumes it"
                 )
         if trial is not None:
             log.info("%s: nothing in %s counts as finished", trial, run_dir)

@@ -11,6 +11,7 @@ from pcsr_lightning.weights.runs import (
     file_hash,
     is_finished,
     last_checkpoint,
+    newest_finished,
     runs_below,
 )
 from pcsr_lightning.weights.scales import scale_warning
@@ -30,6 +31,7 @@ __all__ = [
     "list_models",
     "load",
     "load_model_file",
+    "newest_finished",
     "push_to_hub",
     "read_checkpoint",
     "runs_below",

@@ -104,6 +104,23 @@ def runs_below(folder: Path) -> Iterator[tuple[Path, RunRecord]]:
             yield path.parent, record
 
 
+def newest_finished(
+    output: Path, stage: str, backbone: str, num_classes: int
+) -> tuple[Path, RunRecord] | None:
+    """The newest finished run below ``output`` of a stage and model, or ``None``.
+
+    A stage builds on the run that agrees with it in more than that, see
+    :mod:`pcsr_lightning.training.earlier_run`.
+    """
+    wanted = (stage, backbone, num_classes)
+    found = [
+        (folder, record)
+        for folder, record in runs_below(output)
+        if (record.stage, record.backbone, record.num_classes) == wanted and is_finished(folder)
+    ]
+    return max(found, key=lambda run: (run[1].finished, str(run[0])), default=None)
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hex digits; of equal models it is equal."""
     with path.open("rb") as file:
