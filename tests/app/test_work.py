@@ -18,6 +18,7 @@ from pcsr_lightning.app.visitors import BY_K, Choices, Visitor
 from pcsr_lightning.errors import ConfigError, PCSRError, PictureError
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.images import Metadata, Picture, bicubic, read
+from pcsr_lightning.inference import Execution, RoutingConfig, upscaled_alpha
 from pcsr_lightning.networks import PCSR, build_network, default_config
 from pcsr_lightning.weights import save
 
@@ -170,6 +171,10 @@ def test_result_keeps_depth_alpha_and_profile(visitor: Visitor, tmp_path: Path) 
     result = read(first)
     assert (result.bits, result.metadata.icc, result.rgb.shape) == (16, icc, (3, 40, 48))
     assert result.alpha is not None
+    with upscaled_alpha(
+        work.model_named(MODEL), alpha, (40, 48), RoutingConfig(), Execution(), bits=16
+    ) as rows:
+        assert torch.equal(result.alpha, rows.take(40).float() / 65535)
     assert result.metadata.resolution is not None
     assert result.metadata.resolution[0] == pytest.approx(8, abs=0.01)
     assert float((result.rgb - run.result.image[0]).abs().max()) <= 0.51 / 65535

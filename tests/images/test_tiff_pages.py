@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +148,18 @@ def test_a_channel_with_something_in_it_is_transparency() -> None:
     assert np.array_equal(np.rint(picture.alpha[0].numpy() * 255), filled[..., 3])
 
 
-def test_an_empty_channel_of_bmp_is_no_transparency() -> None:
-    rgba = Image.fromarray(np.concatenate([FULL, np.zeros_like(FULL[..., :1])], 2))
-    data = bytearray(pillow("BMP", rgba))
-    picture = decode(bytes(data))
-    assert picture.alpha is None
+@pytest.mark.parametrize("filled", [False, True])
+def test_an_empty_channel_of_bmp_is_no_transparency(filled: bool) -> None:
+    """Of a file whose header says which bits are transparency."""
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 108, 32, 24, 1, 32, 3, 0, 0, 0, 0, 0) + masks
+    alpha = np.full((24, 32, 1), 99 * filled, np.uint8)
+    body = np.concatenate([FULL[::-1, :, ::-1], alpha], 2).tobytes()
+    header = header.ljust(108, b"\0")
+    data = b"BM" + struct.pack("<IHHI", 14 + 108 + len(body), 0, 0, 14 + 108) + header + body
+    picture = decode(data)
     assert np.array_equal(pixels(picture), FULL)
+    assert (picture.alpha is not None) == filled
 
 
 @pytest.mark.parametrize("as_integers", [False, True])

@@ -8,7 +8,13 @@ from torch import Tensor
 
 import pcsr_lightning
 from pcsr_lightning.images import ColourRows, Picture, bicubic
-from pcsr_lightning.inference import Execution, RoutingConfig, upscale_rows, upscaled_alpha
+from pcsr_lightning.inference import (
+    Execution,
+    RoutingConfig,
+    Session,
+    upscale_rows,
+    upscaled_alpha,
+)
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.routing import scores
 
@@ -137,3 +143,17 @@ def test_pictures_that_hide_nothing_are_routed_as_before(model: PCSR) -> None:
         )
         found.append(rows)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("routing", ROUTINGS, ids=str)
+def test_a_session_routes_them_alike(model: PCSR, routing: RoutingConfig) -> None:
+    rgb = torch.rand(3, 18, 20, generator=torch.Generator().manual_seed(2))
+    picture = ColourRows(Picture(rgb, torch.ones(1, 18, 20).index_fill(1, torch.arange(6), 0)))
+    unseen = picture.unseen(0, 18)
+    rows: list[Tensor] = []
+    upscale_rows(
+        model, picture, (72, 80), lambda _, c: rows.append(c), routing, Execution(tile_rows=18)
+    )
+    session = Session(model, picture.rows(0, 18)[None], unseen_hw=unseen)
+    assert torch.equal(session.run(routing).assignment[0], torch.cat(rows))
+    assert (session.assign(routing)[0, :20] == model.num_classes - 1).all()

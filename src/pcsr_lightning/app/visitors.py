@@ -108,6 +108,7 @@ class Visitor:
         wanted: the newest request; work on any other stops.
         refused: why the newest picture that was brought is not shown, until the next request.
         key: what ``session`` was made for: picture number, model and size.
+        alpha_1HW: the upscaled transparency; ``None`` if the picture has none.
         reference: a picture that the visitor gave to compare with, and its name.
         features: what the backbone's part of the first run took.
         spent: seconds that runs took since then.
@@ -124,6 +125,7 @@ class Visitor:
     key: tuple[int, str, tuple[int, int]] | None = None
     reference: tuple[str, Tensor] | None = None
     session: Session | None = None
+    alpha_1HW: Tensor | None = None
     heavy_run: AllHeavyRun | None = None
     features: Meter = field(default_factory=Meter)
     spent: float = 0.0
@@ -155,7 +157,7 @@ class Visitor:
     def forget_work(self) -> None:
         """Drops whatever can be computed again."""
         self.key = self.session = self.heavy_run = self.first = self.heavy = None
-        self.run = self.shown = None
+        self.run = self.shown = self.alpha_1HW = None
         for path in self.views.values():
             path.unlink(missing_ok=True)
         self.views = {}

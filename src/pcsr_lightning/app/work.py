@@ -21,9 +21,16 @@ from pcsr_lightning.app.loading import result_size
 from pcsr_lightning.app.measure import Meter
 from pcsr_lightning.app.visitors import FirstRun, Heavy, Run, Ticket, Visitor
 from pcsr_lightning.errors import ConfigError, PCSRError
-from pcsr_lightning.images import bicubic, write
+from pcsr_lightning.images import AlphaRange, bicubic, write
 from pcsr_lightning.images.comparison import eight_bit, shave
-from pcsr_lightning.inference import RoutingConfig, Session, class_colours
+from pcsr_lightning.images.picture import floats
+from pcsr_lightning.inference import (
+    Execution,
+    RoutingConfig,
+    Session,
+    class_colours,
+    upscaled_alpha,
+)
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.weights import load
 
@@ -71,11 +78,22 @@ def upscale(visitor: Visitor, ticket: Ticket, max_pixels: int, report: Report) -
         visitor.forget_work()
         visitor.key = key
     step = stopping(visitor, ticket, report)
+    alpha = loaded.picture.alpha
+    if visitor.alpha_1HW is None and alpha is not None:
+        progress = step("Upscaling the transparency", 0.0, 0.0)
+        # Whatever the routing of the colours is, which the visitor will change again.
+        with upscaled_alpha(
+            model, alpha, size, RoutingConfig(), Execution(), loaded.picture.bits, progress
+        ) as rows:
+            visitor.alpha_1HW = rows.take(size[0])
     if visitor.session is None:
         with Meter() as features:
             progress = step("Looking at the picture", 0.0, 0.5)
             lr_13hw = loaded.picture.rgb[None]
-            visitor.session = Session(model, lr_13hw, size=size, progress=progress)
+            hidden = None if alpha is None else AlphaRange(alpha).invisible(0, alpha.shape[1])
+            visitor.session = Session(
+                model, lr_13hw, size=size, unseen_hw=hidden, progress=progress
+            )
         visitor.features, visitor.spent = features, 0.0
     run = Meter()
     try:
@@ -150,20 +168,12 @@ def bicubic_result(visitor: Visitor) -> Tensor:
     return bicubic(visitor.loaded.picture.rgb, visitor.session.size).clamp(0, 1)
 
 
-def alpha_result(visitor: Visitor) -> Tensor | None:
-    """The transparency at the result's size."""
-    assert visitor.loaded is not None
-    assert visitor.session is not None
-    alpha = visitor.loaded.picture.alpha
-    return None if alpha is None else bicubic(alpha, visitor.session.size).clamp(0, 1)
-
-
 def save_view(visitor: Visitor, name: str, rgb_3HW: Tensor) -> Path:
     """A picture as the browser shows it: 8 bit, lossless, in the file's own colour space."""
     assert visitor.loaded is not None
-    alpha = alpha_result(visitor)
+    alpha = visitor.alpha_1HW
     rgb = rgb_3HW if rgb_3HW.dtype == torch.uint8 else eight_bit(rgb_3HW).to(torch.uint8)
-    parts = [rgb] if alpha is None else [rgb, eight_bit(alpha).to(torch.uint8)]
+    parts = [rgb] if alpha is None else [rgb, eight_bit(floats(alpha)).to(torch.uint8)]
     pixels = np.ascontiguousarray(torch.cat(parts).permute(1, 2, 0).cpu().numpy())
     path, icc = visitor.new_file(), visitor.loaded.picture.metadata.icc
     image = pyvips.Image.new_from_array(pixels, interpretation="srgb")
@@ -198,7 +208,7 @@ def save_result(visitor: Visitor) -> Path:
     loaded, run = visitor.loaded, visitor.run
     if loaded is None or run is None or visitor.session is None:
         raise PCSRError("there is no result yet: drop a picture, or choose a sample")
-    picture = loaded.picture.upscaled(run.result.image[0], alpha_result(visitor))
+    picture = loaded.picture.upscaled(run.result.image[0], visitor.alpha_1HW)
     scale = run.ticket[1].scale
     path = visitor.new_file("") / f"{plain_name(loaded.name)}_x{scale:g}.png"
     path.parent.mkdir()

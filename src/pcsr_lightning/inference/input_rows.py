@@ -41,6 +41,7 @@ class InputRows:
         picture: ``(B, 3, h, w)``; or a single picture that gives its rows.
         device: where rows are wanted; that of ``picture`` if it is a tensor.
         mean_3: is taken from every pixel.
+        unseen_hw: of a tensor, see :meth:`PictureRows.unseen`.
 
     Attributes:
         shape: ``(B, 3, h, w)``.
@@ -52,8 +53,9 @@ class InputRows:
         picture: Tensor | PictureRows,
         device: torch.device | None = None,
         mean_3: Tensor | None = None,
+        unseen_hw: Tensor | None = None,
     ) -> None:
-        self._picture, self._mean = picture, mean_3
+        self._picture, self._mean, self._unseen = picture, mean_3, unseen_hw
         if isinstance(picture, Tensor):
             self.shape, self.device = picture.shape, picture.device
         else:
@@ -65,7 +67,7 @@ class InputRows:
 
     def less(self, mean_3: Tensor) -> InputRows:
         """The same pictures without their mean."""
-        return InputRows(self._picture, self.device, mean_3.float())
+        return InputRows(self._picture, self.device, mean_3.float(), self._unseen)
 
     def rows(self, top: int, bottom: int) -> Tensor:
         """Rows ``[top, bottom)``: ``(B, 3, r, w)``."""
@@ -76,9 +78,9 @@ class InputRows:
         return x if self._mean is None else x - self._mean[:, None, None]
 
     def unseen(self, top: int, bottom: int) -> Tensor | None:
-        """As that of :class:`PictureRows`; all pixels of a tensor are seen."""
+        """As that of :class:`PictureRows`."""
         if isinstance(self._picture, Tensor):
-            return None
+            return None if self._unseen is None else self._unseen[top:bottom]
         unseen_rw = self._picture.unseen(top, bottom)
         return None if unseen_rw is None else unseen_rw.to(self.device)
 

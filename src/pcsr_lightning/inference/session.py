@@ -47,6 +47,7 @@ class Session:
         scale: one number, or one for height and one for width.
         size: ``(H, W)`` of the result, instead of a scale.
         execution: precision and strips.
+        unseen_hw: pixels whose result nobody sees, bool; they go to the lightest class.
         progress: called with the part of the backbone's work that is done, after each strip.
 
     Raises:
@@ -76,6 +77,7 @@ class Session:
         *,
         size: tuple[int, int] | None = None,
         execution: Execution | None = None,
+        unseen_hw: Tensor | None = None,
         progress: Progress | None = None,
     ) -> None:
         check_picture(image_B3hw, model.mean.device)
@@ -89,11 +91,17 @@ class Session:
         self._images: ClassImages | None = None
         self._logits: Tensor | None = None
         self._score: dict[tuple[str, str], Tensor] = {}
+        self._unseen_HW: Tensor | None = None
         with torch.inference_mode():
             self.grid = model.grid(self.lr_size, self.size)
+            if unseen_hw is not None:
+                unseen_hw = unseen_hw.to(self.lr_B3hw.device)
+                self._unseen_HW = unseen_hw[self.grid.rows_H][:, self.grid.cols_W]
             self._upsampled = UpsampledRows(InputRows(self.lr_B3hw), self.size)
             start = time.perf_counter()
-            self._features, self._engine = self._run_backbone(execution or Execution(), progress)
+            self._features, self._engine = self._run_backbone(
+                execution or Execution(), unseen_hw, progress
+            )
             self.feature_seconds = time.perf_counter() - start
 
     @property
@@ -135,14 +143,16 @@ class Session:
         """
         policy = make_policy(routing, self.macs)
         shape, device = (len(self.lr_B3hw), *self.size), self.lr_B3hw.device
-        if policy.fixed_class is not None:
-            return policy.assign_constant(shape, device)
         with torch.inference_mode():
-            logits_BMHW = self._classify(progress).to(device)
-            if policy.needs_whole_picture:
+            if policy.fixed_class is not None:
+                class_BHW = policy.assign_constant(shape, device)
+            elif policy.needs_whole_picture:
+                logits_BMHW = self._classify(progress).to(device)
                 class_BHW = policy.assign(self._scores(policy, logits_BMHW))
             else:
-                class_BHW = policy.assign_pixels(logits_BMHW)
+                class_BHW = policy.assign_pixels(self._classify(progress).to(device))
+            if self._unseen_HW is not None:
+                class_BHW = class_BHW.masked_fill(self._unseen_HW, self.num_classes - 1)
         return class_BHW.clone()  # an ordinary tensor
 
     def run(self, routing: RoutingConfig, progress: Progress | None = None) -> UpscaleResult:
@@ -228,11 +238,11 @@ class Session:
         return self._images
 
     def _run_backbone(
-        self, execution: Execution, progress: Progress | None
+        self, execution: Execution, unseen_hw: Tensor | None, progress: Progress | None
     ) -> tuple[KeptRows, Engine]:
         """The features, and what works on them strip by strip."""
         model, (h, w), (H, W) = self.model, self.lr_size, self.size
-        lr, dtype = InputRows(self.lr_B3hw), execution.dtype(model)
+        lr, dtype = InputRows(self.lr_B3hw, unseen_hw=unseen_hw), execution.dtype(model)
         x = lr.less(model.mean)
         source = feature_rows(model.backbone, model.backbone.halo, x, dtype)
         rows = strip_rows(execution, source, x, H * W / (h * w))
