@@ -13,6 +13,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
 from tests.images.made_files import (
     RGB,
     chunk,
@@ -206,6 +207,22 @@ def test_stereo_pairs_are_said(caplog: pytest.LogCaptureFixture) -> None:
     assert lost(caplog) == "further pictures."
 
 
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        (b"infe\2\0\0\1\0\5\0\0tmap", "gain map for brighter screens."),
+        (b"urn:com:photo:aux:hdrgainmap\0", "gain map for brighter screens."),
+        (b"urn:mpeg:mpegB:cicp:systems:auxiliary:depth\0", "depth map."),
+    ],
+)
+def test_what_is_beside_an_avif_is_said(
+    mark: bytes, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    box = struct.pack(">I4s", 8 + len(mark), b"free") + mark
+    encode(decode(pillow("AVIF") + box), "avif", name="out")
+    assert lost(caplog) == said
+
+
 # EXIF and Photoshop
 
 
@@ -227,6 +244,33 @@ def test_places_in_exif_grow(format_: str, caplog: pytest.LogCaptureFixture) -> 
         else:
             assert not {0x9214, 0xA214} & set(inner)
             assert lost(caplog) == "SubjectArea, SubjectLocation."
+    caplog.clear()
+    exif[0x0112], exif.get_ifd(0x8769)[0x9214] = 1, (60_000, 4)
+    grown = decode(pillow("JPEG", exif=exif)).upscaled(torch.zeros(3, 27, 26), None)
+    inner = opened(encode(grown, format_, name="out")).getexif().get_ifd(0x8769)
+    assert inner.get(0x9214) == ((120_000, 12) if format_ == "tif" else None)
+    assert format_ == "tif" or lost(caplog) == "SubjectArea."
+
+
+@pytest.mark.parametrize("format_", ["png", "jpg", "webp", "tif", "avif"])
+@pytest.mark.parametrize("turned", [1, 8])
+def test_sizes_in_exif_are_those_of_the_picture(format_: str, turned: int) -> None:
+    """Some cameras write them three times, and how many of them fit on the sensor."""
+    exif = Image.Exif()
+    exif[0x0100], exif[0x0101], exif[0x010F], exif[0x0112] = 13, 9, "A maker", turned
+    inner = exif.get_ifd(0x8769)
+    inner[0xA20E], inner[0xA20F], inner[0xA210] = IFDRational(201, 2), IFDRational(50), 2
+    inner[0xA005] = {1: "R98", 0x1001: 13, 0x1002: 9}
+    small = decode(pillow("JPEG", exif=exif))
+    h, w = small.rgb.shape[1:]
+    data = encode(small.upscaled(torch.zeros(3, 3 * h, 2 * w), None), format_)
+    found = opened(data).getexif()
+    inner = found.get_ifd(0x8769)
+    plane = (201, 150) if turned == 1 else (100, 301.5)
+    assert (inner[0xA20E], inner[0xA20F]) == pytest.approx(plane)
+    assert found.get(0x0100, 2 * w) == 2 * w
+    assert found.get(0x0101, 3 * h) == 3 * h
+    assert found.get_ifd(0xA005) == {1: "R98"}
 
 
 @pytest.mark.parametrize("dpi", [None, (100, 50)])

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from tests.images.made_files import opened, pillow, refused, tiff
+from tests.images.made_files import PHOTOSHOP, opened, pillow, refused, tiff
+from tests.images.matrix_inputs import profile
 
 from pcsr_lightning.images import Picture, decode, encode
 
@@ -68,6 +69,14 @@ def test_the_full_picture_keeps_what_the_first_page_says() -> None:
     assert np.array_equal(pixels(picture), np.rot90(FULL, -1))
     assert picture.metadata.resolution == pytest.approx((20, 10))
     assert opened(encode(picture, "jpg")).getexif()[0x010F].rstrip("\0") == "A maker"
+
+
+def test_blocks_of_the_first_page_are_those_of_the_picture() -> None:
+    xmp, icc = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>", profile(False)
+    tags = [(700, 7, len(xmp), xmp, True), (34377, 7, len(PHOTOSHOP), PHOTOSHOP, True)]
+    said = REDUCED | {"subifds": 1, "extratags": tags, "iccprofile": icc}
+    found = decode(pages((SMALL, said), (FULL, {}))).metadata
+    assert (found.xmp, found.iptc, found.icc) == (xmp, PHOTOSHOP, icc)
 
 
 def test_pages_in_a_circle() -> None:

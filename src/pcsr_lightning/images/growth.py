@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
+
+_MOST_DENOMINATOR = 10_000
+
+SIDEWAYS = {5, 6, 7, 8}
+"""EXIF's numbers for pictures whose rows become columns."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,12 @@ class Growth:
         """So much larger once more."""
         return replace(self, across=self.across * across, down=self.down * down)
 
+    def density(self, x: float, y: float) -> tuple[float, float]:
+        """Pixels across and down per some unit, of those that the file has."""
+        if self.turned in SIDEWAYS:
+            x, y = y, x
+        return x * self.across, y * self.down
+
     def place(self, numbers: object) -> tuple[int, ...] | None:
         """Where something is now, from pixels across, down, and its width and height or diameter.
 
@@ -38,3 +50,9 @@ class Growth:
 
 
 AS_IT_WAS = Growth()
+
+
+def as_fraction(value: float) -> str:
+    """A number as metadata have it, such as 201/2."""
+    fraction = Fraction(value).limit_denominator(_MOST_DENOMINATOR)
+    return f"{fraction.numerator}/{fraction.denominator}"

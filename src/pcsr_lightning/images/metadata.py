@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -15,7 +16,7 @@ import pyvips
 
 from pcsr_lightning.images import photoshop, png_chunks, tiff_tags, xmp
 from pcsr_lightning.images.formats import JPEG, PNG, TIFF, Format
-from pcsr_lightning.images.growth import AS_IT_WAS, Growth
+from pcsr_lightning.images.growth import AS_IT_WAS, Growth, as_fraction
 from pcsr_lightning.images.png_chunks import Chunk, describe_chunks
 from pcsr_lightning.images.tiff_tags import TiffTags
 
@@ -23,8 +24,15 @@ _JPEG_MOST_XMP, _JPEG_MOST_IPTC = 60_000, 65_500  # libvips silently leaves more
 _FINEST = 1e5  # pixels per mm; libvips writes thousandths of dots per inch into 32 bits
 _UNKNOWN = 72 / 25.4  # pixels per mm: what EXIF wants where the resolution is unknown
 _KEEP_ALL, _KEEP_EXIF = 31, 1  # libvips' flags
-_STALE = {"jpeg-thumbnail-data", "exif-ifd2-PixelXDimension", "exif-ifd2-PixelYDimension"}
+_STALE = {
+    *("jpeg-thumbnail-data", "exif-ifd2-PixelXDimension", "exif-ifd2-PixelYDimension"),
+    *("exif-ifd0-ImageWidth", "exif-ifd0-ImageLength"),
+    *("exif-ifd4-RelatedImageWidth", "exif-ifd4-RelatedImageLength"),
+}
+_FOCAL_PLANE = ("exif-ifd2-FocalPlaneXResolution", "exif-ifd2-FocalPlaneYResolution")
 _PLACES = {"exif-ifd2-SubjectArea", "exif-ifd2-SubjectLocation"}  # in pixels
+_MOST_SHORT = 65_535  # libvips keeps a value's type
+_FRACTION = re.compile(r"[0-9]+/[1-9][0-9]* ")
 _DAMAGED, _DAMAGED_XMP = "EXIF (damaged)", "XMP (damaged)"
 _CALIBRATION, _ASPECT = "a resolution in ImageJ's unit", "the aspect ratio of pixels"
 _NO_EXIF = b"II*\0\x08\0\0\0\0\0\0\0\0\0"
@@ -201,7 +209,13 @@ def _set_exif(image: pyvips.Image, exif: bytes, growth: Growth) -> None:
     for name in _PLACES & set(image.get_fields()):
         numbers = re.findall(r"\d+", str(image.get(name)).partition(" (")[0])
         place = growth.place([int(number) for number in numbers])
-        if place is None:
+        if place is None or max(place) > _MOST_SHORT:
             image.remove(name)
         else:
             image.set_type(pyvips.GValue.gstr_type, name, " ".join(map(str, place)))
+    texts = [str(image.get(name)) for name in _FOCAL_PLANE if image.get_typeof(name)]
+    if len(texts) == 2 and all(_FRACTION.match(text) for text in texts):
+        x, y = (float(Fraction(text.partition(" ")[0])) for text in texts)
+        for name, value in zip(_FOCAL_PLANE, growth.density(x, y), strict=True):
+            text = as_fraction(value)
+            image.set_type(pyvips.GValue.gstr_type, name, text)

@@ -18,12 +18,12 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from pcsr_lightning.images import photoshop
 from pcsr_lightning.images.formats import AVIF, JPEG, PNG, TIFF, Format
-from pcsr_lightning.images.growth import Growth
+from pcsr_lightning.images.growth import SIDEWAYS, Growth
 from pcsr_lightning.images.metadata import Metadata
 from pcsr_lightning.images.pillow import pillow_errors
 from pcsr_lightning.images.png_chunks import SRGB_CODES, Chunk, read_chunks
 from pcsr_lightning.images.tiff_pages import find_pages
-from pcsr_lightning.images.tiff_tags import TiffTags, header
+from pcsr_lightning.images.tiff_tags import ICC, PHOTOSHOP, XMP, TiffTags, header
 
 _EXIF_MARK = b"Exif\0\0"
 _XMP_MARK, _MORE_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
@@ -37,7 +37,10 @@ _XMP_NAMES_WHAT_FOLLOWS = (b"MotionPhoto", b"MicroVideo", b"Directory")
 _TAIL, _JPEG_END, _FILLING = 64, b"\xff\xd9", b"\0 \r\n"
 _JPEG_HEAD = 2**24  # bytes of a JPEG in which metadata is looked for
 _AVIF_HEAD = 2**20
-_SIDEWAYS = {5, 6, 7, 8}
+_BESIDE_AVIF = (
+    (rb"(?s)infe.{8}tmap|urn:com:[a-z0-9:]+:hdrgainmap", "gain map for brighter screens"),
+    (rb"auxid:2\0|auxiliary:depth\0", "depth map"),
+)
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,9 @@ def _inspect_tiff(file: BinaryIO) -> Inspection:
     exif, left_out = tags.exif()
     found = Metadata(
         exif=exif,
-        iptc=None if tags.iptc is None else photoshop.as_resource(tags.iptc),
+        icc=tags.block(ICC),
+        xmp=tags.block(XMP),
+        iptc=tags.block(PHOTOSHOP) or (tags.iptc and photoshop.as_resource(tags.iptc)),
         resolution=tags.resolution,
         density=tags.density,
         left_out=tuple(left_out),
@@ -160,9 +165,10 @@ def _inspect_tiff(file: BinaryIO) -> Inspection:
 
 
 def _inspect_avif(file: BinaryIO) -> Inspection:
-    """Sizes, colour codes, whether alpha is premultiplied: neither libvips nor Pillow says it.
+    """Sizes, colour codes, whether alpha is premultiplied, and what is beside the picture.
 
-    By their boxes' sizes and names (ISO/IEC 14496-12 and 23008-12).
+    Neither libvips nor Pillow says it. By their boxes' sizes and names (ISO/IEC 14496-12 and
+    23008-12).
     """
     file.seek(0)
     head = file.read(_AVIF_HEAD)
@@ -177,8 +183,9 @@ def _inspect_avif(file: BinaryIO) -> Inspection:
         if specified and (primaries, transfer) != SRGB_CODES:
             # Whatever range the file has, decoding brings values to the full one.
             chunks = ((b"cICP", bytes([primaries, transfer, 0, 1])),)
+    left_out = tuple(what for mark, what in _BESIDE_AVIF if re.search(mark, head))
     return Inspection(
-        Metadata(png_chunks=chunks),
+        Metadata(png_chunks=chunks, left_out=left_out),
         animated=head[8:12] == b"avis",
         claims=claims,
         premultiplied=re.search(rb"\0\0\0[\x0e\x12]prem", head) is not None,
@@ -209,10 +216,10 @@ def read_metadata(image: pyvips.Image, found: Inspection) -> tuple[Metadata, int
     if image.get_typeof("resolution-unit") and resolution is None:
         resolution = image.xres, image.yres
     density = known.density
-    if orientation in _SIDEWAYS:
+    if orientation in SIDEWAYS:
         resolution = None if resolution is None else resolution[::-1]
         density = None if density is None else density[::-1]
-    icc, left_out = _blob(image, "icc-profile-data"), known.left_out
+    icc, left_out = _blob(image, "icc-profile-data") or known.icc, known.left_out
     if (icc is None and found.has_profile) or (icc is not None and not _fits(icc, image)):
         icc, left_out = None, ("a colour profile that does not fit the pixels", *left_out)
     iptc = _blob(image, "photoshop-data") or known.iptc

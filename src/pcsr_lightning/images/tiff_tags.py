@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 from PIL.ExifTags import GPSTAGS, TAGS
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 from PIL.TiffTags import lookup
 
 from pcsr_lightning.images.formats import RAW
@@ -26,6 +26,8 @@ _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 0x112, 0x11A, 0x11B, 0x128
 _IPTC = 0x83BB
 _WIDTH, _HEIGHT, _PIXELS_ACROSS, _PIXELS_DOWN = 0x100, 0x101, 0xA002, 0xA003
 _SUBJECT = {0x9214, 0xA214}  # area and location
+_FOCAL_PLANE = (0xA20E, 0xA20F)  # pixels across and down per unit of the sensor
+_RELATED_SIZE = {0x1001, 0x1002}  # the size again, which the picture says itself
 _EXTRA_SAMPLES, _UNSPECIFIED = 0x152, 0
 # Name, description, maker, model, software, date, artist, host, copyright, ratings, Windows
 # titles, the colours of white and of the primaries. The other tags up to _LAST_BASELINE say how
@@ -33,7 +35,8 @@ _EXTRA_SAMPLES, _UNSPECIFIED = 0x152, 0
 _DESCRIPTIVE = {0x10D, 0x10E, 0x10F, 0x110, 0x131, 0x132, 0x13B, 0x13C, 0x8298, 0x4746, 0x4749}
 _DESCRIPTIVE |= {0x13E, 0x13F, *range(0x9C9B, 0x9CA0)}
 _LAST_BASELINE = 0x214
-_CARRIED_BY_LIBVIPS = {0x2BC, 0x8649, 0x8773}  # XMP, Photoshop's resources, the colour profile
+XMP, PHOTOSHOP, ICC = 0x2BC, 0x8649, 0x8773
+_CARRIED_BY_LIBVIPS = {XMP, PHOTOSHOP, ICC}
 _DESCRIPTION = 0x10E
 _SHAPE, _XML = '{"shape"', ("<?xml", "<OME")  # programs that describe the old pixels there
 _PHOTOMETRIC, _COMPRESSION, _YCBCR, _LAB, _JPEG = 0x106, 0x103, 6, {8, 9, 10}, {6, 7}
@@ -64,7 +67,7 @@ class TiffTags:
             at = int(ImageFileDirectory_v2(self._head).next)
             self.first = self._directory(at)
             if pages is not None and pages.picture.at != at:
-                shared = _DESCRIPTIVE | {EXIF, GPS, _IPTC}
+                shared = _DESCRIPTIVE | {EXIF, GPS, _IPTC} | _CARRIED_BY_LIBVIPS
                 shared |= {_ORIENTATION} if pages.picture.sub_ifd >= 0 else set()
                 about = {tag: self.first[tag] for tag in shared & set(self.first)}
                 self.first = about | self._directory(pages.picture.at)
@@ -126,10 +129,18 @@ class TiffTags:
         found = self.first.get(_IPTC)
         return found if isinstance(found, bytes) and found.startswith(b"\x1c") else None
 
+    def block(self, tag: int) -> bytes | None:
+        """What `XMP`, `PHOTOSHOP` or `ICC` hold, of which libvips reads those of one page only."""
+        found = self.first.get(tag)
+        # Pillow wraps those whose length it has no expectation of.
+        found = found[0] if isinstance(found, tuple) and len(found) == 1 else found
+        return found if isinstance(found, bytes) else None
+
     def tags(self) -> set[int]:
         """All tags but pointers, resolution and those that say how the pixels are stored."""
         first = {t for t in self.first if t in _DESCRIPTIVE or t > _LAST_BASELINE}
-        return first.union(*self.below.values()) - {EXIF, GPS, INTEROPERABILITY}
+        pointers = {EXIF, GPS, INTEROPERABILITY}
+        return first.union(*self.below.values()) - pointers - _RELATED_SIZE
 
     def names(self, tags: Iterable[int]) -> list[str]:
         """Names of tags, sorted; numbers for those that have none."""
@@ -217,6 +228,7 @@ class TiffTags:
         first, lost = self._about_the_picture(growth)
         left |= lost
         exif, gps, other = (writable(tags, group) for group, tags in self.below.items())
+        other = {tag: value for tag, value in other.items() if tag not in _RELATED_SIZE}
         left |= _grown(exif, growth)
         exif |= {INTEROPERABILITY: other} if other else {}
         below = {tag: tags for tag, tags in ((EXIF, exif), (GPS, gps)) if tags}
@@ -254,6 +266,9 @@ def _grown(exif: Tags, growth: Growth) -> set[int]:
             left.add(tag)
         else:
             exif[tag] = place
+    x, y = (float(v) if isinstance(v, IFDRational) else 0.0 for v in map(exif.get, _FOCAL_PLANE))
+    if x > 0 and y > 0:
+        exif |= dict(zip(_FOCAL_PLANE, growth.density(x, y), strict=True))
     return left
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from xml.parsers import expat
 
-from pcsr_lightning.images.growth import Growth
+from pcsr_lightning.images.growth import Growth, as_fraction
 
 _GOOGLE = "http://ns.google.com/photos/"
 _PREFIXES = {
@@ -28,6 +28,7 @@ _PREFIXES = {
     "http://purl.org/dc/elements/1.1/": "dc",
     "http://iptc.org/std/Iptc4xmpExt/2008-02-29/": "Iptc4xmpExt",
     "http://www.metadataworkinggroup.com/schemas/regions/": "mwg-rs",
+    "http://www.dji.com/drone-dji/1.0/": "drone-dji",
     f"{_GOOGLE}1.0/panorama/": "GPano",
     f"{_GOOGLE}1.0/container/": "Container",
     f"{_GOOGLE}1.0/depthmap/": "GDepth",
@@ -40,7 +41,8 @@ _DYNAMIC_DEPTH = f"{_GOOGLE}dd/"
 _GAIN_MAP, _VIDEO, _DEPTH = "gain map for brighter screens", "video of a motion photo", "depth map"
 _GONE = {
     "hdrgm": _GAIN_MAP, "HDRGainMap": _GAIN_MAP, "GDepth": _DEPTH, "GImage": "a second picture",
-    "GAudio": "sound", "xmp:Thumbnails": "", "xmpNote:HasExtendedXMP": "",
+    "GAudio": "sound", "xmp:Thumbnails": "", "xmp:PageInfo": "", "xmpNote:HasExtendedXMP": "",
+    "drone-dji:DewarpData": "DewarpData",
 }  # fmt: skip
 _GONE_IF_TURNED = {
     "GPano": "sizes of a panorama", "mwg-rs:Regions": "regions of faces",
@@ -54,10 +56,12 @@ _MEANINGS = {"Primary": "", "MotionPhoto": _VIDEO, "GainMap": _GAIN_MAP, "Depth"
 _ACROSS = re.compile(
     r"GPano:(CroppedArea|FullPano|LargestValid)\w*(Width|Left)\w*"
     r"|(tiff:|exif:FocalPlane)XResolution|stDim:w|stArea:[xwd]|Iptc4xmpExt:rb(X|W|Rx)"
+    r"|drone-dji:Calibrated(FocalLength|OpticalCenterX)"
 )
 _DOWN = re.compile(
     r"GPano:(CroppedArea|FullPano|LargestValid)\w*(Height|Top)\w*"
     r"|(tiff:|exif:FocalPlane)YResolution|stDim:h|stArea:[yh]|Iptc4xmpExt:rb[YH]"
+    r"|drone-dji:CalibratedOpticalCenterY"
 )
 _NUMBER = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(?:/([1-9]\d{0,11}))?")
 _SHARES = ("stArea:", "Iptc4xmpExt:")  # pixels, or parts of the picture, which are at most 1
@@ -144,8 +148,7 @@ def _scaled(name: str, text: str, factor: float) -> str:
         return text
     new = float(old) * factor
     if found[2]:
-        fraction = Fraction(new).limit_denominator(10_000)
-        return f"{fraction.numerator}/{fraction.denominator}"
+        return as_fraction(new)
     return f"{new:.6f}".rstrip("0") if "." in found[1] else str(round(new))
 
 
