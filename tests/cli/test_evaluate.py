@@ -314,7 +314,7 @@ def test_defaults_of_the_config(run: Run) -> None:
         ("model=nobody", "no model is called 'nobody'"),
         ("colour=red", "colour: there is no such setting; there are backbones, data.name, "),
         ("routing.refin=true", "routing.refin: .*did you mean routing.refine"),
-        ("routing=best", "routing/best.*default"),
+        ("routing=best", "routing=best: .*there are default"),
         ("data=DIR", "data: there is no such setting, but a group of them: data.name, data.root"),
         ("data.root", "data.root: cannot be read as KEY=VALUE"),
         ("data.root=a,b", "data.root=a,b: .*--multirun"),

@@ -91,7 +91,7 @@ def test_a_group_of_runs_to_compare(
     sweep: str, files: Path, tmp_path: Path, records: Records
 ) -> None:
     """One run a value and one over all, whether each value is a job or all are swept in one."""
-    offline = ("logger=wandb", "logger.offline=true", "published=true")
+    offline = ("logger=wandb", "logger.wandb.offline=true", "published=true")
     if sweep == "jobs":
         evaluate(
             files, tmp_path, "-m", *offline, "routing.k=0,1", "hydra.sweep.dir=all",
@@ -154,8 +154,8 @@ def test_a_single_run_that_fails_is_marked(files: Path, tmp_path: Path, records:
     """And W&B's own variable says offline too."""
     bad = tmp_path / "one" / "pictures" / "a.png"
     bad.mkdir(parents=True)
-    words = ("logger=wandb", "save_images=true", "hydra.run.dir=one", "logger.name=mine")
-    more = ("logger.group=ours", "logger.tags=[x]")
+    words = ("logger=wandb", "save_images=true", "hydra.run.dir=one", "logger.wandb.name=mine")
+    more = ("logger.wandb.group=ours", "logger.wandb.tags=[x]")
     said = evaluate(files, tmp_path, *words, *more, code=1, WANDB_MODE="offline")
     assert "error: " in said
     [run] = runs(tmp_path, records)
@@ -172,8 +172,8 @@ def test_wandb_is_not_imported_where_it_was_not_chosen(
 def test_what_wandb_does_not_take(tmp_path: Path) -> None:
     wandb = {"_target_": "lightning.pytorch.loggers.WandbLogger", "offline": True}
     wandb["save_dir"] = str(tmp_path)
-    runs = RunLoggers({**wandb, "colour": "red"}, {})
-    with pytest.raises(ConfigError, match=r"logger: .*colour"), runs.run("name"):
+    runs = RunLoggers({"wandb": {**wandb, "colour": "red"}}, {})
+    with pytest.raises(ConfigError, match=r"logger\.wandb: .*colour"), runs.run("name"):
         raise AssertionError("started")
 
 
@@ -187,9 +187,10 @@ def test_other_loggers_of_lightning_keep_the_numbers(files: Path, tmp_path: Path
             [row] = csv.DictReader(file)
         assert float(row["psnr"]) == pytest.approx(point["psnr"])
         assert float(row["k"]) == point["k"]
-    evaluate(files, tmp_path, "logger=tensorboard", "hydra.run.dir=one")
+    evaluate(files, tmp_path, "logger=tensorboard", "hydra.run.dir=one", "save_images=true")
     events = EventAccumulator(str(next(tmp_path.glob("one/tensorboard/*"))))
     events.Reload()
+    assert set(events.Tags()["images"]) == {"pictures/a.png", "pictures/sub/b.png"}
     [psnr] = events.Scalars("psnr")
     metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
     assert psnr.value == pytest.approx(metrics["psnr"])

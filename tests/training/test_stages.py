@@ -398,7 +398,7 @@ def test_train_returns_what_validation_measured(tmp_path: Path) -> None:
     cfg.callbacks = {}  # they ask for a run's folder
     found = train(cfg, tmp_path / "run")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert found.keys() == {"val/psnr", "val/ssim", "val/psnr_y", "val/mae"}
+    assert found.keys() == {"val/psnr", "val/gmacs", "val/ssim", "val/psnr_y", "val/mae"}
     assert found["val/psnr"] == pytest.approx(record["val_psnr"], abs=1e-3)
     cfg.stage = {**cfg.stage, "optimizer": "muon"}
     with pytest.raises(ConfigError, match=r"stage\.optimizer.*called optimizer now"):

@@ -23,8 +23,16 @@ from pcsr_lightning.errors import (
 )
 from pcsr_lightning.evaluation.config import EvaluationConfig
 from pcsr_lightning.evaluation.loggers import group_name
+from pcsr_lightning.evaluation.measurement import Measurement, known_numbers
 from pcsr_lightning.evaluation.prepared import model_name
 from pcsr_lightning.evaluation.run import run_evaluation
+from pcsr_lightning.evaluation.search import (
+    Objectives,
+    Returned,
+    directions,
+    failure_kept,
+    returned,
+)
 from pcsr_lightning.evaluation.several import evaluate_several, split
 from pcsr_lightning.weights import DEFAULT_MODEL
 
@@ -57,15 +65,25 @@ def evaluate(
     return run_evaluation(EvaluationConfig.of(parts[0]), run_dir, console, log_group)
 
 
-def run(cfg: DictConfig) -> dict[str, Any]:
-    """One job of the command line; a sweeper sees what it returns."""
+def run(cfg: DictConfig) -> Returned:
+    """One job of the command line; a sweeper gets what ``objective`` names."""
     hydra_cfg = HydraConfig.get()
     several = hydra_cfg.mode == RunMode.MULTIRUN
-    log_group = group_name(Path(hydra_cfg.sweep.dir)) if several else None
     run_dir = Path(hydra_cfg.runtime.output_dir)
+    log_group = group_name(Path(hydra_cfg.sweep.dir)) if several else None
+    objectives = Objectives.of(cfg.get("objective"))
+    objectives.check(known_numbers(metrics=map(str, cfg.get("metrics") or {})))
+    optimised = several and directions(hydra_cfg.sweeper) is not None
+    if optimised:
+        objectives.check_directions(hydra_cfg.sweeper)
     try:
-        with system_errors_in_one_line(run_dir):
-            return evaluate(cfg, run_dir, log_group=log_group)
+        with failure_kept(run_dir, abrupt=not optimised) as failures:
+            with system_errors_in_one_line(run_dir):
+                content = evaluate(cfg, run_dir, log_group=log_group)
+            if cfg.sweep is not None or "jobs" in content:  # many numbers and not one
+                return None
+            return returned(objectives, Measurement.from_json(content).flat(), run_dir)
+        return f"failed: {failures[0]}"
     except PCSRError:
         if launched_group().rank > 0:  # the first process says it, for all of them
             raise SystemExit(1) from None

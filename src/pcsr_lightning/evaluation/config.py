@@ -48,7 +48,6 @@ class EvaluationConfig:
     save_images: bool
     device: str
     devices: int
-    logger: dict[str, Any]
     output: str
     threads: int | None
     sweep: str | None
@@ -56,6 +55,8 @@ class EvaluationConfig:
     reference: str | None = None
     metrics: dict[str, Any] | None = None
     backbones: list[str] = field(default_factory=list)
+    logger: dict[str, Any] = field(default_factory=dict)  # by name
+    objective: Any = "psnr"  # a name or several
     debug: bool = field(default=False)
 
     @classmethod

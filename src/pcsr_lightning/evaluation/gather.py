@@ -14,7 +14,13 @@ from rich.console import Console
 from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.evaluation.comparison import finished_jobs
 from pcsr_lightning.evaluation.jobs import job_folders, load_config
-from pcsr_lightning.evaluation.loggers import RunLoggers, group_name, log_overview, overview_rows
+from pcsr_lightning.evaluation.loggers import (
+    RunLoggers,
+    group_name,
+    is_wandb,
+    log_overview,
+    overview_rows,
+)
 from pcsr_lightning.evaluation.overview import report_jobs
 from pcsr_lightning.evaluation.report import METRICS, SWEEP
 
@@ -50,20 +56,20 @@ def gather(folder: Path, configs: Sequence[DictConfig], console: Console) -> Non
     figures = report_jobs(jobs, folder, console, reference)
     loggers = loggers_of_jobs(configs, folder)
     if loggers is not None:
-        with loggers.run(f"{folder.name}, all", "overview") as logger:
+        with loggers.run(f"{folder.name}, all", "overview") as overview:
             measured = [point for job in jobs for point in job.points]
             published = [point for job in jobs for point in job.published]
-            log_overview(logger, overview_rows(measured, published), figures)
+            log_overview(overview, overview_rows(measured, published), figures)
 
 
 def loggers_of_jobs(configs: Sequence[DictConfig], folder: Path) -> RunLoggers | None:
     """How the jobs of a multirun were logged by W&B; ``None`` where they were not."""
     for cfg in configs:
-        if str(OmegaConf.select(cfg, "logger._target_")).endswith("WandbLogger"):
-            cfg = cfg.copy()
-            OmegaConf.update(cfg, "logger.save_dir", str(folder.resolve()))  # until now a job's own
-            logger = OmegaConf.to_container(cfg.logger, resolve=True)
-            assert isinstance(logger, dict)
-            named = {str(key): value for key, value in logger.items() if key != "name"}
-            return RunLoggers(named, {}, group_name(folder))
+        for name, node in (cfg.get("logger") or {}).items():
+            if node and is_wandb(node):
+                own = node.copy()
+                own.save_dir = str(folder.resolve())  # until now a job's own
+                own.name = None
+                settings = OmegaConf.to_container(own, resolve=True)
+                return RunLoggers({str(name): settings}, {}, group_name(folder))
     return None

@@ -1,21 +1,20 @@
-"""Evaluations in Lightning's loggers: one run a routing, in one group where they belong together.
+"""Lightning's loggers: those of a training, and of evaluations one run a routing.
 
-W&B also gets tables and pictures. Lightning is imported only where a logger was chosen.
+W&B also gets tables. Lightning is imported only where a logger was chosen.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import torch
-from hydra.errors import InstantiationException
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,18 +24,23 @@ from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.published import PublishedPoint
 from pcsr_lightning.evaluation.saved_pictures import class_file, picture_file
 from pcsr_lightning.images import read_rgb8
+from pcsr_lightning.settings.instantiation import called, errors_of_settings, instantiate
 
 SHOWN, WIDEST = 16, 1024
 """How many pictures are shown, and pixels of a side of each, from its middle: runs stay small."""
 
 
+Loggers = Sequence[Any]
+"""Lightning's loggers, of one run."""
+
+
 @dataclass(frozen=True)
 class RunLoggers:
-    """Makes a logger for each run of an evaluation or sweep.
+    """Makes the loggers of each run of an evaluation or sweep.
 
     Attributes:
-        settings: ``logger`` of the config: ``_target_`` and what that takes; null values are left
-            out.
+        settings: ``logger`` of the config: names of loggers, each with ``_target_`` and what that
+            takes; null values are left out.
         config: the whole config in plain values.
         group: of runs to be compared in W&B, unless the settings name one.
         tags: of all runs in W&B, unless the settings name others.
@@ -48,8 +52,8 @@ class RunLoggers:
     tags: Sequence[str] = ()
 
     @contextmanager
-    def run(self, name: str, job_type: str = "evaluation", **config: Any) -> Iterator[Any]:
-        """A logger, finished whatever happens; a W&B run that raised something counts as failed.
+    def run(self, name: str, job_type: str = "evaluation", **config: Any) -> Iterator[Loggers]:
+        """The loggers, finished whatever happens; a run that raised something counts as failed.
 
         Args:
             name: of the run, unless the settings name it.
@@ -57,51 +61,101 @@ class RunLoggers:
             config: what differs from the config at large.
 
         Raises:
-            ConfigError: the logger does not take a setting, or cannot be reached.
+            ConfigError: a logger does not take a setting, or cannot be reached.
         """
-        settings = {key: value for key, value in self.settings.items() if value is not None}
-        to_wandb = is_wandb(settings)
-        if to_wandb:
-            of_run = {"name": name, "group": self.group, "tags": list(self.tags)}
-            settings = {**of_run, **settings, "job_type": job_type}
-        else:  # a folder for each run
-            version = settings.get("version", "logs")
-            settings = {"name": "", **settings, "version": f"{version}/{plain_name(name)}"}
-        code = 1
-        try:
-            logger = _instantiate(settings)
-            logger.log_hyperparams({**self.config, **config})
-            yield logger
-            logger.finalize("success")
-            code = 0
-        finally:
-            if to_wandb:
-                import wandb
+        of_wandb = {
+            "name": name, "group": self.group, "tags": list(self.tags), "job_type": job_type,
+        }  # fmt: skip
+        settings = {key: self._in_own_folder(node, name) for key, node in self.settings.items()}
+        with finished_runs(), errors_of_settings():
+            loggers = make_loggers(settings, of_wandb)
+            for logger in loggers:
+                logger.log_hyperparams({**self.config, **config})
+            try:
+                yield loggers
+            except BaseException:
+                for logger in loggers:
+                    logger.finalize("failed")
+                raise
+            for logger in loggers:
+                logger.finalize("success")
 
-                wandb.finish(code)
+    def _in_own_folder(self, node: Any, name: str) -> Any:
+        """Settings with a folder for each run, of loggers that write into one."""
+        if not isinstance(node, Mapping) or "version" not in node or is_wandb(node):
+            return node
+        return {**node, "version": f"{node['version']}/{plain_name(name)}"}
+
+
+def make_loggers(settings: Mapping[str, Any], of_wandb: Mapping[str, Any]) -> list[Any]:
+    """The loggers of a run, started.
+
+    Args:
+        settings: see :class:`RunLoggers`; a name with null is left out.
+        of_wandb: arguments of a W&B run that the settings leave open.
+
+    Raises:
+        ConfigError: a logger does not take a setting, or cannot be reached.
+    """
+    loggers = []
+    for name, node in settings.items():
+        key = f"logger.{name}"
+        if node is None:
+            continue
+        if not isinstance(node, Mapping):
+            raise ConfigError(
+                f"{key}={node}: expected a logger's settings, such as logger.wandb.{name}={node}"
+            )
+        given = {key: value for key, value in node.items() if value is not None}
+        to_wandb = is_wandb(given)
+        values = {**of_wandb, **given} if to_wandb else in_free_folder(given)
+        try:
+            logger = instantiate(values, key)
+            called(getattr, key, logger, "experiment", None)  # W&B starts its run here
+        except ConfigError as error:
+            hint = f"; {key}.offline=true needs no network" if to_wandb else ""
+            raise ConfigError(f"{error}{hint}") from error
+        loggers.append(logger)
+    return loggers
+
+
+def in_free_folder(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A CSV logger's settings with a folder not yet there.
+
+    It would delete what an earlier run has logged there, which a resumed one continues.
+    """
+    if not str(values.get("_target_")).endswith("CSVLogger") or "version" not in values:
+        return values
+    folder, first = Path(values["save_dir"]) / values["name"], str(values["version"])
+    version, count = first, 1
+    while (folder / version).exists():
+        count += 1
+        version = f"{first}-{count}"
+    return {**values, "version": version}
+
+
+@contextmanager
+def finished_runs() -> Iterator[None]:
+    """Finishes the process's W&B run, if there is one: as failed where something was raised."""
+    code = 1
+    try:
+        yield
+        code = 0
+    finally:
+        wandb = sys.modules.get("wandb")  # imported by its logger alone
+        if wandb is not None and wandb.run is not None:
+            wandb.finish(code)
 
 
 def is_wandb(logger: Any) -> bool:
-    """Whether a logger, or ``logger`` of a config, is W&B's."""
+    """Whether a logger, or a logger's settings, is W&B's."""
     name = logger.get("_target_") if isinstance(logger, Mapping) else type(logger).__name__
     return str(name).endswith("WandbLogger")
 
 
-def _instantiate(settings: Mapping[str, Any]) -> Any:
-    try:
-        logger: Any = hydra.utils.instantiate(settings)
-        logger.experiment  # noqa: B018, W&B starts its run here
-    except InstantiationException as error:
-        reason: BaseException = error.__cause__ or error
-    except Exception as error:
-        if not is_wandb(settings):
-            raise
-        reason = error
-    else:
-        return logger
-    text = str(reason).splitlines()[0]
-    hint = "; logger.offline=true needs no network" if is_wandb(settings) else ""
-    raise ConfigError(f"logger: {text}{hint}") from reason
+def wandb_logger(loggers: Loggers) -> Any:
+    """W&B's among the loggers, or ``None``."""
+    return next((logger for logger in loggers if is_wandb(logger)), None)
 
 
 def group_name(folder: Path) -> str:
@@ -114,25 +168,28 @@ def plain_name(text: str) -> str:
     return re.sub(r"[^\w.=-]+", "_", text).strip("._")
 
 
-def log_benchmark(logger: Any, result: Benchmark, k: float | None, pictures: Path | None) -> None:
-    """A benchmark's means; in W&B also a row a picture, and the pictures with their classes.
+def log_benchmark(
+    loggers: Loggers, result: Benchmark, k: float | None, pictures: Path | None
+) -> None:
+    """A benchmark's means, and its pictures with their classes; in W&B also a row a picture.
 
     Args:
-        logger: of the run.
+        loggers: of the run.
         result: what was measured.
         k: of the routing, where it has one.
         pictures: the folder that upscaled pictures were written to.
     """
     # k may have been found for a target, it is in no config then
     numbers = {**result.mean.flat(), "k": k, "pictures_used": len(result.images)}
-    log_numbers(logger, {**numbers, "pictures_skipped": len(result.skipped)})
+    log_numbers(loggers, {**numbers, "pictures_skipped": len(result.skipped)})
     rows = [{"name": image.name, **_size(image), **image.flat()} for image in result.images]
-    log_table(logger, "images", rows)
-    if pictures is not None and is_wandb(logger):
-        for image in result.images[:SHOWN]:
-            shown = with_classes(picture_file(image.name, pictures))
-            # Each under a key of its own: W&B wants those under one to be of one size.
-            logger.log_image(f"pictures/{image.name}", [shown], caption=[image.name])
+    log_table(loggers, "images", rows)
+    if pictures is None or not loggers:
+        return
+    for image in result.images[:SHOWN]:
+        # Each under a key of its own: W&B wants those under one to be of one size.
+        shown = with_classes(picture_file(image.name, pictures))
+        log_pictures(loggers, f"pictures/{image.name}", {image.name: shown})
 
 
 def log_points(loggers: RunLoggers, name: str, points: Sequence[Measurement]) -> None:
@@ -145,21 +202,24 @@ def log_points(loggers: RunLoggers, name: str, points: Sequence[Measurement]) ->
     """
     for point in points:
         routing = point.setup()["routing"]
-        with loggers.run(f"{name}, {point.routing_name}", routing=routing) as logger:
-            log_numbers(logger, {**point.flat(), "k": point.k})
+        with loggers.run(f"{name}, {point.routing_name}", routing=routing) as of_run:
+            log_numbers(of_run, {**point.flat(), "k": point.k})
 
 
-def log_overview(logger: Any, rows: Sequence[Mapping[str, Any]], figures: Sequence[Path]) -> None:
-    """All that a group's runs measured, in W&B: the table ``results``, and PSNR against FLOPs.
+def log_overview(
+    loggers: Loggers, rows: Sequence[Mapping[str, Any]], figures: Sequence[Path]
+) -> None:
+    """All that a group's runs measured: PSNR against FLOPs, and in W&B the table ``results``.
 
     Args:
-        logger: of the run.
+        loggers: of the run.
         rows: of the table, see :func:`overview_rows`.
         figures: the files.
     """
-    log_table(logger, "results", rows)
-    if figures and is_wandb(logger):
-        logger.log_image("psnr_flops", [str(path) for path in figures])
+    log_table(loggers, "results", rows)
+    if figures:
+        shown = {path.stem: read_rgb8(path).permute(1, 2, 0).numpy() for path in figures}
+        log_pictures(loggers, "psnr_flops", shown)
 
 
 def overview_rows(
@@ -177,20 +237,53 @@ def overview_rows(
     ]
 
 
-def log_numbers(logger: Any, numbers: Mapping[str, float | None]) -> None:
+def log_numbers(loggers: Loggers, numbers: Mapping[str, float | None]) -> None:
     """Numbers that are known; in W&B also in the summary, which is what runs are compared by."""
     known = {key: value for key, value in numbers.items() if value is not None}
-    logger.log_metrics(known)
-    if is_wandb(logger):
-        logger.experiment.summary.update(known)
+    for logger in loggers:
+        logger.log_metrics(known)
+        if is_wandb(logger):
+            logger.experiment.summary.update(known)
 
 
-def log_table(logger: Any, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def log_table(loggers: Loggers, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows as a table in W&B; other loggers have no tables."""
-    if is_wandb(logger):
+    logger = wandb_logger(loggers)
+    if logger is not None:
         columns = list(dict.fromkeys(key for row in rows for key in row))
         data = [[row.get(column) for column in columns] for row in rows]
         logger.log_table(key, columns=columns, data=data)
+
+
+def log_pictures(
+    loggers: Loggers, key: str, pictures: Mapping[str, NDArray[np.uint8]], step: int = 0
+) -> None:
+    """Pictures, in every logger that takes some.
+
+    These are Lightning's loggers with ``log_image`` (W&B's and any of that form), those whose
+    ``experiment`` has TensorBoard's ``add_image``, and those whose ``experiment`` has MLflow's
+    ``log_image``.
+
+    Args:
+        loggers: of the run.
+        key: of the pictures.
+        pictures: ``(H, W, 3)`` by name.
+        step: of the training.
+    """
+    for logger in loggers:
+        experiment: Any = getattr(logger, "experiment", None)
+        if hasattr(logger, "log_image"):
+            at = {} if step == 0 else {"step": step}
+            names, images = list(pictures), list(pictures.values())
+            logger.log_image(key, images, caption=names, **at)
+            continue
+        for name, image_HW3 in pictures.items():
+            label = key if key.endswith(name) else f"{key}/{name}"
+            if hasattr(experiment, "add_image"):
+                experiment.add_image(label, image_HW3, step, dataformats="HWC")
+            elif hasattr(experiment, "log_image") and hasattr(logger, "run_id"):
+                file = f"{plain_name(label)}_{step}.png" if step else f"{plain_name(label)}.png"
+                experiment.log_image(logger.run_id, image_HW3, file)
 
 
 def with_classes(path: Path) -> NDArray[np.uint8]:

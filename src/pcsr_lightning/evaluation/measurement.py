@@ -7,7 +7,7 @@ in :meth:`Quality.of` or where the picture is upscaled, and shows up everywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
@@ -247,6 +247,14 @@ def mean(measured: Sequence[Measurement]) -> Measurement:
 def measured_fields(kind: type[Quality] = Measurement) -> dict[str, Field[Any]]:
     """The fields that are measured numbers, by name."""
     return {f.name: f for f in fields(kind) if "heading" in f.metadata}
+
+
+def known_numbers(classes: int = 2, metrics: Iterable[str] = ()) -> list[str]:
+    """The names that :meth:`Measurement.flat` may give of a model with so many classes."""
+    names = [name for name in measured_fields() if name != "share"]
+    names += [f"share/{j}" for j in range(classes)]
+    names += [f"metrics/{name}" for name in metrics]
+    return [*names, *(f"bicubic/{name}" for name in measured_fields(Quality))]
 
 
 def _flat(content: Mapping[str, Any]) -> dict[str, float | None]:

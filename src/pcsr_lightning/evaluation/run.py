@@ -18,6 +18,7 @@ from pcsr_lightning.evaluation.config import EvaluationConfig
 from pcsr_lightning.evaluation.curves import psnr_flops
 from pcsr_lightning.evaluation.figures import save_for_papers
 from pcsr_lightning.evaluation.loggers import (
+    Loggers,
     RunLoggers,
     group_name,
     log_benchmark,
@@ -76,7 +77,7 @@ def run_evaluation(
     prepared = group.run_collectively(lambda: prepare(config, run_dir, group))
     config = prepared.config
     loggers = None
-    if config.logger.get("_target_") is not None and prepared.first:
+    if config.logger and prepared.first:
         tags = [prepared.model.backbone.name, config.data_name, f"x{config.scale}"]
         log_group = log_group or (None if config.sweep is None else group_name(run_dir))
         loggers = RunLoggers(config.logger, asdict(config), log_group, tags)
@@ -91,7 +92,7 @@ def _evaluate_routing(
 ) -> dict[str, Any]:
     """Measures one routing, or the one that meets a target; returns what ``metrics.json`` holds."""
     config, model, [routing] = prepared.config, prepared.model, prepared.routings
-    with _logged(prepared, loggers, _routing_name(prepared, routing)) as logger:
+    with _logged(prepared, loggers, _routing_name(prepared, routing)) as run:
         found: KForTarget | None = None
         if config.target_psnr is not None and isinstance(model, PCSR):
             found = find_k(
@@ -110,8 +111,7 @@ def _evaluate_routing(
             for written in (*table.write(prepared.run_dir), path):
                 print_path(written, console)
             warn_if_worse(config.model, [result.mean])
-        if logger is not None:
-            log_benchmark(logger, result, result.mean.k, prepared.pictures)
+        log_benchmark(run, result, result.mean.k, prepared.pictures)
     return content
 
 
@@ -136,7 +136,7 @@ def _evaluate_sweep(
             for written in (*files, *save_for_papers(figure, run_dir / FIGURE)):
                 print_path(written, console)
             warn_if_worse(config.model, found.points)
-        if overview is not None:
+        if overview:
             log_overview(
                 overview, overview_rows(sweep_points(content), published), [run_dir / FIGURE]
             )
@@ -162,14 +162,14 @@ def warn_if_worse(model: str, points: Sequence[Measurement]) -> None:
 @contextmanager
 def _logged(
     prepared: PreparedEvaluation, loggers: RunLoggers | None, what: str, kind: str = "evaluation"
-) -> Iterator[Any]:
-    """The run's logger in the process that logs; where it cannot be made, all processes fail."""
+) -> Iterator[Loggers]:
+    """The run's loggers in the process that logs; where one cannot be made, all processes fail."""
     with ExitStack() as stack:
         yield prepared.group.run_collectively(
             lambda: (
                 stack.enter_context(loggers.run(f"{prepared.name}, {what}", kind))
                 if loggers
-                else None
+                else ()
             )
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -37,17 +36,6 @@ RENAMED = {
 """What a setting was called before, and what it is called now."""
 
 
-def renamed(argument: str) -> str:
-    """``stage.lr=1e-3`` as ``optimizer.lr=1e-3``, with a warning: earlier names keep working."""
-    key, sign, value = argument.partition("=")
-    old = key.lstrip("+~")
-    if old not in RENAMED:
-        return argument
-    sigil, new = key[: len(key) - len(old)], RENAMED[old]
-    print(f"warning: {old} is called {new} now: write {sigil}{new}{sign}{value}", file=sys.stderr)
-    return f"{sigil}{new}{sign}{value}"
-
-
 def check_given(arguments: Sequence[str]) -> None:
     """Refuses ``KEY=`` on a command line: in ``data.root=$FOLDER`` the variable may not be set.
 
@@ -71,6 +59,17 @@ def group_keys(group: str) -> frozenset[str]:
     return frozenset(key for node in nodes for key in _flat(node))
 
 
+def default_choice(config_name: str, group: str) -> str:
+    """What ``conf/CONFIG_NAME.yaml`` chooses of a config group; ``null`` for nothing."""
+    return str(_groups(_load(conf_dir() / f"{config_name}.yaml")).get(group) or "null")
+
+
+def choices(group: str) -> list[str]:
+    """The files of a config group, those in its sub-folders too: ``paper/carn_x4``."""
+    folder = conf_dir() / group
+    return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.yaml"))
+
+
 def known_keys(config_name: str) -> list[str]:
     """All settings of ``conf/CONFIG_NAME.yaml`` and of every choice of its groups."""
     main = _load(conf_dir() / f"{config_name}.yaml")
@@ -81,7 +80,7 @@ def known_keys(config_name: str) -> list[str]:
 
 
 def more_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
-    """What the ``_target_`` of each group takes beyond that: ``+trainer.max_time`` and the like."""
+    """What the ``_target_`` of each group takes beyond that: ``trainer.max_time`` and the like."""
     given = dict(word.lstrip("+").split("=", 1) for word in overrides if "=" in word)
     found: list[str] = []
     for group, default in _groups(_load(conf_dir() / f"{config_name}.yaml")).items():
@@ -92,6 +91,19 @@ def more_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
             takes, _ = parameters(hydra.utils.get_object(target))
             found += [f"{group}.{name}" for name in takes if name != "self"]
     return sorted(set(found) - set(known_keys(config_name)))
+
+
+def check_top_level(cfg: DictConfig, config_name: str) -> None:
+    """Refuses what a file or ``+KEY`` has put beside the known settings, and nothing refers to.
+
+    Raises:
+        ConfigError: names the first such key, and the nearest known one.
+    """
+    main = _load(conf_dir() / f"{config_name}.yaml")
+    known, text = {"hydra", *_groups(main), *map(str, main)}, OmegaConf.to_yaml(cfg)
+    for key in map(str, cfg):
+        if key not in known and not re.search(rf"\$\{{{key}\b", text):
+            raise ConfigError(f"{key}: there is no such setting{_suggestion(key, config_name, ())}")
 
 
 def in_one_line(
@@ -122,8 +134,24 @@ def in_one_line(
             f"{ambiguous.group(1)}: a value with a comma needs quotes within quotes, a list "
             "brackets, and several runs --multirun"
         )
+    missing = re.search(r"Could not (?:find|load) '(.+)/([^/']+)'", str(error))
+    if missing:
+        return _missing_choice(missing[1], missing[2], str(error), config_name)
     text = str(error).split("Config search path:")[0].split("See https:")[0]
     return " ".join(text.split()) or type(error).__name__
+
+
+def _missing_choice(folder: str, name: str, text: str, config_name: str | None) -> str:
+    groups = [] if config_name is None else _groups(_load(conf_dir() / f"{config_name}.yaml"))
+    group = next((group for group in groups if f"{folder}/".startswith(f"{group}/")), folder)
+    chosen = f"{folder}/{name}".removeprefix(f"{group}/")
+    there = choices(group) or re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+    close = difflib.get_close_matches(chosen, there, n=1)
+    near = f"did you mean {group}={close[0]}? There" if close else "there"
+    hint = ""
+    if (group, chosen) == ("hydra/sweeper", "optuna"):
+        hint = "; it is an extra, pip install -e '.[optuna]'"
+    return f"{group}={chosen}: there is no such choice; {near} are {', '.join(there)}{hint}"
 
 
 def _suggestion(key: str, config_name: str | None, overrides: Sequence[str]) -> str:
@@ -133,15 +161,13 @@ def _suggestion(key: str, config_name: str | None, overrides: Sequence[str]) -> 
     group = key.split(".")[0]
     if key in known:
         return f" with what else was chosen (only some choices of {group} know it)"
-    if key in more:
-        return f" in conf/, but {group} takes it: write +{key}=VALUE"
     inside = [k for k in known if k.startswith(f"{key}.")]
     if inside:
         return f", but a group of them: {', '.join(inside)}"
     groups = _groups(_load(conf_dir() / f"{config_name}.yaml"))
     close = difflib.get_close_matches(key, [*known, *more, *groups], n=1)
     if close:
-        return f"; did you mean {'+' if close[0] in more else ''}{close[0]}?"
+        return f"; did you mean {close[0]}?"
     beside = [k for k in known if k.startswith(f"{group}.")] or known
     return f"; there are {', '.join(beside)}"
 

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.distributed import launched_group
-from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.evaluation.jobs import job_folders
 from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.report import METRICS, write_json
+from pcsr_lightning.evaluation.search import FAILED
 from pcsr_lightning.evaluation.tables import (
     Column,
     DataTable,
@@ -35,10 +32,6 @@ from pcsr_lightning.evaluation.tables import (
 from pcsr_lightning.training.runs_table import report_runs
 from pcsr_lightning.weights import RECORD
 
-log = logging.getLogger(__name__)
-
-FAILED = "failed.json"
-"""In the folder of a job of a multirun that ended without a result: what happened."""
 SWEEP, SHEET, LATEX = "m_sweep.json", "m_sweep.csv", "m_sweep.tex"
 
 
@@ -79,31 +72,6 @@ class MSweepTable(Callback):
             print(f"error: job {failed.job} ({overrides}): {failed.error}", file=sys.stderr)
         if failures:
             raise SystemExit(1)
-
-
-@contextmanager
-def failure_kept(run_dir: Path, abrupt: bool = False) -> Iterator[None]:
-    """Lets the other jobs of a multirun run where one fails, and keeps what happened.
-
-    Otherwise the first error would end the process, and with it the sweep. :class:`MSweepTable`
-    names the failures at the end.
-
-    Args:
-        run_dir: of the job.
-        abrupt: lets every error through, which ends the multirun.
-    """
-    try:
-        yield
-    except Exception as error:
-        if abrupt:
-            raise
-        if not isinstance(error, PCSRError):
-            log.exception("this job failed")
-        text = " ".join(str(error).split()) or type(error).__name__
-        content = {"overrides": list(HydraConfig.get().overrides.task), "error": text}
-        run_dir.mkdir(parents=True, exist_ok=True)
-        atomic_write(run_dir / FAILED, json.dumps(content, indent=2).encode())
-        print(f"error: {text}", file=sys.stderr)
 
 
 def gather(folder: Path) -> tuple[dict[Path, Measurement], list[Failure]]:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.errors import ConfigError, TrainingError
+from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.report import METRICS
 from pcsr_lightning.settings.hydra_job import job_of
 from pcsr_lightning.settings.instantiation import in_plain_values
@@ -56,7 +57,8 @@ def train_all(cfg: DictConfig, run_dir: str | Path) -> dict[str, float]:
             ``metrics.json``, see :func:`measure_model`, and ``run.json``.
 
     Returns:
-        ``val/psnr`` of the finished model in dB, on the rank that measures it.
+        The finished model's numbers, such as ``val/psnr`` in dB and ``val/gmacs``, on the rank that
+        measures it.
 
     Raises:
         PCSRError: a setting of any stage, the data or ``init`` cannot be used; ``run_dir`` holds
@@ -160,7 +162,7 @@ def conclude(plan: StagePlan, run_dir: Path) -> dict[str, float]:
     """Makes the last stage's model the run's, measures it, and marks the run as finished."""
     if is_finished(run_dir):
         log.info("finished before: %s", run_dir)
-        return val_psnr(json.loads((run_dir / METRICS).read_text(encoding="utf-8")))
+        return val_numbers(json.loads((run_dir / METRICS).read_text(encoding="utf-8")))
     for name in MODEL:
         atomic_write(run_dir / name, (plan.folder / name).read_bytes())
     found = measure_model(plan.cfg, run_dir)
@@ -169,9 +171,15 @@ def conclude(plan: StagePlan, run_dir: Path) -> dict[str, float]:
         "M = %d: %s dB at k = 0 on %d pictures; %s",
         found["classes"], json.dumps(found["psnr"]), found["pictures"], run_dir / MODEL[1],
     )  # fmt: skip
-    return val_psnr(found)
+    return val_numbers(found)
 
 
-def val_psnr(content: dict[str, Any]) -> dict[str, float]:
-    """The PSNR of what ``metrics.json`` holds, by the name that training logs it under."""
-    return {} if content["psnr"] is None else {"val/psnr": content["psnr"]}
+def val_numbers(content: dict[str, Any]) -> dict[str, float]:
+    """What ``metrics.json`` holds, by the names that training logs it under."""
+    flat = Measurement.from_json(content).flat()
+    return {val_name(key): value for key, value in flat.items() if value is not None}
+
+
+def val_name(name: str) -> str:
+    """The name that training logs a number of ``metrics.json`` under: ``val/psnr`` of ``psnr``."""
+    return f"val/{name.removeprefix('metrics/').replace('share/', 'share_')}"

@@ -21,7 +21,8 @@ from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.settings.hydra_job import output_dir
 from pcsr_lightning.settings.instantiation import in_plain_values
-from pcsr_lightning.settings.known_keys import group_keys, in_one_line, renamed
+from pcsr_lightning.settings.known_keys import group_keys, in_one_line
+from pcsr_lightning.settings.overrides import renamed, with_plus
 from pcsr_lightning.settings.signatures import check_integer, check_type, parameters
 from pcsr_lightning.training.initialization import stage_number
 
@@ -121,7 +122,7 @@ def compose_stage(name: str, overrides: Sequence[str]) -> DictConfig:
         ConfigError: Hydra cannot compose it.
     """
     try:
-        return compose(HydraConfig.get().job.config_name, list(overrides))
+        return compose(HydraConfig.get().job.config_name, with_plus(overrides, "train"))
     except HydraException as error:
         reason = in_one_line(error, "train", overrides)
         raise ConfigError(f"stage {name} of stage=all: {reason}") from None

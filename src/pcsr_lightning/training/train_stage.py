@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import logging
-import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError, check_path, single_line
+from pcsr_lightning.evaluation.loggers import finished_runs, is_wandb, make_loggers
 from pcsr_lightning.evaluation.picture_metrics import build_metrics
 from pcsr_lightning.networks import UnknownBackboneError, backbone_class, import_backbone
 from pcsr_lightning.settings.hydra_job import output_dir
 from pcsr_lightning.settings.instantiation import (
     called,
     configured,
+    errors_of_settings,
     in_plain_values,
     instantiate,
 )
+from pcsr_lightning.settings.known_keys import check_top_level
 from pcsr_lightning.settings.signatures import check_integer, check_type, parameters
 from pcsr_lightning.training.callbacks.checkpoints import AtomicCheckpoints, validate_if_missing
 from pcsr_lightning.training.callbacks.last_validation import ValidateLastStep
 from pcsr_lightning.training.callbacks.progress import quieten_lightning
+from pcsr_lightning.training.callbacks.report import report_model
 from pcsr_lightning.training.callbacks.stopping import (
     StopBetweenSteps,
     Stopped,
     checkpoint_of_restart,
 )
-from pcsr_lightning.training.callbacks.wandb_report import report_model
 from pcsr_lightning.training.ending import CountSteps, finish
 from pcsr_lightning.training.initialization import (
     earlier_model,
@@ -48,6 +53,9 @@ from pcsr_lightning.weights import LAST, file_hash, last_checkpoint
 from pcsr_lightning.weights.runs import WEIGHTS
 
 log = logging.getLogger(__name__)
+
+WANDB_ID = "wandb.id"
+"""In a run folder: the id of its run in W&B, so that a resumed training goes on there."""
 
 
 def train(cfg: DictConfig, run_dir: str | Path) -> dict[str, float]:
@@ -81,11 +89,10 @@ def _train(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     stage = build_stage(cfg, resumes=checkpoint is not None)
     if checkpoint is not None:
         stage.hparams["run"] = resume(checkpoint, cfg, stage)
-    try:
+    with finished_runs(), errors_of_settings():
         data = instantiate(cfg.data, "data")
-        trainer = make_trainer(cfg, run_dir)
-        if trainer.logger is not None:
-            trainer.logger.log_hyperparams(in_plain_values(cfg, "config"))
+        trainer = make_trainer(cfg, run_dir, checkpoint)
+        log_config(trainer, cfg, stage, data)
         fit(trainer, stage, data, checkpoint)
         trainer.save_checkpoint(run_dir / LAST, weights_only=False)
         validate_if_missing(trainer, stage, data)
@@ -94,10 +101,6 @@ def _train(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
             if record.complete:
                 report_model(trainer, run_dir / WEIGHTS, metadata(cfg))
         trainer.strategy.barrier("finished")  # the next stage of all ranks finds the model there
-    finally:
-        wandb = sys.modules.get("wandb")  # imported by its logger alone
-        if wandb is not None and wandb.run is not None:
-            wandb.finish()
     return {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
 
 
@@ -106,7 +109,8 @@ def fit(
 ) -> None:
     """Lightning's training; Ctrl-C is a ``KeyboardInterrupt``."""
     try:
-        trainer.fit(stage, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        with errors_of_settings():
+            trainer.fit(stage, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except Stopped:
         raise
     except MisconfigurationException as error:  # of settings that Lightning checks on the way
@@ -121,6 +125,7 @@ def check_settings(cfg: DictConfig) -> None:
     Raises:
         ConfigError: names the first one that is not.
     """
+    check_top_level(cfg, "train")
     bare = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if str(key) != "hydra"])
     missing = sorted(OmegaConf.missing_keys(bare))
     if missing:
@@ -225,24 +230,34 @@ def trained_scales(cfg: DictConfig) -> dict[str, list[float]]:
     return {"scales": [float(s) for s in dict.fromkeys((min(scales), max(scales)))]}
 
 
-def make_trainer(cfg: DictConfig, run_dir: Path) -> L.Trainer:
-    """Lightning's trainer with the logger and callbacks that the config names.
+def make_trainer(cfg: DictConfig, run_dir: Path, checkpoint: Path | None = None) -> L.Trainer:
+    """Lightning's trainer with the loggers and callbacks that the config names.
+
+    Args:
+        cfg: of the run.
+        run_dir: of the run.
+        checkpoint: that the run resumes from, if any; its W&B run goes on.
 
     Raises:
         ConfigError: Lightning does not take a setting, or there is no such device.
     """
-    logger = instantiate(with_own_folder(cfg.logger), "logger") if cfg.logger else False
-    callbacks = [instantiate(c, f"callbacks.{name}") for name, c in cfg.callbacks.items() if c]
-    if logger is False:
+    loggers = run_loggers(cfg, run_dir, checkpoint)
+    callbacks = [
+        instantiate(node, f"callbacks.{name}")
+        for name, node in (cfg.get("callbacks") or {}).items()
+        if node
+    ]
+    if not loggers:
         callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
     options = with_intervals(in_plain_values(cfg.trainer, "trainer"))
-    # Without ours Lightning would put a bar of its own there.
+    # Without ours Lightning would put a bar and a checkpoint callback of its own there.
     options["enable_progress_bar"] &= any(isinstance(c, ProgressBar) for c in callbacks)
     if not options["enable_progress_bar"]:
         callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    options.setdefault("enable_checkpointing", any(isinstance(c, Checkpoint) for c in callbacks))
     trainer = instantiate(
         options, "trainer",
-        logger=logger,
+        logger=loggers,
         callbacks=[ValidateLastStep(), StopBetweenSteps(run_dir / LAST), CountSteps(), *callbacks],
         plugins=[AtomicCheckpoints()],
         default_root_dir=run_dir,
@@ -252,15 +267,45 @@ def make_trainer(cfg: DictConfig, run_dir: Path) -> L.Trainer:
     return trainer
 
 
-def with_own_folder(logger: DictConfig) -> DictConfig:
-    """A CSV logger for a folder not yet there: it would delete what a resumed run has logged."""
-    if not str(logger.get("_target_")).endswith("CSVLogger"):
-        return logger
-    folder, first = Path(logger.save_dir) / logger.name, str(logger.version)
-    version, count = first, 1
-    while (folder / version).exists():
-        count += 1
-        version = f"{first}-{count}"
-    renamed = OmegaConf.merge(logger, {"version": version})
-    assert isinstance(renamed, DictConfig)
-    return renamed
+def run_loggers(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> list[Any]:
+    """The loggers that the config names; W&B's goes on with the run that is resumed.
+
+    Raises:
+        ConfigError: one of them does not take a setting, or cannot be reached.
+    """
+    settings = in_plain_values(cfg.get("logger") or {}, "logger")
+    backbone, stage, classes = cfg.backbone.name, cfg.stage.name, cfg.num_classes
+    of_wandb = {
+        "name": f"{backbone}-m{classes}-stage-{stage}",
+        "group": f"{backbone}-m{classes}",
+        "tags": [backbone, f"stage {stage}", f"M = {classes}", str(cfg.optimizer._target_)],
+    }
+    if any(map(is_wandb, filter(None, settings.values()))):
+        of_wandb["id"] = wandb_id(run_dir, checkpoint)
+    return make_loggers(settings, of_wandb)
+
+
+def wandb_id(run_dir: Path, checkpoint: Path | None) -> str:
+    """The id of a run in W&B, kept in its folder: that of the run which is resumed, or a new one.
+
+    Args:
+        run_dir: of the run.
+        checkpoint: that it resumes from, in ``checkpoints/`` of its own folder or another one.
+    """
+    folders = [run_dir, *(() if checkpoint is None else [checkpoint.parent.parent])]
+    kept = [folder / WANDB_ID for folder in folders if (folder / WANDB_ID).is_file()]
+    run_dir.mkdir(parents=True, exist_ok=True)
+    found = kept[0].read_text(encoding="utf-8").strip() if kept else uuid.uuid4().hex[:8]
+    rank_zero_only(atomic_write)(run_dir / WANDB_ID, f"{found}\n".encode())
+    return found
+
+
+def log_config(
+    trainer: L.Trainer, cfg: DictConfig, stage: L.LightningModule, data: L.LightningDataModule
+) -> None:
+    """Logs the whole config, and nothing else as hyper-parameters, in every logger."""
+    for part in (stage, data):
+        # Lightning would log what they have saved for checkpoints: "1" in place of all of `stage`.
+        part._log_hyperparams = False
+    for logger in trainer.loggers:
+        logger.log_hyperparams(in_plain_values(cfg, "config"))

@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast
 
 import lightning as L
 import torch
@@ -56,10 +56,12 @@ class Prediction(NamedTuple):
     Attributes:
         image_B3HW: unclamped.
         class_BHW: each pixel's class, 0 the heaviest; ``None`` where there is a single one.
+        gmacs: 10^9 multiply-adds that it took; ``None`` if nobody counted.
     """
 
     image_B3HW: Tensor
     class_BHW: Tensor | None = None
+    gmacs: float | None = None
 
 
 class SRStage(L.LightningModule, ABC):
@@ -81,6 +83,8 @@ class SRStage(L.LightningModule, ABC):
     """
 
     network: PCSR | Original
+    measured: ClassVar[tuple[str, ...]] = ("val/psnr", "val/gmacs")
+    """What validation logs."""
 
     def __init__(
         self,
@@ -99,7 +103,9 @@ class SRStage(L.LightningModule, ABC):
         config = network.config()
         known = {"backbone": config["backbone"]["name"], "num_classes": network.num_classes}
         # Plain containers only: anything else could not be loaded back safely.
-        self.save_hyperparameters({"stage": name, **known, **(metadata or {}), "network": config})
+        # Not logged: loggers get the whole config.
+        hparams = {"stage": name, **known, **(metadata or {}), "network": config}
+        self.save_hyperparameters(hparams, logger=False)
         # Not a ModuleDict: their weights belong neither to checkpoints nor to DDP.
         self.metrics = dict(metrics or {})
         self._means = ValidationMeans()
@@ -227,12 +233,13 @@ class SRStage(L.LightningModule, ABC):
     ) -> dict[str, Tensor | None]:
         check_val_picture(batch)
         size = (batch.hr.shape[-2], batch.hr.shape[-1])
-        sr, class_BHW = self.predict(batch.lr, size)
+        sr, class_BHW, gmacs = self.predict(batch.lr, size)
         border = max(1, round(size[0] / batch.lr.shape[-2]))
         pictures = [(sr[b : b + 1], batch.hr[b : b + 1]) for b in range(len(sr))]
         numbers = [
             {"psnr": psnr(sr_13HW, hr_13HW, border)}
             | measure_pictures(self.metrics, sr_13HW, hr_13HW, border)
+            | ({} if gmacs is None else {"gmacs": gmacs / len(sr)})
             | ({} if class_BHW is None else self._shares(class_BHW[b]))
             for b, (sr_13HW, hr_13HW) in enumerate(pictures)
         ]
@@ -258,7 +265,7 @@ class SRStage(L.LightningModule, ABC):
         lr, size, name = (batch, None, None) if isinstance(batch, Tensor) else batch
         if size is None:
             size = output_size((lr.shape[-2], lr.shape[-1]), self.network.scale or 4)
-        image, classes = self.predict(lr, size)
+        image, classes, _ = self.predict(lr, size)
         return {"image": image.clamp(0, 1), "classes": classes, "name": name}
 
     def sum_over_ranks(self, x: Tensor) -> Tensor:

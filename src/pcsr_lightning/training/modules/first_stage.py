@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.inference import all_heavy_flops
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.training.distillation import Teacher
 from pcsr_lightning.training.losses import reconstruction
@@ -82,7 +83,9 @@ class FirstStage(PCSRStage):
 
     def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:
         sr_B3Q: Tensor = self.network(lr_B3hw, size).mixed()
-        return Prediction(sr_B3Q.reshape(-1, 3, *size))
+        lr_size = (lr_B3hw.shape[-2], lr_B3hw.shape[-1])
+        cost = all_heavy_flops(self.network, lr_size, size, lr_B3hw.shape[0])
+        return Prediction(sr_B3Q.reshape(-1, 3, *size), gmacs=cost.gmacs)
 
     def trained_parts(self) -> dict[str, nn.Module]:
         return {"backbone": self.network.backbone, "upsampler 0": self.network.upsampler(0)}

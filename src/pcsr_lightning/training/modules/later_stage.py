@@ -62,7 +62,7 @@ class LaterStage(PCSRStage):
         """Routed at ``k = 0`` in full precision, refined where the scale wants it."""
         with torch.autocast(lr_B3hw.device.type, enabled=False):
             result = Session(self.network, lr_B3hw, size=size).run(RoutingConfig(k=0.0))
-        return Prediction(result.image, result.assignment)
+        return Prediction(result.image, result.assignment, result.flops.gmacs)
 
     def trained_parts(self) -> dict[str, nn.Module]:
         last = self.network.num_classes - 1

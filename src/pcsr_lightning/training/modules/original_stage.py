@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pcsr_lightning.inference import original_flops
 from pcsr_lightning.networks import Original
 from pcsr_lightning.training.losses import reconstruction
 from pcsr_lightning.training.modules.base import Prediction, SRStage, TrainBatch
@@ -31,7 +32,8 @@ class OriginalStage(SRStage):
         return reconstruction(self.loss, self.network(batch.lr_B3hw), hr_B3HW, size)
 
     def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:
-        return Prediction(self.network(lr_B3hw))
+        cost = original_flops(self.network, lr_B3hw[:, 0].numel())
+        return Prediction(self.network(lr_B3hw), gmacs=cost.gmacs)
 
     def trained_parts(self) -> dict[str, nn.Module]:
         return {"backbone": self.network.backbone, "tail": self.network.tail}

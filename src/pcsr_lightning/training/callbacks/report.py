@@ -1,4 +1,4 @@
-"""What a training shows on Weights & Biases beyond its curves: pictures, a table, the model.
+"""What loggers get of a training beyond its curves: pictures, and in W&B a table and the model.
 
 Nothing here imports ``wandb`` unless its logger was chosen.
 """
@@ -11,27 +11,35 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import CSVLogger
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from pcsr_lightning.evaluation.loggers import side_by_side
+from pcsr_lightning.evaluation.loggers import (
+    log_pictures,
+    log_table,
+    plain_name,
+    side_by_side,
+    wandb_logger,
+)
 from pcsr_lightning.images.comparison import eight_bit
 from pcsr_lightning.inference import class_map
 from pcsr_lightning.networks import bilinear_upsample
 from pcsr_lightning.training.modules.base import ValPicture
 
 
-class WandbReport(L.Callback):
-    """Shows validation pictures with their class maps, if the logger is W&B's.
+class ValidationPictures(L.Callback):
+    """Shows validation pictures with their class maps in every logger that takes pictures.
 
     Args:
         pictures: how many, at every validation.
+        files: writes PNG files beside the CSV logger's file, too.
     """
 
-    def __init__(self, pictures: int = 4) -> None:
-        self.pictures = pictures
-        self._shown: list[tuple[str, NDArray[np.uint8]]] = []
+    def __init__(self, pictures: int = 4, files: bool = False) -> None:
+        self.pictures, self.files = pictures, files
+        self._shown: dict[str, NDArray[np.uint8]] = {}
 
     def on_validation_batch_end(
         self,
@@ -42,20 +50,28 @@ class WandbReport(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        wanted = batch_idx < self.pictures and trainer.is_global_zero
-        if wanted and wandb_logger(trainer) is not None:
-            count = getattr(pl_module.network, "num_classes", 1)
-            assert isinstance(count, int)
-            shown = panel(batch, outputs["image"], outputs["classes"], count)
-            self._shown.append((batch.name, shown))
+        enough = len(self._shown) >= self.pictures or not trainer.is_global_zero
+        if enough or not self._wanted(trainer):
+            return
+        count = getattr(pl_module.network, "num_classes", 1)
+        assert isinstance(count, int)
+        self._shown[batch.name] = panel(batch, outputs["image"], outputs["classes"], count)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        logger = wandb_logger(trainer)
-        if logger is not None and self._shown:
-            names, panels = zip(*self._shown, strict=True)
-            step = trainer.global_step
-            logger.log_image("val/pictures", list(panels), step=step, caption=list(names))
+        if self._shown:
+            log_pictures(trainer.loggers, "val/pictures", self._shown, trainer.global_step)
+        for logger in trainer.loggers if self.files else ():
+            if isinstance(logger, CSVLogger):
+                self._write(Path(logger.log_dir) / "pictures", trainer.global_step)
         self._shown.clear()
+
+    def _wanted(self, trainer: L.Trainer) -> bool:
+        return self.files or any(not isinstance(one, CSVLogger) for one in trainer.loggers)
+
+    def _write(self, folder: Path, step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, image_HW3 in self._shown.items():
+            Image.fromarray(image_HW3).save(folder / f"{plain_name(name)}_{step}.png")
 
 
 def panel(
@@ -76,14 +92,14 @@ def panel(
 
 
 def report_model(trainer: L.Trainer, model: Path, metadata: Mapping[str, Any]) -> None:
-    """Logs a finished training's row of results, and its model as an artifact.
+    """Logs a finished training's row of results, and its model as an artifact, in W&B.
 
     Args:
-        trainer: of the training; does nothing if its logger is not W&B's.
+        trainer: of the training; does nothing if none of its loggers is W&B's.
         model: the ``.safetensors`` file, with its ``.json`` beside it.
         metadata: stage, backbone, number of classes, seed.
     """
-    logger = wandb_logger(trainer)
+    logger = wandb_logger(trainer.loggers)
     if logger is None:
         return
     import wandb
@@ -94,15 +110,9 @@ def report_model(trainer: L.Trainer, model: Path, metadata: Mapping[str, Any]) -
         if name.startswith("val/")
     }
     row = {**metadata, "steps": trainer.global_step, **measured}
-    logger.log_table("results", columns=list(row), data=[list(row.values())])
+    log_table([logger], "results", [row])
     name = f"{metadata['backbone']}-m{metadata['num_classes']}-stage-{metadata['stage']}"
     artifact = wandb.Artifact(name, type="model", metadata=row)
     for file in (model, model.with_suffix(".json")):
         artifact.add_file(str(file))
     logger.experiment.log_artifact(artifact)
-
-
-def wandb_logger(trainer: L.Trainer) -> WandbLogger | None:
-    """The trainer's W&B logger, if it has one."""
-    found = (logger for logger in trainer.loggers if isinstance(logger, WandbLogger))
-    return next(found, None)
