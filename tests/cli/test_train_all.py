@@ -223,12 +223,14 @@ def test_mistakes_are_one_line_before_training(
 def test_a_folder_of_other_settings_is_not_gone_on_with(sweep: tuple[Path, str]) -> None:
     folder = sweep[0] / "0"
     words = ("stage=all", "num_classes=2", "stage.w_avg=2", f"hydra.run.dir={folder}")
+    config = (folder / ".hydra" / "config.yaml").read_bytes()
     for other, says in (
         ("optimizer.lr=0.1", "optimizer.lr=0.001, and this command says optimizer.lr=0.1"),
         ("num_classes=3", "num_classes=2, and this command says num_classes=3"),
         ("init=fsrcnn-pcsr-x4", "init=None, and this command says init=fsrcnn-pcsr-x4"),
     ):
         assert says in train(folder, *words, other, code=1).err
+    assert (folder / ".hydra" / "config.yaml").read_bytes() == config
     train(folder, *words, "logger=none", "threads=2", "trainer.val_check_interval=9")
 
 

@@ -130,7 +130,7 @@ def check_run_folder(config: DictConfig, folder: Path) -> None:
     """Refuses a folder of results that this run does not go on with.
 
     Raises:
-        ConfigError: says what is there and the ways out.
+        ConfigError: says what is there and the ways out; or the stages there have other settings.
     """
     held = held_by(folder)
     if held is None or _started_again():
@@ -139,8 +139,13 @@ def check_run_folder(config: DictConfig, folder: Path) -> None:
     if "ckpt_path" not in config:
         raise ConfigError(f"{message}give another hydra.run.dir, or remove that folder")
     stages, all_stages = any(folder.glob("stage-*")), config.stage.name == "all"
-    if stages and all_stages:
-        return  # finished stages are kept, and one that was begun resumes
+    if stages and all_stages:  # finished stages are kept, and one that was begun resumes
+        # Here: an evaluation needs nothing of training.
+        from pcsr_lightning.training.run_all import checked_plans
+
+        task = OmegaConf.masked_copy(config, [str(key) for key in config if str(key) != "hydra"])
+        checked_plans(task, folder)
+        return
     if stages or all_stages or not any(folder.glob("checkpoints/*.ckpt")):
         raise ConfigError(f"{message}give another hydra.run.dir")
     own, given = folder.resolve(), config.ckpt_path
