@@ -15,10 +15,11 @@ from pcsr_lightning.batch.inputs import Inputs, find_inputs
 from pcsr_lightning.errors import PictureError
 
 SUFFIXES = (".png", ".jpg")
+"""Of those that are read, the ones that occur here."""
 
 
 def find(*words: object, without: tuple[Path, ...] = ()) -> Inputs:
-    return find_inputs([str(word) for word in words], SUFFIXES, without)
+    return find_inputs([str(word) for word in words], without)
 
 
 def places(inputs: Inputs) -> list[str]:

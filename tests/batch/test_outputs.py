@@ -39,8 +39,7 @@ def plan(
         overwrite,
         SUFFIXES,
     )
-    readable = (*SUFFIXES, ".gif")
-    return plan_jobs(find_inputs(words, readable, options.folders), options)
+    return plan_jobs(find_inputs(words, options.folders), options)
 
 
 def targets(*args: object, **options: object) -> dict[str, str]:

@@ -42,6 +42,7 @@ MOST_MEMORY = 3 * 2**29
 NUMBERS = (0, 1, 2, 7, 255, 4097, 20_000, 65_535, 2**16, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 SUFFIXES = {
     "PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp", "AVIF": ".avif",
+    "GIF": ".gif",
 }  # fmt: skip
 Change = Callable[[random.Random, bytearray], bytes]
 
@@ -54,7 +55,7 @@ def whole_pictures() -> list[tuple[str, bytes]]:
     exif[0x0112], exif[0x010F] = 6, "maker"
     cases: list[tuple[str, Image.Image, dict[str, Any]]] = []
     for kind in SUFFIXES:
-        cases.append((kind, rgb, {} if kind == "BMP" else {"exif": exif}))
+        cases.append((kind, rgb, {} if kind in ("BMP", "GIF") else {"exif": exif}))
     cases += [
         ("PNG", rgb.convert("P"), {"transparency": 3}),
         ("PNG", rgb.convert("I;16"), {}),
@@ -179,6 +180,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, str]]:
             at = first + 2 + 12 * i
             yield from [(at, order + "H"), (at + 2, order + "H"), (at + 4, order + "I")]
             yield from [(at + 8, order + "I")] * 3
+    elif data[:3] == b"GIF":
+        yield from [(6, "<H"), (8, "<H"), (10, "B")]
     elif data[:2] == b"BM":
         for at in (2, 10, 14, 18, 22, 30, 34, 46):
             yield at, "<I"

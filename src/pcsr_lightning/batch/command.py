@@ -93,6 +93,7 @@ def _run(args: argparse.Namespace) -> int:
         quiet=args.quiet,
         verbose=args.verbose,
         bars=group.rank == 0 and not args.debug,
+        left_out=plan.inputs.left_out,
         to_stderr=any(job.target == STREAM for job in plan.jobs),
         single=plan.inputs.single,
     )
@@ -197,7 +198,7 @@ def _make_plan(args: argparse.Namespace, options: UpscaleOptions, settings: Sett
         args.overwrite,
         suffixes,
     )
-    inputs = find_inputs(args.inputs, suffixes, outputs.folders)
+    inputs = find_inputs(args.inputs, outputs.folders)
     jobs = plan_jobs(inputs, outputs)
     if not args.overwrite:
         jobs = compared(jobs, settings)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pcsr_lightning.errors import PictureError
-from pcsr_lightning.images import FolderWalk
+from pcsr_lightning.images import READ_SUFFIXES, FolderWalk, is_picture
 
 STREAM = Path("-")
 """Standard input as a source, standard output as a target."""
@@ -39,6 +40,7 @@ class Inputs:
         found: the pictures, sorted by place, none twice.
         unreadable: folders that could not be listed, and why.
         doubles: links to files that were found under another name, with that name.
+        left_out: how many files of a folder or pattern are no pictures, by their suffixes.
         folder: the one folder that was asked for, if it was one; results go beside it.
         single: the only input is a file named outright, or standard input.
     """
@@ -46,21 +48,22 @@ class Inputs:
     found: list[InputFile] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     doubles: list[tuple[Path, Path]] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
     folder: Path | None = None
     single: bool = False
 
 
-def find_inputs(words: Sequence[str], suffixes: Collection[str], without: Sequence[Path]) -> Inputs:
+def find_inputs(words: Sequence[str], without: Sequence[Path]) -> Inputs:
     """Looks up the command line's inputs.
 
     What names an existing file or folder is that; what else has ``*``, ``?`` or ``[`` in it is a
     pattern, in which ``**`` stands for any number of folders. Files named outright are taken
     whatever their suffix; in folders and by patterns only pictures are found, each real file once,
-    and nothing hidden, see :class:`~pcsr_lightning.images.FolderWalk`.
+    and nothing hidden, see :class:`~pcsr_lightning.images.FolderWalk`. A file without a suffix is
+    known by its content.
 
     Args:
         words: names and patterns as typed.
-        suffixes: of pictures, in lower case.
         without: folders not to look into, such as the output's.
 
     Raises:
@@ -78,7 +81,7 @@ def find_inputs(words: Sequence[str], suffixes: Collection[str], without: Sequen
         except OSError as error:
             raise PictureError(f"{path}: {error.strerror}") from error
         if is_folder:
-            _add_folder(inputs, path, suffixes, without, keep_name=len(words) > 1)
+            _add_folder(inputs, path, without, keep_name=len(words) > 1)
         elif os.path.lexists(path) or not _MAGIC.search(word):
             if not is_there:
                 leads = "its symbolic link leads nowhere, or in a circle"
@@ -87,7 +90,7 @@ def find_inputs(words: Sequence[str], suffixes: Collection[str], without: Sequen
             inputs.found.append(InputFile(path, Path(path.name)))
             inputs.single = len(words) == 1
         else:
-            _add_pattern(inputs, word, suffixes, without)
+            _add_pattern(inputs, word, without)
     inputs.found = _without_doubles(inputs.found)
     return inputs
 
@@ -95,17 +98,17 @@ def find_inputs(words: Sequence[str], suffixes: Collection[str], without: Sequen
 def _add_folder(
     inputs: Inputs,
     folder: Path,
-    suffixes: Collection[str],
     without: Sequence[Path],
     keep_name: bool,
 ) -> None:
-    walk = FolderWalk(folder, lambda path: path.suffix.lower() in suffixes, without)
+    walk = FolderWalk(folder, lambda path: _is_wanted(inputs, path), without)
     found = list(walk.files())
     inputs.unreadable += walk.unreadable
     inputs.doubles += walk.doubles
     if not found and not walk.unreadable:
         raise PictureError(
-            f"{folder}: no picture in this folder or those below; looked for {_list(suffixes)}"
+            f"{folder}: no picture in this folder or those below; looked for "
+            f"{', '.join(READ_SUFFIXES)}"
         )
     # Several folders would otherwise pour their files into one.
     above = Path(folder.resolve().name) if keep_name else Path()
@@ -113,9 +116,7 @@ def _add_folder(
     inputs.folder = None if keep_name else folder
 
 
-def _add_pattern(
-    inputs: Inputs, pattern: str, suffixes: Collection[str], without: Sequence[Path]
-) -> None:
+def _add_pattern(inputs: Inputs, pattern: str, without: Sequence[Path]) -> None:
     parts = Path(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if _MAGIC.search(part))
     root, magic = Path(*parts[:fixed]), parts[fixed:]
@@ -126,9 +127,7 @@ def _add_pattern(
     def fits(path: Path) -> bool:
         return matches(path.relative_to(root).parts, magic)
 
-    walk = FolderWalk(
-        root, lambda path: path.suffix.lower() in suffixes and fits(path), without, depth
-    )
+    walk = FolderWalk(root, lambda path: fits(path) and _is_wanted(inputs, path), without, depth)
     found = list(walk.files())
     inputs.unreadable += walk.unreadable
     inputs.doubles += walk.doubles
@@ -136,9 +135,17 @@ def _add_pattern(
         others = len(list(FolderWalk(root, fits, without, depth).files()))
         raise PictureError(
             f"{pattern}: no picture matches"
-            + (f"; {others} other files do, none of {_list(suffixes)}" if others else "")
+            + (f"; {others} other files do, none of {', '.join(READ_SUFFIXES)}" if others else "")
         )
     inputs.found += [InputFile(path, path.relative_to(root)) for path in found]
+
+
+def _is_wanted(inputs: Inputs, path: Path) -> bool:
+    """Whether it is a picture; others are counted."""
+    if is_picture(path):
+        return True
+    inputs.left_out[path.suffix.lower()] += 1
+    return False
 
 
 def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -162,7 +169,3 @@ def _without_doubles(found: Sequence[InputFile]) -> list[InputFile]:
     for one in found:
         first.setdefault(os.path.abspath(one.path), one)  # noqa: PTH100 - links stay what they are
     return sorted(first.values(), key=lambda one: (one.place, one.path))
-
-
-def _list(suffixes: Collection[str]) -> str:
-    return ", ".join(suffixes)

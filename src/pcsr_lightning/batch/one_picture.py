@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pcsr_lightning import images, inference
 from pcsr_lightning.batch.inputs import STREAM
-from pcsr_lightning.batch.outputs import FALLBACK, Job
+from pcsr_lightning.batch.outputs import Job
 from pcsr_lightning.batch.sizes import WantedSize
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.images import MAX_PIXELS, Picture, TakesRows
@@ -242,9 +242,8 @@ def dry_run(model: PCSR | Original, options: UpscaleOptions) -> None:
 def _read(source: Path, max_pixels: int) -> tuple[Picture, str]:
     """A picture, and the suffix of a format to give it back in."""
     if source != STREAM:
-        own = source.suffix.lower()
         picture = images.read(source, max_pixels, as_integers=True)
-        return picture, own if own in images.SUFFIXES else FALLBACK
+        return picture, images.own_suffix(source) or images.FALLBACK
     data, own = _from_stdin(_FEWEST_BYTES + _MOST_OF_A_PIXEL * max_pixels)
     return images.decode(data, max_pixels, as_integers=True), own
 
@@ -256,6 +255,7 @@ def _from_stdin(most: int) -> tuple[bytes, str]:
         raise PictureError("-: nothing came from standard input")
     try:
         own = recognise(data).suffixes[0]
+        own = own if own in images.SUFFIXES else images.FALLBACK
     except ValueError:
         return data, ""  # the decoder reports what is wrong with it
     held = io.BytesIO(data)

@@ -11,10 +11,9 @@ from pathlib import Path
 from pcsr_lightning.atomic_io import check_writable
 from pcsr_lightning.batch.inputs import STREAM, InputFile, Inputs
 from pcsr_lightning.errors import ConfigError, PictureError
+from pcsr_lightning.images import FALLBACK, own_suffix
 
-_SAME = {".jpeg": ".jpg", ".tiff": ".tif"}
-FALLBACK = ".png"
-"""What a picture becomes whose own format can be read but not written."""
+_SAME = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif"}
 
 Version = tuple[int, int, int]
 """What identifies the file that was there before: inode, time and size."""
@@ -184,7 +183,7 @@ def _several(inputs: Inputs, options: OutputOptions) -> list[Job]:
     for found in inputs.found:
         if found.path == STREAM:
             raise ConfigError("-: a picture from standard input has no name; name the output file")
-        suffix = _suffix(found.path.suffix, options)
+        suffix = _suffix(own_suffix(found.path) or FALLBACK, options)
         name = f"{found.path.stem}{name_suffix}{suffix}"
         target = found.path.with_name(name) if beside else folder / found.place.with_name(name)
         class_map = options.class_map
@@ -211,7 +210,7 @@ def _check_folder_names(outs: list[Path], class_map: Path | None) -> None:
 def _suffix(own: str, options: OutputOptions) -> str:
     """The result's, its own in its own spelling wherever it can stay."""
     if options.format is None:
-        return own if own.lower() in options.suffixes else FALLBACK
+        return own
     return own if _plain(own) == options.format else options.format
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from pcsr_lightning.batch.one_picture import Done
+
+_MOST_KINDS = 8
 
 
 @dataclass
@@ -84,6 +86,7 @@ class Reporter:
         quiet: nothing but errors.
         verbose: all that is known of each picture, and a line for each that is skipped.
         bars: whether bars may be drawn, on a terminal.
+        left_out: how many files are no pictures, by suffix.
         to_stderr: text goes there, since stdout takes the picture.
         single: the one picture was named outright, so it need not be named again.
     """
@@ -96,11 +99,13 @@ class Reporter:
         quiet: bool = False,
         verbose: bool = False,
         bars: bool = True,
+        left_out: Mapping[str, int] | None = None,
         to_stderr: bool = False,
         single: bool = False,
     ) -> None:
         self.tally = Tally()
         self._json, self._quiet, self._single = as_json, quiet, single
+        self._left_out = dict(sorted((left_out or {}).items(), key=lambda item: -item[1]))
         self._verbose, self._to_stderr, self._total = verbose, to_stderr, total
         self._start = time.perf_counter()
         self._bars: Bars | None = None
@@ -199,6 +204,7 @@ class Reporter:
                     "elsewhere": tally.elsewhere,
                     "failed": len(tally.failures),
                     "left": tally.left,
+                    "left_out": self._left_out,
                     "error": tally.stopped,
                     "seconds": round(time.perf_counter() - self._start, 4),
                     "processes": processes,
@@ -209,6 +215,9 @@ class Reporter:
             by = f" by {processes} processes" if processes > 1 else ""
             noun = "picture" if self._total == 1 else "pictures"
             self._print(f"{self._total} {noun}: {tally.summary()}, in {seconds:.1f} s{by}")
+            if self._left_out:
+                kinds = [f"{n} {suffix or 'without a suffix'}" for suffix, n in self._kinds()]
+                self._notes(f"left out, as no pictures that are read: {', '.join(kinds)}")
             if tally.unrecorded:
                 self._notes(
                     f"of {tally.unrecorded} that exist it is not known with which settings they "
@@ -244,6 +253,12 @@ class Reporter:
         # In one piece: several processes may write to one pipe.
         sys.stdout.write(json.dumps(content) + "\n")
         sys.stdout.flush()
+
+    def _kinds(self) -> list[tuple[str, int]]:
+        """The most frequent kinds of what was left out, and the sum of the others."""
+        kinds = list(self._left_out.items())
+        others = sum(count for _, count in kinds[_MOST_KINDS:])
+        return kinds[:_MOST_KINDS] + ([("others", others)] if others else [])
 
     def _notes(self, *sentences: str) -> None:
         for line in [line for sentence in sentences for line in indented(sentence)]:

@@ -3,7 +3,14 @@
 from pcsr_lightning.images.alpha import AlphaRange, ColourRows, fill_under_alpha
 from pcsr_lightning.images.bicubic import bicubic
 from pcsr_lightning.images.files import decode, read, read_rgb8
-from pcsr_lightning.images.formats import SUFFIXES, check_writable
+from pcsr_lightning.images.formats import (
+    FALLBACK,
+    READ_SUFFIXES,
+    SUFFIXES,
+    check_writable,
+    is_picture,
+    own_suffix,
+)
 from pcsr_lightning.images.listing import FolderWalk, list_pictures
 from pcsr_lightning.images.metadata import Metadata
 from pcsr_lightning.images.picture import Picture
@@ -18,7 +25,9 @@ from pcsr_lightning.images.writing import (
 )
 
 __all__ = [
+    "FALLBACK",
     "MAX_PIXELS",
+    "READ_SUFFIXES",
     "SUFFIXES",
     "AlphaRange",
     "ColourRows",
@@ -32,8 +41,10 @@ __all__ = [
     "encode",
     "encoded_by_rows",
     "fill_under_alpha",
+    "is_picture",
     "list_pictures",
     "outline",
+    "own_suffix",
     "read",
     "read_rgb8",
     "write",

@@ -48,7 +48,7 @@ PNG = Format(
 # 65,500, not the format's 65,535: more is refused by libjpeg.
 JPEG = Format(
     "JPEG",
-    (".jpg", ".jpeg"),
+    (".jpg", ".jpeg", ".jpe", ".jfif"),
     65_500,
     alpha=False,
     holds=frozenset({"icc", "exif", "xmp", "iptc"}),
@@ -86,8 +86,18 @@ AVIF = Format(
     options={"compression": "av1", "subsample_mode": "off"},
 )
 FORMATS = (PNG, JPEG, WEBP, BMP, TIFF, AVIF)
+GIF = Format("GIF", (".gif",), 65_535)
+HEIC = Format("HEIC", (".heic", ".heif"), 16_384, max_bits=12)
+"""Files of these two kinds are read, but not written."""
 SUFFIXES = tuple(suffix for format_ in FORMATS for suffix in format_.suffixes)
-NAMES = ", ".join(format_.name for format_ in FORMATS)
+READ_FORMATS = (*FORMATS, GIF, HEIC)
+READ_SUFFIXES = (
+    # .mpo: a JPEG file with further pictures behind the first
+    *(suffix for format_ in READ_FORMATS for suffix in format_.suffixes),
+    ".mpo",
+)
+NAMES = ", ".join(format_.name for format_ in READ_FORMATS)
+_WRITTEN_INSTEAD = {".mpo": ".jpg"}
 _BY_SUFFIX = {suffix: format_ for format_ in FORMATS for suffix in format_.suffixes}
 _BMP_MOST_BYTES = 2**32 - 2**16  # its header counts bytes in 32 bits
 
@@ -101,7 +111,6 @@ _RAW_STARTS = (
 )
 _OTHERS = (
     *((start, RAW.format(kind)) for start, kind in _RAW_STARTS),
-    (b"GIF8", "a GIF file"),
     (b"%PDF", "a PDF file"),
     (b"8BPS", "a Photoshop file"),
     (b"\xff\x0a", "a JPEG XL file"),
@@ -113,6 +122,8 @@ _OTHERS = (
     (b"\x1f\x8b", "a gzip file"),
 )
 HEAD_BYTES = 64
+FALLBACK = ".png"
+"""What a picture becomes whose own format can be read but not written."""
 
 
 def recognise(head: bytes) -> Format:
@@ -137,13 +148,43 @@ def recognise(head: bytes) -> Format:
         brands = {head[at : at + 4] for at in range(8, len(head) - 3, 4)}
         if brands & {b"avif", b"avis"}:
             return AVIF
-        if brands.isdisjoint({b"crx "}):
-            raise ValueError("a video, or a HEIF picture that is not AVIF")
-        raise ValueError(RAW.format("CR3"))
+        if b"crx " in brands:
+            raise ValueError(RAW.format("CR3"))
+        if brands & {b"heic", b"heix", b"heim", b"heis"}:
+            return HEIC
+        raise ValueError("a video, or a HEIF picture that is neither AVIF nor HEIC")
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return GIF
     for start, what in _OTHERS:
         if head.startswith(start):
             raise ValueError(what)
     raise ValueError("not a picture, or of an unknown kind")
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is one that is read: by its suffix, or by its content if it has none."""
+    return own_suffix(path) is not None
+
+
+def own_suffix(path: Path) -> str | None:
+    """The suffix that a result in the picture's own format has, or in the nearest that is written.
+
+    It keeps its spelling; ``None`` if the file is no picture by its suffix, or, where it has none,
+    by its content.
+    """
+    suffix = path.suffix
+    if not suffix:
+        try:
+            if not path.is_file():
+                return None
+            with path.open("rb") as file:
+                suffix = recognise(file.read(HEAD_BYTES)).suffixes[0]
+        except (OSError, ValueError):
+            return None
+    lower = suffix.lower()
+    if lower in SUFFIXES:
+        return suffix
+    return _WRITTEN_INSTEAD.get(lower, FALLBACK) if lower in READ_SUFFIXES else None
 
 
 def format_named(name: str, where: str = "") -> Format:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pcsr_lightning.errors import PictureError
-from pcsr_lightning.images.formats import SUFFIXES
+from pcsr_lightning.images.formats import READ_SUFFIXES, is_picture
 
 NOT_PICTURES = frozenset(
     {
@@ -32,7 +32,7 @@ def list_pictures(folder: str | Path) -> list[Path]:
     Raises:
         PictureError: no such folder, not a folder, or no picture in it.
     """
-    accepted = ", ".join(SUFFIXES)
+    accepted = ", ".join(READ_SUFFIXES)
     if str(folder) == "":
         raise PictureError("the name of the folder of pictures is empty: name a folder")
     folder = Path(folder)
@@ -40,7 +40,7 @@ def list_pictures(folder: str | Path) -> list[Path]:
         raise PictureError(f"{folder}: no such folder. Name a folder of pictures ({accepted}).")
     if not folder.is_dir():
         raise PictureError(f"{folder}: not a folder. Name the folder that holds the pictures.")
-    walk = FolderWalk(folder, lambda path: path.suffix.lower() in SUFFIXES)
+    walk = FolderWalk(folder, is_picture)
     found = list(walk.files())
     for unreadable, reason in walk.unreadable:
         _log.warning("%s is left out: %s", unreadable, reason)

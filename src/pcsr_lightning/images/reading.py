@@ -23,7 +23,9 @@ from pcsr_lightning.images.bmp import read_bmp
 from pcsr_lightning.images.formats import (
     AVIF,
     BMP,
+    GIF,
     HEAD_BYTES,
+    HEIC,
     JPEG,
     NAMES,
     PNG,
@@ -32,6 +34,7 @@ from pcsr_lightning.images.formats import (
     Format,
     recognise,
 )
+from pcsr_lightning.images.heic import read_heic
 from pcsr_lightning.images.metadata import Metadata
 from pcsr_lightning.images.metadata_reader import Inspection, inspect_file, read_metadata
 
@@ -49,6 +52,7 @@ _LOADERS = {
     WEBP: "webpload_source",
     TIFF: "tiffload_source",
     AVIF: "heifload_source",
+    GIF: "gifload_source",
 }
 _MOST_SIDE = 10_000_000
 _MOST_DETAIL = 200
@@ -93,8 +97,11 @@ def decode_file(
         if format_ is BMP:
             pixels, resolution = read_bmp(file, check)
             return pixels, Metadata(resolution=resolution)
-        load = getattr(pyvips.Image, _loader(format_))
-        image = load(source(), access="sequential", fail_on="error", **found.page)
+        if format_ is HEIC:
+            image = read_heic(file, check)
+        else:
+            load = getattr(pyvips.Image, _loader(format_))
+            image = load(source(), access="sequential", fail_on="error", **found.page)
         check(image.height, image.width)
         return _decoded(image, found, name)
     except (pyvips.Error, OSError, ValueError, MemoryError) as error:
