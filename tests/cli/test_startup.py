@@ -69,7 +69,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 def test_threads_that_wait_give_way_in_every_command(words: list[str], tmp_path: Path) -> None:
     """It is set before PyTorch is imported, and a user's own setting counts."""
     unset = {k: v for k, v in os.environ.items() if k not in WAIT_SETTINGS}
-    for own, said in (({}, "PASSIVE None"), ({"GOMP_SPINCOUNT": "7"}, "None 7")):
+    for own, said in (({}, "None 1000"), ({"OMP_WAIT_POLICY": "active"}, "active None")):
         command = [sys.executable, "-c", _SET, *words]
         done = subprocess.run(
             command, capture_output=True, text=True, env={**unset, **own}, cwd=tmp_path

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 
-WAIT_POLICY = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""What a command sets for OpenMP, whose threads PyTorch computes with.
+WAIT_POLICY = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
+"""What a command sets for OpenMP, whose threads PyTorch computes with: GNU's runtime on Linux, and
+LLVM's elsewhere (in ms).
 
-By default they spin while they wait for each other or for work, and take the cores from whatever
-else runs on the machine, from the very threads that they wait for, too. docs/performance.md has the
-measurements.
+By default they spin for long while they wait for each other or for work, and take the cores from
+whatever else runs on the machine, from the very threads that they wait for, too. Not to spin at all
+costs a fifth where nothing else runs. docs/performance.md has the measurements.
 """
 WAIT_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 """A user who has set one of these has chosen."""
