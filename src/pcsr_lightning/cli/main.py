@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train one stage, all stages, or the model that PCSR is compared with",
     "evaluate": "measure a model on a folder of pictures: PSNR, SSIM, cost, sweeps over k",
     "upscale": "upscale pictures, also whole folders",
+    "models": "list the released models, and what each is best for",
     "app": "serve the demo page",
     "demo": "upscale a photograph in five ways and compare them",
     "export": "write a model as an ONNX file",

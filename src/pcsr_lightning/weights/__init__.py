@@ -1,6 +1,7 @@
 """Trained networks: released models, model files, checkpoints, finished runs."""
 
 from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.weights.descriptions import ModelDescription, describe_models
 from pcsr_lightning.weights.files import load_model_file, read_checkpoint, save
 from pcsr_lightning.weights.hub import from_pretrained, push_to_hub, save_pretrained
 from pcsr_lightning.weights.registry import DEFAULT_MODEL, find_model, list_models, load
@@ -21,8 +22,10 @@ __all__ = [
     "LAST",
     "PCSR",
     "RECORD",
+    "ModelDescription",
     "Original",
     "RunRecord",
+    "describe_models",
     "file_hash",
     "find_model",
     "from_pretrained",
