@@ -23,6 +23,7 @@ from pcsr_lightning.data import (
     ValPicture,
 )
 from pcsr_lightning.errors import ConfigError, DataError, PictureError
+from pcsr_lightning.settings.instantiation import instantiate as settings_instantiate
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -429,6 +430,23 @@ def test_configurations_build_their_class(name: str, kind: type, tmp_path: Path)
         defaults.min_rest,
         defaults.downscale_factors,
     )
+
+
+class Other(L.LightningDataModule):
+    """A data module of a user's own, which knows none of the group's settings."""
+
+    def __init__(self, batches: int = 1) -> None:
+        super().__init__()
+        self.batches = batches
+
+
+def test_another_data_module_gets_none_of_the_settings() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(overrides=["+data=sample", "+seed=7", "+data.batches=3"])
+    config.data._target_ = f"{__name__}.Other"
+    made = settings_instantiate(config.data, "data")
+    assert isinstance(made, Other)
+    assert made.batches == 3
 
 
 def test_the_sample_is_ready_to_train_on(tmp_path: Path) -> None:

@@ -134,7 +134,8 @@ def configured(node: Mapping[str, Any] | DictConfig, key: str) -> partial[Any]:
     except (ImportError, ValueError, AttributeError, TypeError) as error:
         raise ConfigError(f"{key}._target_={target}: {single_line(str(error))}") from error
     known = {name for name in values if name.startswith("_") or name in takes or more}
-    elsewhere = {name for name in values if name not in known and name in group_keys(key)}
+    of_group = {name.partition(".")[0] for name in group_keys(key)}
+    elsewhere = {name for name in values if name not in known and name in of_group}
     for name, value in values.items():
         new = RENAMED.get(f"{key}.{name}")
         if new is not None:  # in a file; the command line's are translated
