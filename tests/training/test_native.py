@@ -8,12 +8,14 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from tests.small import small_first_stage, small_original, small_pcsr
+from tests.small import small_first_stage, small_original, small_pcsr, write_textures
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pcsr_lightning import upscale
+from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.errors import ConfigError, ModelFileError
+from pcsr_lightning.images import read
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.training import (
     FirstStage,
@@ -183,3 +185,27 @@ def test_schedules_without_hydra(name: str, tmp_path: Path) -> None:
     rate = fitted.optimizers[0].param_groups[0]["lr"]
     expected = {"cosine": 1e-7, "ReduceLROnPlateau": 1e-5, "StepLR": 1e-6}
     assert rate == pytest.approx(expected[name], rel=0.1)
+
+
+def test_tests_and_predictions_of_folders(kind: Any, tmp_path: Path) -> None:
+    valid = write_textures(tmp_path / "valid", {"a.png": (64, 48), "b.png": (48, 64)})
+    small = write_textures(tmp_path / "small", {"c.png": (24, 16), "more/d.png": (16, 24)})
+    write_textures(tmp_path / "train", {"e.png": (96, 96)})
+    folders = {"root": tmp_path / "train", "val_root": valid, "cache_dir": tmp_path / "cache"}
+    stage = kind(MAKERS[kind]())
+    [measured] = trainer(tmp_path).validate(
+        stage, datamodule=SRDataModule(lr_crop=8, **folders), verbose=False
+    )
+    assert measured["val/psnr"] > 0
+    expected = {key.replace("val/", "test/"): value for key, value in measured.items()}
+    # A test needs no pictures to train on; without test_root it takes those of validation.
+    for own in ({"test_root": valid, "root": tmp_path / "nowhere"}, {}):
+        data = SRDataModule(lr_crop=8, **{**folders, **own})
+        assert trainer(tmp_path).test(stage, datamodule=data, verbose=False) == [expected]
+    data = SRDataModule(tmp_path / "nowhere", predict_root=small)
+    found = trainer(tmp_path).predict(stage, datamodule=data)
+    assert [one["name"] for one in found] == ["c.png", "more/d.png"]
+    for one, file in zip(found, ("c.png", "more/d.png"), strict=True):
+        assert torch.allclose(one["image"], stage(read(small / file).rgb[None]), atol=1e-6)
+    with pytest.raises(ConfigError, match="predict_root"):
+        trainer(tmp_path).predict(stage, datamodule=SRDataModule(tmp_path / "nowhere"))

@@ -1,6 +1,6 @@
 """Training and validation data: picture cache, crop index, and the LightningDataModules on them."""
 
-from pcsr_lightning.data.batches import TrainBatch, ValPicture
+from pcsr_lightning.data.batches import PredictPicture, TrainBatch, ValPicture
 from pcsr_lightning.data.crop_index import CropIndex
 from pcsr_lightning.data.datamodule import SRDataModule
 from pcsr_lightning.data.degradation import BicubicDegradation, Box, Degradation
@@ -16,6 +16,7 @@ __all__ = [
     "DIV2KDataModule",
     "Degradation",
     "PictureCache",
+    "PredictPicture",
     "SRDataModule",
     "SampleDataModule",
     "TrainBatch",

@@ -8,6 +8,7 @@ Shapes: `B` crops of a rank, `H W` HR pixels, `h w` LR pixels, `C` = 3 channels.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from pcsr_lightning.data.crop_index import CropIndex
 from pcsr_lightning.data.picture_cache import PictureCache
+from pcsr_lightning.images import list_pictures, read
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,35 @@ class ValPicture(NamedTuple):
     lr: Tensor
     hr: Tensor
     name: str
+
+
+class PredictPicture(NamedTuple):
+    """A picture to be upscaled: `lr` (1, 3, h, w), float32, and the size of the result, (H, W)."""
+
+    lr: Tensor
+    size: tuple[int, int]
+    name: str
+
+
+class PicturesToUpscale(Dataset[PredictPicture]):
+    """The pictures of a folder, sub-folders too, to be upscaled.
+
+    Args:
+        folder: the pictures are read from their files.
+        scale: of the results.
+    """
+
+    def __init__(self, folder: Path, scale: float) -> None:
+        self.folder, self.files, self.scale = folder, list_pictures(folder), scale
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> PredictPicture:
+        file = self.files[number]
+        lr_13hw = read(file).rgb[None]
+        height, width = (round(side * self.scale) for side in lr_13hw.shape[2:])
+        return PredictPicture(lr_13hw, (height, width), file.relative_to(self.folder).as_posix())
 
 
 class StepBatches(Dataset[RawCrops]):

@@ -1,7 +1,7 @@
 """The data of a training run: dense crops of a folder, and whole pictures to validate on."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from pcsr_lightning.data.batches import (
+    PicturesToUpscale,
+    PredictPicture,
     RawCrops,
     RawPicture,
     StepBatches,
@@ -63,6 +65,8 @@ class SRDataModule(L.LightningDataModule):
         cache_dir: where picture caches lie; `~/.cache/pcsr_lightning` (or under $XDG_CACHE_HOME)
             if None.
         degradation: makes the LR pictures; MATLAB-style bicubic if None.
+        test_root: folder of pictures to test on, or several by name; those of validation if None.
+        predict_root: folder of pictures that `predict_dataloader` upscales by `val_scale`.
 
     Attributes:
         cache: the pictures of `root`, after `setup`.
@@ -91,6 +95,8 @@ class SRDataModule(L.LightningDataModule):
         seed: int = 0,
         cache_dir: str | Path | None = None,
         degradation: Degradation | None = None,
+        test_root: ValRoot = None,
+        predict_root: str | Path | None = None,
     ) -> None:
         super().__init__()
         scales = list(scale) if isinstance(scale, Sequence) else [scale, scale]
@@ -117,6 +123,7 @@ class SRDataModule(L.LightningDataModule):
         )
         check_path("data.root", root, "DIR")
         check_path("data.cache_dir", cache_dir, "DIR")
+        check_path("data.predict_root", predict_root, "DIR")
         self.root = Path(root).expanduser()
         self.val_roots = named_folders(val_root)
         self.val_count, self.val_limit = val_count, val_limit
@@ -128,7 +135,10 @@ class SRDataModule(L.LightningDataModule):
         self.degradation = BicubicDegradation() if degradation is None else degradation
         self.pairs = PairMaker(self.degradation, (float(low), float(high)), lr_crop, augment, seed)
         self.cache: PictureCache | None = None
+        self.test_roots = named_folders(test_root, "data.test_root")
+        self.predict_root = None if predict_root is None else Path(predict_root).expanduser()
         self.val_caches: dict[str, PictureCache] = {}
+        self.test_caches: dict[str, PictureCache] = {}
         self.index: CropIndex | None = None
         self._numbers: list[int] = []  # the cache's pictures that `index` counts
 
@@ -161,12 +171,19 @@ class SRDataModule(L.LightningDataModule):
     # Lightning's hooks.
 
     def prepare_data(self) -> None:
-        """Builds the picture caches, in one process of each machine."""
-        self._open_caches()
+        """Builds the picture caches that are needed, in one process of each machine."""
+        work = None if self.trainer is None else self.trainer.state.fn
+        if work == "test" and self.test_roots:
+            self._full_images(self.test_roots)
+        elif work != "predict":
+            self._open_caches()
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the caches and numbers the crops of all but the validation pictures."""
-        if self.index is not None:
+        if stage == "test" and self.test_roots:
+            self.test_caches = self._full_images(self.test_roots)
+            return
+        if stage == "predict" or self.index is not None:
             return
         cache, val_caches, held_out = self._open_caches()
         crop, usable = self.pairs.crop, self._usable(cache)
@@ -208,7 +225,7 @@ class SRDataModule(L.LightningDataModule):
             len(self.index),
             crop,
             crop,
-            sum(len(pictures) for pictures in self._validation().values()),
+            sum(len(pictures) for pictures in self._limited(val_caches).values()),
             len(cache.unreadable) + len(bad_validation),
             len(too_small),
             cache.folder,
@@ -261,7 +278,26 @@ class SRDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[RawPicture] | dict[str, DataLoader[RawPicture]]:
         """Whole pictures, one at a time; a loader for each folder where they have names."""
-        if not self.val_caches:
+        return self._loaders(self.val_caches)
+
+    def test_dataloader(self) -> DataLoader[RawPicture] | dict[str, DataLoader[RawPicture]]:
+        """The pictures of `test_root`, as those of validation; without it these."""
+        return self._loaders(self.test_caches or self.val_caches)
+
+    def predict_dataloader(self) -> DataLoader[PredictPicture]:
+        """The pictures of `predict_root`, one at a time.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.predict_root is None:
+            raise ConfigError("no pictures to upscale: name their folder with predict_root=DIR.")
+        return DataLoader(PicturesToUpscale(self.predict_root, self.val_scale), batch_size=None)
+
+    def _loaders(
+        self, caches: Mapping[str, PictureCache]
+    ) -> DataLoader[RawPicture] | dict[str, DataLoader[RawPicture]]:
+        if not caches:
             raise _NOT_SET_UP
         loaders = {
             name: DataLoader(
@@ -271,7 +307,7 @@ class SRDataModule(L.LightningDataModule):
                 num_workers=self.num_workers,
                 pin_memory=self._on_gpu(),
             )
-            for name, pictures in self._validation().items()
+            for name, pictures in self._limited(caches).items()
         }
         return loaders.get("", loaders)
 
@@ -305,11 +341,19 @@ class SRDataModule(L.LightningDataModule):
         else:
             held_out = self._held_out(cache)
             listed = {"": (root, [root / name for name in sorted(held_out)])}
-        val_caches = {
+        return cache, self._full_size(listed), held_out
+
+    def _full_images(self, folders: Mapping[str, Path]) -> dict[str, PictureCache]:
+        """All pictures of folders, by the folders' names."""
+        return self._full_size(
+            {n: (folder, list_pictures(folder)) for n, folder in folders.items()}
+        )
+
+    def _full_size(self, listed: Mapping[str, tuple[Path, list[Path]]]) -> dict[str, PictureCache]:
+        return {
             name: PictureCache.open_or_build(pictures, folder, self.cache_dir, (1.0,))
             for name, (folder, pictures) in listed.items()
         }
-        return cache, val_caches, held_out
 
     def _held_out(self, cache: PictureCache) -> set[str]:
         chosen = choose_held_out(self._usable(cache), cache, self.val_count)
@@ -321,8 +365,8 @@ class SRDataModule(L.LightningDataModule):
             )
         return chosen
 
-    def _validation(self) -> dict[str, ValidationPictures]:
-        return {n: ValidationPictures(c, self.val_limit) for n, c in self.val_caches.items()}
+    def _limited(self, caches: Mapping[str, PictureCache]) -> dict[str, ValidationPictures]:
+        return {name: ValidationPictures(c, self.val_limit) for name, c in caches.items()}
 
     def _on_gpu(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

@@ -16,8 +16,8 @@ _log = logging.getLogger(__name__)
 ValRoot = str | Path | Mapping[str, str | Path] | None
 
 
-def named_folders(val_root: ValRoot) -> dict[str, Path]:
-    """`data.val_root` as folders by name: "" for a plain path; empty if there is none.
+def named_folders(val_root: ValRoot, key: str = "data.val_root") -> dict[str, Path]:
+    """A setting `key` as folders by name: "" for a plain path; empty if there is none.
 
     Raises:
         ConfigError: an empty path, or a mapping without a folder.
@@ -26,9 +26,9 @@ def named_folders(val_root: ValRoot) -> dict[str, Path]:
         return {}
     given = val_root if isinstance(val_root, Mapping) else {"": val_root}
     if not given:
-        raise ConfigError("data.val_root={}: name a folder, or several as {NAME: DIR, ...}")
+        raise ConfigError(f"{key}={{}}: name a folder, or several as {{NAME: DIR, ...}}")
     for name, folder in given.items():
-        check_path(f"data.val_root.{name}" if name else "data.val_root", folder, "DIR")
+        check_path(f"{key}.{name}" if name else key, folder, "DIR")
     return {str(name): Path(folder).expanduser() for name, folder in given.items()}
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pcsr_lightning.data import PredictPicture
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.picture_metrics import PictureMetric, measure_pictures
@@ -38,15 +39,6 @@ class ValPicture(Protocol):
 
     lr: Tensor
     hr: Tensor
-    name: str
-
-
-class PredictPicture(NamedTuple):
-    """What is upscaled without a ground truth: a picture in [0, 1], ``(B, 3, h, w)``, the size of
-    the result, ``(H, W)``, and a name."""
-
-    lr: Tensor
-    size: tuple[int, int]
     name: str
 
 
@@ -254,6 +246,19 @@ class SRStage(L.LightningModule, ABC):
         """The share of the pixels in each class."""
         counts = class_HW.flatten().bincount(minlength=self.network.num_classes).tolist()
         return {f"share_{j}": count / class_HW.numel() for j, count in enumerate(counts)}
+
+    def on_test_epoch_start(self) -> None:
+        self._means.clear()
+
+    def test_step(
+        self, batch: ValPicture, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor | None]:
+        """As in validation; what it measures is logged below ``test/``."""
+        return self.validation_step(batch, batch_idx, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        for name, mean in self._means.compute().items():
+            self.log(f"test/{name.removeprefix('val/')}", mean)
 
     def predict_step(self, batch: PredictPicture | Tensor, batch_idx: int) -> dict[str, Any]:
         """A picture that is to be upscaled; a tensor ``(B, 3, h, w)`` as :meth:`forward` does it.
