@@ -24,9 +24,10 @@ OVERRIDES = (
     "trainer.max_steps=2",
     "trainer.max_steps=2 stage.queries=64",
     "trainer.max_steps=2 stage.queries=64 num_classes=2,3",
+    "trainer.max_steps=2 stage.queries=64 hydra.sweeper.n_trials=2",
     "trainer.max_steps=2 stage.queries=64 data=folder data.root=pictures",
 )
-"""What the tests may replace: the size of results, steps, numbers of classes, values, DIV2K."""
+"""What the tests may replace: sizes of results, steps, trials, numbers of classes, values, data."""
 
 
 TO_RUN = [
