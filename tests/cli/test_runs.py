@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from tests.commands import SMALL_TRAINING, Done, run_command
 
 from pcsr_lightning.data import SAMPLE_FOLDER
@@ -324,8 +325,9 @@ def test_what_a_run_was_made_of_and_its_replay(train: Train, tmp_path: Path) -> 
 
     # A picture that was changed is named before anything is trained.
     changed = sorted(pictures["train"])[0]
-    other = next(path for path in (tmp_path / "pictures").iterdir() if path.name != changed)
-    shutil.copy(other, tmp_path / "pictures" / changed)
+    with Image.open(tmp_path / "pictures" / changed) as picture:
+        turned = picture.transpose(Image.Transpose.ROTATE_180)
+    turned.save(tmp_path / "pictures" / changed)
     done = replay(tmp_path, "run", "--out", "third", code=1)
     assert f"the pictures are not those of the run: {changed} (train) has changed" in done.err
     assert not (tmp_path / "third").exists()

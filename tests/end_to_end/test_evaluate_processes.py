@@ -103,7 +103,7 @@ def test_a_multirun_on_two_devices(run: Run, tmp_path: Path) -> None:
     assert warned.count("c.png is left out") == 2
     assert "c.png is left out" in (tmp_path / "two" / "1" / "evaluate.log").read_text()
     assert one.count("m2 (k = 0.1)") == two.count("m2 (k = 0.1)") == 1
-    assert "all jobs" in two
+    assert "two/table.csv" in two
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_torchrun(words: list[str], run: Run, tmp_path: Path) -> None:
         assert numbers(folder / n / "metrics.json") == expected
     assert json.loads((folder / "0" / "metrics.json").read_text())["processes"] == 2
     assert done.stdout.count("m2 (k = 0.1)") == 1
-    assert done.stdout.count("all jobs") == 1
+    assert done.stdout.count("table.csv") == 1
     assert done.stderr.count("c.png is left out") == 2
 
 

@@ -5,7 +5,9 @@ Legend: h w picture, r rows, D channels of the result.
 
 from __future__ import annotations
 
+import contextlib
 import doctest
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -343,3 +345,39 @@ def test_a_plan_is_made_once_for_unchanged_weights() -> None:
     assert isinstance(sources[0], StreamedRows)
     assert isinstance(sources[1], StreamedRows)
     assert sources[0].plan is sources[1].plan
+
+
+def test_another_thread_runs_networks_while_one_is_traced() -> None:
+    """torch.fx patches how modules are called in the whole process."""
+    picture, found = torch.rand(1, 3, 8, 8), []
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        thread = threading.Thread(target=lambda: found.append(net.layer(picture)))
+        thread.start()
+        thread.join()
+        return net.layer(x)
+
+    net = Net(run, layer=conv(3, 4)).eval()
+    with torch.no_grad():
+        expected = net.layer(picture)
+    plan_rows(net)
+    assert len(found) == 2  # in the trace, and when the plan is compared with the network
+    assert all(torch.equal(result, expected) for result in found)
+
+
+def test_two_threads_trace_at_once() -> None:
+    inside, call = threading.Barrier(2), nn.Module.__call__
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            inside.wait(timeout=0.2)  # both get here if nothing keeps them apart
+        return net.layer(x)
+
+    nets = [Net(run, layer=conv(3, 4)).eval() for _ in range(2)]
+    threads = [threading.Thread(target=plan_rows, args=(net,)) for net in nets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert nn.Module.__call__ is call
+    assert inside.broken

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -61,12 +62,45 @@ def plan_rows(
         raise ValueError("a network is streamed in evaluation mode: call its eval() first")
     with torch.no_grad():
         try:
-            traced = fx.symbolic_trace(module)
+            with _TRACING:
+                traced = fx.GraphModule(module, _ThreadTracer().trace(module))
         except Exception as error:  # arbitrary code of the module ran
             raise NotStreamable(f"it cannot be traced ({type(error).__name__}: {error})") from error
         plan = _Planner(traced, dtype, in_channels).plan()
         _verify(plan, module, dtype)
         return plan
+
+
+_TRACING = threading.Lock()
+"""Of two traces at once, the second would undo what the first has patched, and leave its own."""
+
+
+class _ThreadTracer(fx.Tracer):
+    """Traces what its own thread runs.
+
+    While torch.fx traces, it patches how modules are called in the whole process: another thread's
+    networks, which have nothing to do with the trace, would end up in it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 def _verify(plan: RowPlan, module: nn.Module, dtype: torch.dtype) -> None:
