@@ -187,7 +187,7 @@ def test_torchrun(words: list[str], run: Run, tmp_path: Path) -> None:
         assert numbers(folder / n / "metrics.json") == expected
     assert json.loads((folder / "0" / "metrics.json").read_text())["processes"] == 2
     assert done.stdout.count("m2 (k = 0.1)") == 1
-    assert done.stdout.count("table.csv") == 1
+    assert done.stdout.count(f"{folder.name}/table.csv") == 1
     assert done.stderr.count("c.png is left out") == 2
 
 
