@@ -1,10 +1,7 @@
 """Training by epochs: how long one is, when it validates, schedules, and exact resuming."""
 
-import csv
 import re
 import signal
-import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +10,8 @@ import pytest
 import torch
 from tests.commands import SMALL_TRAINING
 from tests.small import small_first_stage, write_textures
-from tests.training.test_stopping import SENDER, sent
+from tests.training.test_stopping import SENDER, Run, logged, sent, train_here
 
-from pcsr_lightning.cli.train import main
 from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.training import FirstStage, cosine
 
@@ -27,8 +23,6 @@ WORDS = (
     "data.stride=32", "data.min_rest=32", "data.cache_dir=cache",
     "data.val_limit=null", "callbacks.last.every_n_train_steps=1000",
 )  # fmt: skip
-
-Run = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
@@ -42,31 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def train(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The whole command without a new process: returns the exit code."""
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(folder))
-
-    def run(run_dir: str, *settings: str) -> int:
-        monkeypatch.setattr(
-            sys, "argv", ["train.py", *WORDS, f"hydra.run.dir={run_dir}", *settings]
-        )
-        try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
-
-
-def logged(run: Path, *keys: str) -> list[tuple[str, ...]]:
-    """Rows of the logs that have all of the keys, in order."""
-    found = []
-    for path in sorted(run.glob("logs*/metrics.csv"), key=lambda path: path.stat().st_mtime_ns):
-        with path.open() as file:
-            rows = list(csv.DictReader(file))
-        found += [tuple(row[k] for k in keys) for row in rows if all(row.get(k) for k in keys)]
-    return found
+    return train_here(folder, monkeypatch, WORDS)
 
 
 def steps_of(run: Path, key: str) -> list[int]:

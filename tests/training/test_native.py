@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import pytest
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pcsr_lightning import upscale
-from pcsr_lightning.data import SRDataModule
+from pcsr_lightning.data import SRDataModule, TrainBatch, ValPicture
 from pcsr_lightning.errors import ConfigError, ModelFileError
 from pcsr_lightning.images import read
 from pcsr_lightning.networks import PCSR, Original
@@ -31,25 +31,14 @@ ADAM = partial(torch.optim.Adam, lr=1e-3)
 MAKERS = {FirstStage: small_first_stage, LaterStage: small_pcsr, OriginalStage: small_original}
 
 
-class Batch(NamedTuple):
-    lr_B3hw: Tensor
-    hr_B3HW: Tensor
-
-
-class Picture(NamedTuple):
-    lr: Tensor
-    hr: Tensor
-    name: str
-
-
 def drawn(seed: int, size: int = 32) -> tuple[Tensor, Tensor]:
     hr = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.avg_pool2d(hr, 4), hr
 
 
 def loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
-    crops = [Batch(*drawn(n)) for n in range(4)]
-    pictures = [Picture(*drawn(n), f"{n}") for n in range(2)]
+    crops = [TrainBatch(*drawn(n)) for n in range(4)]
+    pictures = [ValPicture(*drawn(n), f"{n}") for n in range(2)]
     return DataLoader(crops, batch_size=None), DataLoader(pictures, batch_size=None)  # type: ignore[arg-type]
 
 

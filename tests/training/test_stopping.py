@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -62,15 +62,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def train(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def train_here(folder: Path, monkeypatch: pytest.MonkeyPatch, words: Sequence[str]) -> Run:
     """The whole command without a new process: returns the exit code."""
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
 
     def run(run_dir: str, *settings: str) -> int:
-        words = [*WORDS, f"hydra.run.dir={run_dir}", *settings]
-        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        arguments = [*words, f"hydra.run.dir={run_dir}", *settings]
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
         try:
             main()
         except SystemExit as end:
@@ -81,20 +80,30 @@ def train(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture
+def train(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    return train_here(folder, monkeypatch, WORDS)
+
+
+@pytest.fixture
 def whole(train: Run, folder: Path) -> Path:
     if not (folder / "whole").exists():
         assert train("whole") == 0
     return folder / "whole"
 
 
-def validations(run: Path) -> list[tuple[str, str]]:
-    """Step and PSNR of every validation in the order of the logs."""
+def logged(run: Path, *keys: str) -> list[tuple[str, ...]]:
+    """Rows of the logs that have all of the keys, in order."""
     found = []
     for path in sorted(run.glob("logs*/metrics.csv"), key=lambda path: path.stat().st_mtime_ns):
         with path.open() as file:
             rows = list(csv.DictReader(file))
-        found += [(row["step"], row["val/psnr"]) for row in rows if row.get("val/psnr")]
+        found += [tuple(row[k] for k in keys) for row in rows if all(row.get(k) for k in keys)]
     return found
+
+
+def validations(run: Path) -> list[tuple[str, ...]]:
+    """Step and PSNR of every validation in the order of the logs."""
+    return logged(run, "step", "val/psnr")
 
 
 def resumed(train: Run, run: Path) -> None:
