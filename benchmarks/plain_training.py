@@ -87,7 +87,7 @@ def write_crops(folder: Path, crops: StepBatches, steps: int, scale: int) -> Non
     for step in range(steps):
         raw = crops[step]
         pair = pairs.train_batch(RawCrops(torch.from_numpy(raw.window_BHWC), step, 0))
-        for name, pictures_B3HW in zip(("lr", "hr"), pair, strict=True):
+        for name, pictures_B3HW in zip(("lr", "hr"), pair[:2], strict=True):
             pixels_BHW3 = pictures_B3HW.mul(255).round_().clamp_(0, 255).byte().movedim(1, -1)
             for b, pixels_HW3 in enumerate(pixels_BHW3.contiguous().numpy()):
                 Image.fromarray(pixels_HW3).save(folder / f"{step * BATCH + b:06d}_{name}.png")

@@ -72,8 +72,9 @@ def test_three_stages_one_on_the_other(train: Train, tmp_path: Path) -> None:
     assert models[2]["classifier.project.weight"].shape[0] == 3
 
 
-def test_resuming_goes_on_as_if_uninterrupted(train: Train, tmp_path: Path) -> None:
-    whole = ("stage=1", SMALL, "trainer.max_steps=6", "stage.queries=64", "logger=none")
+@pytest.mark.parametrize("queries", ["64", "per_pixel:2"])
+def test_resuming_goes_on_as_if_uninterrupted(train: Train, tmp_path: Path, queries: str) -> None:
+    whole = ("stage=1", SMALL, "trainer.max_steps=6", f"stage.queries={queries}", "logger=none")
     keep = ("every_n_train_steps=3", 'filename="mid_{step}"', "save_top_k=-1")
     train(*whole, "output=a", *(f"callbacks.last.{k}" for k in keep))
     [middle] = tmp_path.glob("a/**/mid_step=3.ckpt")
@@ -148,6 +149,8 @@ def test_the_original(train: Train, tmp_path: Path) -> None:
         (("stage=1", "data.downscale_factor=[1.0]"), r"did you mean data\.downscale_factors\?"),
         (("stage=1", "trainer.max_steps=0"), r"trainer\.max_steps=0"),
         (("stage=1", "+trainer.colour=3"), r"trainer\.colour"),
+        (("stage=1", "stage.queries=per_pixle:2"), r"stage\.queries=per_pixle:2: must be a whole"),
+        (("stage=2", "stage.queries=1.5"), r"stage\.queries=1\.5: expected a whole number or text"),
         (("stage=1", "stage.lr=fast"), r"optimizer\.lr=fast: expected a number"),
         (("stage=1", "data.batch_size=many"), r"data\.batch_size.*many"),
         (("stage=1", "data.batch_size=0"), r"data\.batch_size=0"),

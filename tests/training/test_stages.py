@@ -279,12 +279,13 @@ def test_the_first_stage_and_the_original_train_everything(backbone: str, tmp_pa
 
 def test_query_draws_depend_on_the_step_alone() -> None:
     stage = made(FirstStage, stage_network("1", "fsrcnn", 2), queries=100, seed=3)
-    a, b = stage.draw_queries((32, 32)), stage.draw_queries((32, 32))
+    a, b = stage.draw_queries(Crops()[0]), stage.draw_queries(Crops()[1])
     assert a is not None
     assert torch.equal(a, b)
     assert a.shape == (100,)
     assert 0 <= a.min() < a.max() < 1024
-    assert stage.draw_queries((10, 10)) is None
+    small = Batch(torch.rand(2, 3, 5, 5), torch.rand(2, 3, 10, 10))
+    assert stage.draw_queries(small) is None
 
 
 def test_growing_keeps_what_was_trained() -> None:

@@ -105,12 +105,17 @@ def first_stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "one"
 
 
-@pytest.mark.parametrize("stage", ["1", "2"])
-def test_two_halves_make_the_whole(stage: str, first_stage: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "queries"), [("1", "64"), ("2", "64"), ("1", "per_pixel:2"), ("2", "per_pixel:2")]
+)
+def test_two_halves_make_the_whole(
+    stage: str, queries: str, first_stage: Path, tmp_path: Path
+) -> None:
     found: list[dict[str, Tensor]] = []
     for devices in (1, 2):
         words = [
             f"stage={stage}",
+            f"stage.queries={queries}",
             "trainer.max_steps=1",
             f"hydra.run.dir=of-{devices}",
             "+callbacks.keeper._target_=keeper.KeepGradients",

@@ -41,11 +41,18 @@ class RawPicture(NamedTuple):
 
 
 class TrainBatch(NamedTuple):
-    """What a stage trains on, float32. HR lies in [0, 1]; LR, neither rounded nor clamped, may
-    overshoot a little."""
+    """What a stage trains on.
+
+    Attributes:
+        lr_B3hw: float32; neither rounded nor clamped, so it may overshoot [0, 1] a little.
+        hr_B3HW: float32 in [0, 1], or uint8.
+        side_B: int64, the HR side of each crop where crops of one batch have different scales:
+            crop `b` is `hr_B3HW[b, :, :side, :side]`. `None`: each crop is all of its HR pixels.
+    """
 
     lr_B3hw: Tensor
     hr_B3HW: Tensor
+    side_B: Tensor | None = None
 
 
 class ValPicture(NamedTuple):

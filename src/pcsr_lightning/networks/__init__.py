@@ -12,6 +12,7 @@ from pcsr_lightning.networks.backbones import (
 )
 from pcsr_lightning.networks.branch_flops import BranchMacs, branch_macs, count_macs, hoisted_macs
 from pcsr_lightning.networks.build import build_network, default_config, upsampler_widths
+from pcsr_lightning.networks.cell_queries import CellQueries
 from pcsr_lightning.networks.compiled import uncompiled, unwrapped, without_wrappers
 from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.networks.original import Original
@@ -24,6 +25,7 @@ __all__ = [
     "PCSR",
     "Backbone",
     "BranchMacs",
+    "CellQueries",
     "DefaultSizes",
     "Original",
     "PCSROutput",

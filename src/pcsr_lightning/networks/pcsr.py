@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks.backbones import Backbone, backbone_config, validate_backbone
+from pcsr_lightning.networks.cell_queries import CellQueries
 from pcsr_lightning.networks.compiled import unwrapped
 from pcsr_lightning.networks.pixel_mlp import PixelMLP
 from pcsr_lightning.networks.query_grid import QueryGrid
@@ -145,17 +146,24 @@ class PCSR(nn.Module):
         return self.upsampler(j).query(feat_BDhw, grid)
 
     def forward(
-        self, lr_B3hw: Tensor, size: tuple[int, int], queries_Q: Tensor | None = None
+        self,
+        lr_B3hw: Tensor,
+        size: tuple[int, int] | None,
+        queries: Tensor | CellQueries | None = None,
     ) -> PCSROutput:
         """Every class at the same queries, as training needs it (Sec. 3.3).
 
         Args:
             lr_B3hw: pictures in [0, 1].
-            size: ``(H, W)`` of the output.
-            queries_Q: flat indices ``i * W + j`` of the pixels to compute; all of them if ``None``.
+            size: ``(H, W)`` of the output; may be ``None`` for :class:`CellQueries`, which have
+                the size of each crop.
+            queries: the pixels to compute: flat indices ``i * W + j``, the same for all pictures,
+                or some of each LR pixel; all pixels if ``None``.
+
+        Raises:
+            ConfigError: there is no size, or an impossible one.
         """
-        lr_h, lr_w = lr_B3hw.shape[-2:]
-        grid = self.grid((lr_h, lr_w), size)
+        grid, queries_Q = self.where((lr_B3hw.shape[-2], lr_B3hw.shape[-1]), size, queries)
         feat_BDhw = self.features(lr_B3hw)
         residuals = [
             self.upsampler(j).query(feat_BDhw, grid, queries_Q).flatten(2)
@@ -166,10 +174,29 @@ class PCSR(nn.Module):
             if self.classifier is None
             else self.classifier.query(feat_BDhw, grid, queries_Q).flatten(2)
         )
-        base_B3Q = bilinear_upsample(lr_B3hw, size).flatten(2)
+        if isinstance(grid, CellQueries):
+            return PCSROutput(residuals, logits, grid.base(lr_B3hw))
+        base_B3Q = bilinear_upsample(lr_B3hw, grid.size).flatten(2)
         if queries_Q is not None:
             base_B3Q = base_B3Q.index_select(2, queries_Q)
         return PCSROutput(residuals, logits, base_B3Q)
+
+    def where(
+        self,
+        lr_size: tuple[int, int],
+        size: tuple[int, int] | None,
+        queries: Tensor | CellQueries | None,
+    ) -> tuple[QueryGrid | CellQueries, Tensor | None]:
+        """The queries of :meth:`forward`, as :meth:`PixelMLP.query` takes them.
+
+        Raises:
+            ConfigError: there is no size, or an impossible one.
+        """
+        if isinstance(queries, CellQueries):
+            return queries, None
+        if size is None:
+            raise ConfigError("the output needs a size (H, W): only CellQueries have their own")
+        return self.grid(lr_size, size), queries
 
 
 def bilinear_upsample(lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:

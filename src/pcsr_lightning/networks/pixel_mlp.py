@@ -1,7 +1,7 @@
 """The pixel-level MLP: upsamplers and classifier are both one (Sec. 3.2, Eq. 4).
 
 Legend: B batch, h w LR size, H W HR size, D feature channels, C width of the first layer,
-N any number of query pixels, O outputs.
+N any number of query pixels (of :class:`CellQueries`: of each LR pixel), O outputs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pcsr_lightning.networks.cell_queries import CellQueries
 from pcsr_lightning.networks.query_grid import QueryGrid
 
 
@@ -63,10 +64,24 @@ class PixelMLP(nn.Module):
         return rows_HC, cols_WC
 
     def first_layer(
-        self, feat_BDhw: Tensor, grid: QueryGrid, queries_K: Tensor | None = None
+        self, feat_BDhw: Tensor, grid: QueryGrid | CellQueries, queries_K: Tensor | None = None
     ) -> Tensor:
-        """The first layer's output at all queries, ``(B, H, W, C)``, or at some, ``(B, K, C)``."""
+        """The first layer's output.
+
+        Args:
+            feat_BDhw: LR features.
+            grid: all queries of a picture, or drawn ones of each LR pixel.
+            queries_K: flat indices ``i * W + j`` of some queries of a grid.
+
+        Returns:
+            ``(B, H, W, C)`` at all queries of a grid, ``(B, K, C)`` at some, ``(B, h, w, N, C)`` at
+            those of each LR pixel.
+        """
         proj_BhwC = self.project_features(feat_BDhw)
+        if isinstance(grid, CellQueries):
+            # Broadcasting: nothing is gathered, and the gradient is a sum over N.
+            terms_BhwNC = F.linear(grid.offset_BhwN4, self.offset.weight)
+            return proj_BhwC[..., None, :] + terms_BhwNC
         rows_HC, cols_WC = self.offset_terms(grid)
         if queries_K is not None:
             i, j = grid.split(queries_K)
@@ -92,8 +107,14 @@ class PixelMLP(nn.Module):
             x = F.relu(x) if n == 0 else layer(x)
         return x.view(*first_NC.shape[:-1], x.shape[-1])
 
-    def query(self, feat_BDhw: Tensor, grid: QueryGrid, queries_K: Tensor | None = None) -> Tensor:
-        """The whole MLP in its hoisted form: ``(B, O, H, W)``, or ``(B, O, K)`` at some queries."""
+    def query(
+        self, feat_BDhw: Tensor, grid: QueryGrid | CellQueries, queries_K: Tensor | None = None
+    ) -> Tensor:
+        """The whole MLP in its hoisted form, at the queries of :meth:`first_layer`.
+
+        Returns:
+            ``(B, O, H, W)``, ``(B, O, K)`` or ``(B, O, h, w, N)``.
+        """
         return self.finish(self.first_layer(feat_BDhw, grid, queries_K)).movedim(-1, 1)
 
 

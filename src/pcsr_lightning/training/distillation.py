@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks import PCSR
+from pcsr_lightning.networks import PCSR, CellQueries
 from pcsr_lightning.weights import find_model, load_model_file
 
 
@@ -55,7 +55,7 @@ class Teacher:
         lr_B3hw: Tensor,
         hr_B3Q: Tensor,
         size: tuple[int, int],
-        queries_Q: Tensor | None = None,
+        queries: Tensor | CellQueries | None = None,
     ) -> Tensor:
         """The distillation target at the query pixels, ``(B, 3, Q)``.
 
@@ -63,8 +63,8 @@ class Teacher:
             lr_B3hw: crops in [0, 1].
             hr_B3Q: the ground truth at the queries.
             size: ``(H, W)`` of the whole HR crops.
-            queries_Q: as :meth:`PCSR.forward` takes them.
+            queries: as :meth:`PCSR.forward` takes them.
         """
         self.network.to(lr_B3hw.device)  # nothing to do after the first step
-        seen_B3Q = self.network(lr_B3hw, size, queries_Q).mixed()
+        seen_B3Q = self.network(lr_B3hw, size, queries).mixed()
         return torch.lerp(hr_B3Q, seen_B3Q.to(hr_B3Q.dtype), self.share)

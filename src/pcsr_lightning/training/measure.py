@@ -17,7 +17,7 @@ from pcsr_lightning.evaluation.benchmark import describe_setup, measure_pair
 from pcsr_lightning.evaluation.report import METRICS, metrics, write_json
 from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.settings.instantiation import in_plain_values, instantiate
-from pcsr_lightning.training.modules.base import ValPicture
+from pcsr_lightning.training.modules.batches import ValPicture
 from pcsr_lightning.weights import load
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pcsr_lightning.networks import PCSR
+from pcsr_lightning.networks import PCSR, CellQueries
 from pcsr_lightning.networks.pixel_mlp import PixelMLP
 
 
@@ -20,7 +20,7 @@ def reinitialize_dead_units(
     mlp: PixelMLP,
     lr_B3hw: Tensor,
     size: tuple[int, int],
-    queries_Q: Tensor | None,
+    queries: Tensor | CellQueries | None,
     generator: torch.Generator,
 ) -> list[int]:
     """Gives every dead hidden unit new inputs, in place; the MLP's output stays what it was.
@@ -33,13 +33,13 @@ def reinitialize_dead_units(
         mlp: an upsampler of ``network``.
         lr_B3hw: crops in [0, 1].
         size: ``(H, W)`` of the HR crops.
-        queries_Q: the pixels to judge by, as :meth:`PCSR.forward` takes them.
+        queries: the pixels to judge by, as :meth:`PCSR.forward` takes them.
         generator: of the random directions, on the CPU.
 
     Returns:
         How many units of each hidden layer were dead.
     """
-    grid = network.grid((lr_B3hw.shape[-2], lr_B3hw.shape[-1]), size)
+    grid, queries_Q = network.where((lr_B3hw.shape[-2], lr_B3hw.shape[-1]), size, queries)
     feat_BDhw = network.features(lr_B3hw)
 
     def first_layer(_: Tensor) -> Tensor:

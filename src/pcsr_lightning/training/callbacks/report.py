@@ -26,7 +26,7 @@ from pcsr_lightning.evaluation.loggers import (
 from pcsr_lightning.images.comparison import eight_bit
 from pcsr_lightning.inference import class_map
 from pcsr_lightning.networks import bilinear_upsample
-from pcsr_lightning.training.modules.base import ValPicture
+from pcsr_lightning.training.modules.batches import ValPicture
 
 
 class ValidationPictures(L.Callback):

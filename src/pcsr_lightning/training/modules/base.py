@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import lightning as L
 import torch
@@ -21,25 +21,15 @@ from pcsr_lightning.evaluation.picture_metrics import PictureMetric, measure_pic
 from pcsr_lightning.inference.checks import output_size
 from pcsr_lightning.networks import PCSR, Original, evaluating
 from pcsr_lightning.training.callbacks.freezing import FreezeEarlierStages
-from pcsr_lightning.training.modules.batches import check_train_batch, check_val_picture
+from pcsr_lightning.training.modules.batches import (
+    TrainBatch,
+    ValPicture,
+    check_train_batch,
+    check_val_picture,
+)
 from pcsr_lightning.training.optim.factories import make_optimizer, make_schedule
 from pcsr_lightning.training.validation import ValidationMeans
 from pcsr_lightning.weights import load_model_file
-
-
-class TrainBatch(Protocol):
-    """What a training step gets: LR and HR crops in [0, 1]."""
-
-    lr_B3hw: Tensor
-    hr_B3HW: Tensor
-
-
-class ValPicture(Protocol):
-    """What a validation step gets: a full image."""
-
-    lr: Tensor
-    hr: Tensor
-    name: str
 
 
 class Prediction(NamedTuple):

@@ -11,7 +11,8 @@ from pcsr_lightning.inference import all_heavy_flops
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.training.distillation import Teacher
 from pcsr_lightning.training.losses import reconstruction
-from pcsr_lightning.training.modules.base import Prediction, TrainBatch
+from pcsr_lightning.training.modules.base import Prediction
+from pcsr_lightning.training.modules.batches import TrainBatch
 from pcsr_lightning.training.modules.pcsr_stage import PCSRStage, at_queries
 from pcsr_lightning.training.reinitialization import reinitialize_dead_units
 
@@ -63,9 +64,9 @@ class FirstStage(PCSRStage):
             return
         size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
         mlp = self.network.upsampler(0)
-        queries_Q = self.draw_queries(size)
+        queries = self.draw_queries(batch)
         dead = reinitialize_dead_units(
-            self.network, mlp, batch.lr_B3hw, size, queries_Q, self.generator()
+            self.network, mlp, batch.lr_B3hw, size, queries, self.generator()
         )
         if self.trainer.world_size > 1:  # each rank judged by its own crops: rank 0's count
             mlp.load_state_dict(self.trainer.strategy.broadcast(mlp.state_dict()))
@@ -73,12 +74,12 @@ class FirstStage(PCSRStage):
 
     def losses(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
-        queries_Q = self.draw_queries(size)
-        target_B3Q = at_queries(batch.hr_B3HW, queries_Q)
+        queries = self.draw_queries(batch)
+        target_B3Q = at_queries(batch.hr_B3HW, queries)
         if self.teacher is not None:
-            target_B3Q = self.teacher.target(batch.lr_B3hw, target_B3Q, size, queries_Q)
-        sr_B3Q = self.network(batch.lr_B3hw, size, queries_Q).mixed()
-        whole = size if queries_Q is None else None
+            target_B3Q = self.teacher.target(batch.lr_B3hw, target_B3Q, size, queries)
+        sr_B3Q = self.network(batch.lr_B3hw, size, queries).mixed()
+        whole = size if queries is None else None
         return reconstruction(self.loss, sr_B3Q, target_B3Q, whole)
 
     def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:

@@ -13,7 +13,8 @@ from pcsr_lightning.inference import Session
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.routing import RoutingConfig
 from pcsr_lightning.training.losses import average_loss, reconstruction
-from pcsr_lightning.training.modules.base import Prediction, TrainBatch
+from pcsr_lightning.training.modules.base import Prediction
+from pcsr_lightning.training.modules.batches import TrainBatch
 from pcsr_lightning.training.modules.pcsr_stage import PCSRStage, at_queries
 
 
@@ -50,9 +51,9 @@ class LaterStage(PCSRStage):
 
     def losses(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
-        queries_Q = self.draw_queries(size)
-        out = self.network(batch.lr_B3hw, size, queries_Q)
-        hr_B3Q, whole = at_queries(batch.hr_B3HW, queries_Q), size if queries_Q is None else None
+        queries = self.draw_queries(batch)
+        out = self.network(batch.lr_B3hw, size, queries)
+        hr_B3Q, whole = at_queries(batch.hr_B3HW, queries), size if queries is None else None
         recon, parts = reconstruction(self.loss, out.mixed(), hr_B3Q, whole)
         average = average_loss(out.logits_BMQ, self.sum_over_ranks)
         parts = {**parts, "recon": recon, "avg": average}

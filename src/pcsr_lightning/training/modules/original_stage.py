@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from pcsr_lightning.inference import original_flops
 from pcsr_lightning.networks import Original
 from pcsr_lightning.training.losses import reconstruction
-from pcsr_lightning.training.modules.base import Prediction, SRStage, TrainBatch
+from pcsr_lightning.training.modules.base import Prediction, SRStage
+from pcsr_lightning.training.modules.batches import TrainBatch, as_float, common_size
 
 
 class OriginalStage(SRStage):
@@ -27,9 +28,8 @@ class OriginalStage(SRStage):
         super().__init__(network, name=name, **options)
 
     def losses(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        hr_B3HW = batch.hr_B3HW
-        size = (hr_B3HW.shape[-2], hr_B3HW.shape[-1])
-        return reconstruction(self.loss, self.network(batch.lr_B3hw), hr_B3HW, size)
+        size = common_size(batch, "an original model")
+        return reconstruction(self.loss, self.network(batch.lr_B3hw), as_float(batch.hr_B3HW), size)
 
     def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:
         cost = original_flops(self.network, lr_B3hw[:, 0].numel())

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks import PCSR
+from pcsr_lightning.networks import PCSR, CellQueries
 from pcsr_lightning.training.losses import needs_pictures
 from pcsr_lightning.training.modules.base import SRStage
+from pcsr_lightning.training.modules.batches import TrainBatch, as_float, common_size
+
+_PER_PIXEL = re.compile(r"per_pixel:([1-9]\d*)")
 
 
 class PCSRStage(SRStage):
@@ -18,7 +23,9 @@ class PCSRStage(SRStage):
 
     Args:
         network: a PCSR with as many upsamplers as the stage's number.
-        queries: how many HR pixels of each crop are drawn a step; ``None`` takes all of them.
+        queries: which HR pixels of each crop a step trains on: so many, drawn from all of them and
+            the same for all crops of a batch; ``per_pixel:N``, ``N`` of every LR pixel, drawn for
+            each crop by itself; ``None`` takes all of them.
         seed: of that draw.
         options: further arguments of :class:`SRStage`.
 
@@ -29,31 +36,63 @@ class PCSRStage(SRStage):
     network: PCSR
 
     def __init__(
-        self, network: PCSR, *, queries: int | None = None, seed: int = 0, **options: Any
+        self, network: PCSR, *, queries: int | str | None = None, seed: int = 0, **options: Any
     ) -> None:
         super().__init__(network, **options)
-        if queries is not None and queries < 1:
-            raise ConfigError(f"stage.queries={queries}: must be at least 1, or null for all")
+        per_pixel = _PER_PIXEL.fullmatch(queries) if isinstance(queries, str) else None
+        fits = per_pixel or queries is None or (isinstance(queries, int) and queries >= 1)
+        if not fits:
+            raise ConfigError(
+                f"stage.queries={queries}: must be a whole number of at least 1, per_pixel:N for N "
+                "random HR pixels of every LR pixel, such as per_pixel:2, or null for all pixels"
+            )
         if queries is not None and needs_pictures(self.loss):
             raise ConfigError(
                 f"stage.queries={queries}: this loss needs pictures and not drawn pixels; set "
                 "stage.queries=null"
             )
         self.queries, self.seed = queries, seed
+        self._per_pixel = None if per_pixel is None else int(per_pixel[1])
 
-    def draw_queries(self, size: tuple[int, int]) -> Tensor | None:
-        """Flat indices of this step's query pixels, the same for all crops of the batch."""
-        total = size[0] * size[1]
-        if self.queries is None or self.queries >= total:
+    def draw_queries(self, batch: TrainBatch) -> Tensor | CellQueries | None:
+        """This step's query pixels, as :meth:`PCSR.forward` takes them; ``None`` for all.
+
+        Raises:
+            ConfigError: crops have sizes of their own, and ``queries`` are not of each LR pixel.
+        """
+        if self._per_pixel is not None:
+            return self._draw_per_pixel(batch, self._per_pixel)
+        count = None if self.queries is None else int(self.queries)
+        needed = f"stage.queries={'null' if count is None else count}"
+        H, W = common_size(batch, needed, "stage.queries=per_pixel:2 or ")
+        if count is None or count >= H * W:
             return None
-        return torch.randint(total, (self.queries,), generator=self.generator()).to(self.device)
+        draws = self.generator(self.device)
+        return torch.randint(H * W, (count,), generator=draws, device=self.device)
 
-    def generator(self) -> torch.Generator:
+    def _draw_per_pixel(self, batch: TrainBatch, count: int) -> CellQueries:
+        (B, _, h, w), hr_size = batch.lr_B3hw.shape, batch.hr_B3HW.shape[-2:]
+        side_B: Tensor | None = getattr(batch, "side_B", None)
+        size_B2 = torch.tensor([hr_size], device=self.device) if side_B is None else side_B[:, None]
+        share = (self.global_rank, self.trainer.world_size if self._trainer else 1)
+        draws = self.generator(self.device)
+        return CellQueries.draw((h, w), size_B2.expand(B, 2), count, draws, share)
+
+    def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """Random numbers of this step, which a resumed run draws as the uninterrupted one would."""
-        return torch.Generator().manual_seed((self.seed << 32) + self.global_step)
+        # 32 bits: of a longer seed the CPU's generator drops the rest.
+        seed = np.random.SeedSequence([self.seed, self.global_step]).generate_state(1)[0]
+        return torch.Generator(device).manual_seed(int(seed))
 
 
-def at_queries(hr_B3HW: Tensor, queries_Q: Tensor | None) -> Tensor:
-    """The ground truth at the query pixels, ``(B, 3, Q)``; all pixels for ``None``."""
+def at_queries(hr_B3HW: Tensor, queries: Tensor | CellQueries | None) -> Tensor:
+    """The ground truth at the query pixels, ``(B, 3, Q)``, in [0, 1]; all pixels for ``None``.
+
+    Args:
+        hr_B3HW: ``float32`` in [0, 1], or ``uint8``.
+        queries: as :meth:`PCSR.forward` takes them.
+    """
+    if isinstance(queries, CellQueries):
+        return as_float(queries.at(hr_B3HW))
     hr_B3Q = hr_B3HW.flatten(2)
-    return hr_B3Q if queries_Q is None else hr_B3Q.index_select(2, queries_Q)
+    return as_float(hr_B3Q if queries is None else hr_B3Q.index_select(2, queries))
