@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from pcsr_lightning.app.loading import (
+    LIVE_PIXELS,
     SAMPLES,
     load_reference,
     load_sample,
@@ -38,42 +40,64 @@ def test_no_such_sample() -> None:
         sample_file("nobody")
 
 
-def test_an_upload_is_read_and_deleted(tmp_path: Path) -> None:
+def test_an_upload_is_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.png"
     alpha = torch.zeros(1, 6, 8)
     alpha[:, :, 4:] = 1
     rgb = torch.zeros(3, 6, 8)
     rgb[:, :, 4:] = 0.8
     write(Picture(rgb, alpha, bits=16), path)
-    loaded = load_upload(path, 48)
-    assert not path.exists()
+    loaded = load_upload(path, "mine.png", 48)
+    assert loaded.picture is not None
     assert (loaded.name, loaded.size, loaded.picture.bits) == ("mine.png", (6, 8), 16)
+    assert loaded.file == path
     # Colour that cannot be seen is filled in from what can be.
     assert float(loaded.picture.rgb.min()) == pytest.approx(0.8, abs=1e-3)
 
 
 @pytest.mark.parametrize("content", [b"", b"words", b"\x89PNG\r\n\x1a\n\0\0"])
-def test_what_is_no_picture_is_deleted_too(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_picture(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.png"
-    for load in (load_upload, load_reference):
-        path.write_bytes(content)
-        with pytest.raises(PictureError, match=r"^bad\.png: "):
-            load(path, 100)
-        assert not path.exists()
+    path.write_bytes(content)
+    with pytest.raises(PictureError, match=r"^mine\.png: "):
+        load_upload(path, "mine.png", 100)
+    with pytest.raises(PictureError, match=r"^bad\.png: "):
+        load_reference(path, 100)
+    assert not path.exists()
 
 
 def test_too_many_pixels_to_read(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     write(Picture(torch.zeros(3, 10, 10)), path)
     with pytest.raises(PictureError, match=r"10 x 10 .* the 99 .* --max-pixels") as no:
-        load_upload(path, 99)
+        load_upload(path, "mine.png", 99)
     assert "Raise max_pixels" not in str(no.value)
-    assert not path.exists()
 
 
 def test_a_file_that_has_gone(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="cannot be read"):
-        load_upload(tmp_path / "gone.png", 100)
+        load_upload(tmp_path / "gone.png", "gone.png", 100)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_part_of_a_large_picture(tmp_path: Path, kept: bool) -> None:
+    path = tmp_path / "large.png"
+    rgb = (torch.rand(3, 1000, 1500) * 255).round() / 255
+    write(Picture(rgb), path)
+    loaded = load_upload(path, "large.png", 2**26)
+    if not kept:
+        loaded = replace(loaded, picture=None)
+    assert loaded.size == (1000, 1500)
+    assert loaded.window(2, LIVE_PIXELS, (0.5, 0.5)) is None
+    assert torch.equal(loaded.part(None).rgb, rgb)
+    for focus, corner in (((0.5, 0.5), (356, 558)), ((0.0, 1.0), (0, 1116)), ((0.99, 0), (712, 0))):
+        window = loaded.window(4, LIVE_PIXELS, focus)
+        assert window == (*corner, 288, 384)
+        top, left = corner
+        assert torch.equal(loaded.part(window).rgb, rgb[:, top : top + 288, left : left + 384])
+    # Where little can be shown, it is a smaller part.
+    _, _, h, w = loaded.window(8, 500_000, (0.5, 0.5)) or (0, 0, 0, 0)
+    assert 400_000 < 64 * h * w <= 500_000
 
 
 def test_reference(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -14,8 +17,13 @@ from pcsr_lightning.app import look
 from pcsr_lightning.app.handlers import Handlers
 from pcsr_lightning.app.loading import SAMPLES
 from pcsr_lightning.app.page import build
-from pcsr_lightning.app.visitors import BY_BUDGET, Visitors
+from pcsr_lightning.app.visitors import AUTOMATIC, BY_BUDGET, Visitors
+from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.images import Picture, write
+from pcsr_lightning.inference import RoutingConfig
+
+MODEL = "fsrcnn-pcsr-x4"
+MODELS = (MODEL, "carn-pcsr-multi")
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +31,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> gr.Blocks:
     folder = tmp_path_factory.mktemp("page")
     patch = pytest.MonkeyPatch()
     patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
-    handlers = Handlers(Visitors(folder / "results"), 10**6)
-    made = build(handlers, ["one", "two"], "two", folder / "samples")
+    handlers = Handlers(Visitors(folder / "results"), 10**6, MODELS)
+    made = build(handlers, MODELS, MODEL, folder / "samples")
     patch.undo()
     return made
 
@@ -41,7 +49,8 @@ def test_computing_is_one_at_a_time_and_asking_never_waits(page: gr.Blocks) -> N
     events = list(page.fns.values())
     computing = [e for e in events if e.name in ("upscale", "compare")]
     asking = [e for e in events if e.name == "want"]
-    assert len(computing) == 2 * len(asking) > 0
+    # One more: the button that asks for the comparison.
+    assert len(computing) == 2 * len(asking) + 1 > 1
     assert {(e.concurrency_id, e.concurrency_limit, e.queue) for e in computing} == {
         ("compute", 1, True)
     }
@@ -51,7 +60,7 @@ def test_computing_is_one_at_a_time_and_asking_never_waits(page: gr.Blocks) -> N
 
 
 def test_a_refused_picture_stays_told_when_the_one_before_it_fails_too(tmp_path: Path) -> None:
-    handlers = Handlers(Visitors(tmp_path), 1_500_000)
+    handlers = Handlers(Visitors(tmp_path), 1_500_000, MODELS)
     visitor = SimpleNamespace(session_hash="visitor")
     controls = ("fsrcnn-pcsr-x4", 4.0, 70.0, BY_BUDGET, 0.0)
 
@@ -59,7 +68,7 @@ def test_a_refused_picture_stays_told_when_the_one_before_it_fails_too(tmp_path:
         """What the status says at first, and after the events that follow an upload."""
         path = tmp_path / f"{side}.png"
         write(Picture(torch.zeros(3, side, side)), path)
-        _, first, _ = handlers.upload(str(path), visitor)
+        _, first, _, _ = handlers.upload([str(path)], visitor)
         handlers.want(*controls, visitor)
         return first, handlers.upscale(*controls, visitor)[0]
 
@@ -69,6 +78,92 @@ def test_a_refused_picture_stays_told_when_the_one_before_it_fails_too(tmp_path:
     assert last == first
     handlers.want(*controls[:2], 60.0, *controls[3:], visitor)
     assert "scale 3 would do" in handlers.upscale(*controls[:2], 60.0, *controls[3:], visitor)[0]
+
+
+class Asking:
+    """A visitor with one of the samples, as the browser's events come."""
+
+    def __init__(self, folder: Path, max_pixels: int = 10**7) -> None:
+        self.handlers = Handlers(Visitors(folder), max_pixels, MODELS)
+        self.request = SimpleNamespace(session_hash="visitor")
+        self.visitor = self.handlers.visitors.of("visitor")
+        self.handlers.sample("coffee", self.request)
+
+    def ask(self, *controls: object) -> tuple[Any, Any]:
+        return (
+            self.handlers.want(*controls, self.request),
+            self.handlers.upscale(*controls, self.request),
+        )
+
+
+def test_the_slider_starts_at_the_automatic_choice_and_ends_at_the_floor(tmp_path: Path) -> None:
+    """At x2 the floor is near 80 %: a budget of 70 % would be all light."""
+    asking, multi = Asking(tmp_path), "carn-pcsr-multi"
+    (_, _, slider), shown = asking.ask(multi, 2.0, 10.0, AUTOMATIC, 0.0)
+    session = asking.visitor.session
+    assert session is not None
+    floor = 100 * session.macs.all_light / session.macs.all_heavy
+    assert (slider["minimum"], slider["value"]) == (math.ceil(floor), math.ceil(floor))
+    assert 70 < floor < 85
+    result = asking.visitor.run.result
+    assert torch.equal(result.assignment, session.run(RoutingConfig("adaptive")).assignment)
+    assert result.shares[0] > 0.1
+    assert floor < shown[2] <= 100
+    # A budget that was sent before the range changed is the floor.
+    _, shown = asking.ask(multi, 2.0, 70.0, BY_BUDGET, 0.0)
+    assert asking.visitor.run.ticket[1].compute == math.ceil(floor)
+    (_, _, slider), _ = asking.ask(multi, 4.0, 90.0, BY_BUDGET, 0.0)
+    assert slider["minimum"] < 60
+    assert slider["value"] == 90
+    # Such values come unchecked.
+    with pytest.raises(ConfigError, match="/etc/passwd"):
+        asking.ask("/etc/passwd", 2.0, 70.0, BY_BUDGET, 0.0)
+
+
+def test_what_was_refused_is_forgotten_when_something_else_is_wanted(tmp_path: Path) -> None:
+    asking = Asking(tmp_path, 400 * 300 * 2)
+    _, (said, remedy, *_) = asking.ask(MODEL, 8.0, 0.0, AUTOMATIC, 0.0)
+    assert 'role="alert"' in said
+    assert (remedy["value"], remedy["visible"]) == ("Use scale 4", True)
+    scale, _, said, remedy = asking.handlers.use_remedy(asking.request)
+    assert (scale, remedy["visible"]) == (4.0, False)
+    assert "alert" not in said
+    (said, remedy, _), (done, *_) = asking.ask(MODEL, scale, 0.0, AUTOMATIC, 0.0)
+    assert not remedy["visible"]
+    assert "alert" not in said + done
+    # A refused file stays told until something else is wanted.
+    path = tmp_path / "bad.png"
+    path.write_bytes(b"words")
+    _, said, _, _ = asking.handlers.upload([str(path)], asking.request)
+    assert "bad.png" in said
+    assert asking.handlers.want(MODEL, 4.0, 0.0, AUTOMATIC, 0.0, asking.request)[0] == gr.skip()
+    said, *_ = asking.handlers.want(MODEL, 3.0, 0.0, AUTOMATIC, 0.0, asking.request)
+    assert "alert" not in said
+    assert "coffee" in said
+
+
+def test_a_download_does_not_wait_for_who_computes(tmp_path: Path) -> None:
+    asking = Asking(tmp_path)
+    asking.ask(MODEL, 4.0, 0.0, AUTOMATIC, 0.0)
+    with asking.visitor.lock, ThreadPoolExecutor(1) as pool:
+        file, _, _ = pool.submit(asking.handlers.download, "PNG", 90, asking.request).result(60)
+    assert file["name"] == "coffee_x4.png"
+
+
+def test_all_heavy_is_computed_when_asked_for_and_again_if_interrupted(tmp_path: Path) -> None:
+    asking, controls = Asking(tmp_path), (MODEL, 4.0, 0.0, AUTOMATIC, 0.0)
+    asking.ask(*controls)
+    asking.handlers.compare(*controls, asking.request)
+    assert asking.visitor.heavy is None
+    asking.handlers.ask_to_compare(asking.request)
+    other = (MODEL, 4.0, 60.0, BY_BUDGET, 0.0)
+    asking.handlers.want(*other, asking.request)
+    asking.handlers.compare(*controls, asking.request)
+    assert asking.visitor.heavy is None
+    asking.handlers.upscale(*other, asking.request)
+    _, _, button = asking.handlers.compare(*other, asking.request)
+    assert asking.visitor.heavy is not None
+    assert not button["interactive"]
 
 
 def test_fonts_are_the_systems() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pcsr_lightning.app.loading import load_sample
-from pcsr_lightning.app.visitors import ADAPTIVE, BY_K, Choices, Visitor, Visitors
+from pcsr_lightning.app.visitors import AUTOMATIC, BY_K, Choices, Visitor, Visitors
 from pcsr_lightning.app.work import upscale
 from pcsr_lightning.inference import RoutingConfig
 
@@ -27,7 +27,7 @@ def test_choices_say_what_the_library_understands() -> None:
     assert Choices(MODEL, 4, 30).routing == RoutingConfig(budget=0.3)
     assert Choices(MODEL, 4, 100).routing == RoutingConfig(budget=1.0)
     assert Choices(MODEL, 4, 30, BY_K, -0.5).routing == RoutingConfig(k=-0.5)
-    assert Choices(MODEL, 4, 30, ADAPTIVE, -0.5).routing == RoutingConfig("adaptive")
+    assert Choices(MODEL, 4, 30, AUTOMATIC, -0.5).routing == RoutingConfig("adaptive")
     nothing = Choices(MODEL, 4, 0).routing
     assert nothing.mode == "budget"
     assert nothing.value is not None

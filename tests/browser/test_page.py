@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from pathlib import Path
@@ -9,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect
-from tests.browser.serving import MAX_PIXELS, MODEL, Served, open_page, wait_for
+from tests.browser.serving import MAX_PIXELS, MODEL, PATIENCE, Served, open_page, wait_for
 from torch import Tensor
 
 import pcsr_lightning
 from pcsr_lightning.app.loading import load_sample
 from pcsr_lightning.images import Picture, decode, encode, read
+from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR
 
 pytestmark = pytest.mark.browser
@@ -43,9 +45,14 @@ def key(page: Page) -> str:
 
 
 def shown(page: Page, label: str) -> None:
-    """Until the viewer shows a result so labelled, and its all-heavy run."""
+    """Until the viewer shows a result so labelled."""
     expect(page.locator(".pv-right")).to_have_text(label)
     page.wait_for_function("document.querySelector('.pv').dataset.shown")
+
+
+def compared(page: Page) -> None:
+    """Asks for the all-heavy run, and waits until it can be compared with."""
+    page.get_by_role("button", name="Compare with all-heavy").click()
     page.wait_for_function(
         "[...document.querySelectorAll('.pv-choice option')].some(o => o.value == 'all-heavy')"
     )
@@ -57,16 +64,18 @@ def compute(page: Page, percent: int) -> None:
 
 def downloaded(page: Page, folder: Path) -> tuple[str, Picture]:
     with page.expect_download() as waiting:
-        page.get_by_role("button", name="Download PNG").click()
+        page.get_by_role("button", name="Download", exact=True).click()
     path = folder / "downloaded.png"
     waiting.value.save_as(path)
     return waiting.value.suggested_filename, read(path)
 
 
-def by_api(rgb_3hw: Tensor, budget: float, bits: int = 8) -> Tensor:
+def by_api(rgb_3hw: Tensor, budget: float | None = None, bits: int = 8) -> Tensor:
+    """As the page makes it, automatically without a budget."""
     model = pcsr_lightning.load(MODEL)
     assert isinstance(model, PCSR)
-    return pcsr_lightning.upscale(model, rgb_3hw[None], 4, budget=budget, bits=bits).image[0]
+    routing = RoutingConfig("adaptive") if budget is None else RoutingConfig(budget=budget)
+    return pcsr_lightning.upscale(model, rgb_3hw[None], 4, routing=routing, bits=bits).image[0]
 
 
 def whole(rgb_3HW: Tensor, bits: int = 8) -> Tensor:
@@ -76,7 +85,7 @@ def whole(rgb_3HW: Tensor, bits: int = 8) -> Tensor:
 def test_upload_slide_compare_download(page: Page, served: Served, tmp_path: Path) -> None:
     source = picture(40, 60)
     upload(page, file_of(source))
-    shown(page, "PCSR, 70 %")
+    shown(page, "PCSR, automatic")
     expect(page.locator("#pcsr-status")).to_contain_text("mine.png · 60 x 40 → 240 x 160 pixels")
     # What was sent is deleted.
     assert [path for path in served.folder.rglob("*") if "mine" in path.name] == []
@@ -86,10 +95,7 @@ def test_upload_slide_compare_download(page: Page, served: Served, tmp_path: Pat
     shown(page, "PCSR, 30 %")
     assert page.locator(".pv-map").get_attribute("src") != first
     expect(page.locator("#pcsr-facts")).to_contain_text("Re-routed")
-    cost = page.locator(".pcsr-facts tbody tr", has_text="Cost").locator("td").nth(1)
-    percent = re.match(r"(\d+) %", cost.inner_text())
-    assert percent is not None
-    assert 25 <= int(percent[1]) <= 30
+    assert 25 <= cost(page) <= 30
 
     # The line, and what is on its left.
     page.locator(".pv-cut").fill("25")
@@ -100,12 +106,17 @@ def test_upload_slide_compare_download(page: Page, served: Served, tmp_path: Pat
     assert line["x"] + line["width"] / 2 == pytest.approx(box["x"] + box["width"] / 4, abs=1)
     seen = page.locator(".pv-before").evaluate("image => getComputedStyle(image).clipPath")
     assert re.fullmatch(r"inset\(0(px)? (calc\(100% - 25%\)|75%) 0(px)? 0(px)?\)", seen), seen
+    compared(page)
+    expect(page.get_by_role("button", name="Compare with all-heavy")).to_be_disabled()
     sources = set()
     for name in ("bicubic", "all-heavy"):
         page.get_by_label("Compare with", exact=True).select_option(name)
         expect(page.locator(".pv-left")).to_have_text(name)
         wait_for(lambda: page.locator(".pv-before").get_attribute("src") not in sources)
         sources.add(page.locator(".pv-before").get_attribute("src"))
+    page.locator(".pv-canvas").scroll_into_view_if_needed()
+    box = page.locator(".pv-canvas").bounding_box()
+    assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()
     page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + box["height"] / 2)
@@ -123,13 +134,13 @@ def test_upload_slide_compare_download(page: Page, served: Served, tmp_path: Pat
 def test_bit_depth_and_alpha_are_kept(page: Page, tmp_path: Path) -> None:
     source = picture(24, 30, bits=16, alpha=True)
     upload(page, file_of(source, "deep.png"))
-    shown(page, "PCSR, 70 %")
+    shown(page, "PCSR, automatic")
     name, result = downloaded(page, tmp_path)
     assert (name, result.bits) == ("deep_x4.png", 16)
     assert result.alpha is not None
     assert result.alpha.shape == (1, 96, 120)
     sent = decode(file_of(source)["buffer"])
-    off = whole(result.rgb, 16) - by_api(sent.rgb, 0.7, 16).int()
+    off = whole(result.rgb, 16) - by_api(sent.rgb, bits=16).int()
     # 1e-6 of rounding is a fifteenth of a step of 16 bit
     assert int(off.abs().max()) <= 1
     assert float((off != 0).float().mean()) < 0.05
@@ -140,32 +151,132 @@ def test_bit_depth_and_alpha_are_kept(page: Page, tmp_path: Path) -> None:
 
 def test_a_sample_comes_with_its_reference(page: Page, tmp_path: Path) -> None:
     page.get_by_role("button", name="Cat").click()
-    shown(page, "PCSR, 70 %")
+    shown(page, "PCSR, automatic")
     expect(page.locator(".pcsr-facts tbody tr", has_text="PSNR")).to_contain_text("dB")
     page.get_by_label("Compare with", exact=True).select_option("reference")
     expect(page.locator(".pv-left")).to_have_text("reference")
     _, result = downloaded(page, tmp_path)
-    assert torch.equal(whole(result.rgb), by_api(load_sample("chelsea").picture.rgb, 0.7).int())
+    assert torch.equal(whole(result.rgb), by_api(load_sample("chelsea").picture.rgb).int())
 
 
-def test_k_and_adaptive(page: Page) -> None:
+def slider_range(page: Page) -> tuple[float, float, float]:
+    slider = page.locator("#pcsr-compute input[type=range]")
+    low, high = (float(str(slider.get_attribute(name))) for name in ("min", "max"))
+    return low, float(slider.input_value()), high
+
+
+def cost(page: Page) -> int:
+    cell = page.locator(".pcsr-facts tbody tr", has_text="Cost").locator("td").nth(1)
+    percent = re.match(r"(\d+) %", cell.inner_text())
+    assert percent is not None
+    return int(percent[1])
+
+
+def test_the_slider_goes_from_the_floor_to_all_heavy(page: Page) -> None:
+    """It starts at the automatic choice; x2 costs at least 80 % of all-heavy with this model."""
     page.get_by_role("button", name="Coffee").click()
-    shown(page, "PCSR, 70 %")
+    shown(page, "PCSR, automatic")
+    low, value, high = slider_range(page)
+    assert (low, high) == (9, 100)
+    assert value == cost(page) > 20
+    page.get_by_label("Model").click()
+    page.get_by_role("option", name="carn-pcsr-multi").click()
+    page.wait_for_function("document.querySelector('.pv').dataset.shown.includes('carn-pcsr')")
+    scale = page.get_by_label("number input for Scale")
+    scale.fill("2")
+    scale.press("Tab")
+    expect(page.locator("#pcsr-status")).to_contain_text("300 x 200 pixels")
+    low, value, high = slider_range(page)
+    assert 70 < low < value <= high == 100
+    assert value == cost(page)
+    compute(page, int(low))
+    shown(page, f"PCSR, {low:g} %")
+    expect(page.locator(".pcsr-legend")).to_contain_text("heavy 0 %")
+    text = page.locator("#pcsr-compute").inner_text()
+    assert "Faster or sharper" in text
+    ends = "e => getComputedStyle(e, '::before').content + getComputedStyle(e, '::after').content"
+    assert "faster" in page.locator("#pcsr-compute .min_value").evaluate(ends)
+    assert "sharper" in page.locator("#pcsr-compute .max_value").evaluate(ends)
+
+
+def test_a_download_does_not_wait_for_the_comparison(page: Page, tmp_path: Path) -> None:
+    page.get_by_label("Model").click()
+    page.get_by_role("option", name="carn-pcsr-x4", exact=True).click()
+    upload(page, file_of(picture(300, 300), "slow.png"))
+    shown(page, "PCSR, automatic")
+    page.get_by_role("button", name="Compare with all-heavy").click()
+    expect(page.locator("#pcsr-status")).to_contain_text("All-heavy, to compare with")
+    name, _ = downloaded(page, tmp_path)
+    assert name == "slow_x4.png"
+    options = page.locator(".pv-choice option")
+    assert "all-heavy" not in options.all_inner_texts()
+    expect(options.filter(has_text="all-heavy")).to_have_count(1)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "WebP"])
+def test_format_and_quality_of_the_download(page: Page, tmp_path: Path, format: str) -> None:
+    page.get_by_role("button", name="Coffee").click()
+    shown(page, "PCSR, automatic")
+    quality = page.get_by_label("number input for Quality")
+    expect(quality).to_be_hidden()
+    page.get_by_role("radio", name=format).check()
+    sizes = []
+    for value in ("95", "20"):
+        quality.fill(value)
+        quality.press("Tab")
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Download", exact=True).click()
+        suffix = {"JPEG": ".jpg", "WebP": ".webp"}[format]
+        assert waiting.value.suggested_filename == f"coffee_x4{suffix}"
+        path = tmp_path / f"{value}{suffix}"
+        waiting.value.save_as(path)
+        assert read(path).rgb.shape == (3, 400, 600)
+        sizes.append(path.stat().st_size)
+    assert sizes[0] > 2 * sizes[1]
+
+
+def test_controls_come_in_the_order_of_use(browser: Browser, served: Served) -> None:
+    """On a phone, from top to bottom; by the tab key in any window."""
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    try:
+        open_page(page, served)
+        page.get_by_role("button", name="Coffee").click()
+        shown(page, "PCSR, automatic")
+        order = (
+            "#pcsr-drop", "#pcsr-samples", "#pcsr-scale", "#pcsr-model", "#pcsr-viewer",
+            "#pcsr-compute", "#pcsr-compare", "#pcsr-take", "#pcsr-download",
+        )  # fmt: skip
+        boxes = [page.locator(name).bounding_box() for name in order]
+        tops = [box["y"] for box in boxes if box is not None]
+        assert len(tops) == len(order)
+        assert tops == sorted(tops)
+        after = "([a, b]) => !!(document.querySelector(a).compareDocumentPosition("
+        after += "document.querySelector(b)) & Node.DOCUMENT_POSITION_FOLLOWING)"
+        assert all(page.evaluate(after, pair) for pair in itertools.pairwise(map(str, order)))
+    finally:
+        context.close()
+
+
+def test_k_and_automatic(page: Page) -> None:
+    page.get_by_role("button", name="Coffee").click()
+    shown(page, "PCSR, automatic")
     page.get_by_role("button", name="Advanced").click()
-    slider = page.get_by_label("range slider for k")
-    expect(slider).to_be_disabled()
     page.get_by_role("radio", name="k", exact=True).check()
     shown(page, "PCSR, k = 0")
-    expect(page.locator("#pcsr-compute input[type=range]")).to_be_disabled()
-    slider.fill("1")
+    page.get_by_label("range slider for k").fill("1")
     shown(page, "PCSR, k = 1")
-    page.get_by_role("radio", name="adaptive").check()
-    shown(page, "PCSR, adaptive")
+    compute(page, 60)
+    shown(page, "PCSR, 60 %")
+    expect(page.get_by_role("radio", name="compute budget")).to_be_checked()
+    page.get_by_role("radio", name="automatic").check()
+    shown(page, "PCSR, automatic")
 
 
 def test_the_class_map_moves_without_the_server(page: Page) -> None:
     page.get_by_role("button", name="Coffee").click()
-    shown(page, "PCSR, 70 %")
+    shown(page, "PCSR, automatic")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     for percent in (20, 65, 100):
@@ -182,7 +293,6 @@ def test_the_class_map_moves_without_the_server(page: Page) -> None:
     page.get_by_label("number input for Scale").fill("2")
     page.get_by_label("number input for Scale").press("Tab")
     expect(page.locator("#pcsr-status")).to_contain_text("300 x 200 pixels")
-    expect(page.locator(".pcsr-facts")).not_to_contain_text("…")
     assert page.locator(".pv-canvas").bounding_box()["width"] == 1200  # type: ignore[index]
     assert "scale=4" in key(page)
     page.unroute(files)
@@ -214,7 +324,7 @@ def test_a_corrupt_upload_is_told_in_words(page: Page) -> None:
     # So does work under way, and its end does not wipe the message away.
     name, content, says = CORRUPT[0]
     upload(page, {"name": name, "mimeType": "image/png", "buffer": content})
-    shown(page, "PCSR, 70 %")
+    shown(page, "PCSR, automatic")
     expect(alert).to_contain_text(says)
     compute(page, 40)
     shown(page, "PCSR, 40 %")
@@ -244,13 +354,18 @@ def test_too_large_is_refused_with_the_limit(page: Page) -> None:
         scale.fill("1.5")
         scale.press("Tab")
         expect(page.locator("#pcsr-status")).to_contain_text("400 x 400 → 600 x 600 pixels")
-        expect(page.locator(".pv-right")).to_have_text("PCSR, 70 %")
+        expect(page.locator(".pv-right")).to_have_text("PCSR, automatic")
         expect(download).to_be_enabled()
         scale.fill("4")
         scale.press("Tab")
         expect(alert).to_contain_text("scale 3 would do")
         expect(page.locator(".pv")).to_have_attribute("data-empty", "true")
         expect(download).to_be_disabled()
+    page.get_by_role("button", name="Use scale 3").click()
+    expect(page.locator("#pcsr-status")).to_contain_text("400 x 400 → 1200 x 1200 pixels")
+    expect(alert).to_have_count(0)
+    expect(page.locator("#pcsr-remedy")).to_be_hidden()
+    assert scale.input_value() == "3"
     # A sample brings the scale that it was shrunk by.
     scale.fill("2")
     scale.press("Tab")
@@ -260,7 +375,7 @@ def test_too_large_is_refused_with_the_limit(page: Page) -> None:
 
 def test_a_reference_of_another_size(page: Page) -> None:
     upload(page, file_of(picture(20, 30)))
-    shown(page, "PCSR, 70 %")
+    shown(page, "PCSR, automatic")
     page.get_by_role("button", name="Compare with a reference").click()
     drop = page.locator("#pcsr-reference input[type=file]")
     drop.set_input_files(files=[file_of(picture(50, 50), "other.png")])
@@ -292,7 +407,7 @@ def test_a_new_request_stops_the_old_one(page: Page) -> None:
     expect(page.locator("#pcsr-status")).to_contain_text("rocket.jpg")
     time.sleep(1)
     keys = page.evaluate("keys")
-    assert [k for k in keys if "compute=70" in k] == []
+    assert [k for k in keys if "compute=20" not in k] == []
     assert keys[-1].startswith("2 ")
 
 
@@ -306,7 +421,7 @@ def test_two_visitors_at_once(context: BrowserContext, browser: Browser, served:
         pages[0].get_by_role("button", name="Astronaut").click()
         pages[1].get_by_role("button", name="Bricks").click()
         for page, name in zip(pages, ("astronaut.png", "brick.png"), strict=True):
-            shown(page, "PCSR, 70 %")
+            shown(page, "PCSR, automatic")
             expect(page.locator("#pcsr-status")).to_contain_text(name)
         before = set((served.folder / "results").iterdir())
         assert len(before) >= 2
@@ -330,7 +445,7 @@ def focused(page: Page, selector: str) -> None:
 def test_by_keyboard_alone(page: Page, tmp_path: Path) -> None:
     focused(page, "#pcsr-samples button")
     page.keyboard.press("Enter")
-    shown(page, "PCSR, 70 %")
+    shown(page, "PCSR, automatic")
     focused(page, ".pv-stage")
     page.keyboard.press("ArrowRight")
     assert float(page.locator(".pv-cut").input_value()) == pytest.approx(51)
@@ -343,14 +458,14 @@ def test_by_keyboard_alone(page: Page, tmp_path: Path) -> None:
     page.keyboard.press("End")
     assert page.locator(".pv-map").evaluate("i => getComputedStyle(i).opacity") == "1"
     focused(page, ".pv-choice")
-    page.keyboard.press("a")
-    expect(page.locator(".pv-left")).to_have_text("all-heavy")
+    page.keyboard.press("r")
+    expect(page.locator(".pv-left")).to_have_text("reference")
     focused(page, "[data-zoom='2']")
     page.keyboard.press("Space")
     expect(page.locator("[data-zoom='2']")).to_have_attribute("aria-pressed", "true")
     focused(page, "#pcsr-compute input[type=range]")
-    page.keyboard.press("ArrowLeft")
-    shown(page, "PCSR, 69 %")
+    page.keyboard.press("Home")
+    shown(page, "PCSR, 9 %")
     focused(page, "#pcsr-download")
     with page.expect_download() as waiting:
         page.keyboard.press("Enter")

@@ -13,10 +13,10 @@ from pcsr_lightning.errors import ConfigError, exit_at_once_on_signal, raise_if_
 
 HOST, PORT = "127.0.0.1", 7860
 PORTS_TRIED = 20
-MAX_PIXELS = 2**23
-"""4K (3840 x 2160) fits in."""
+MAX_PIXELS = 2**30
+"""50 million pixels at x4 fit in."""
 SWEEP_SECONDS = 60.0
-UPLOAD_BYTES = 32 * 2**20
+UPLOAD_BYTES = 2**28
 MOST_VISITORS = 64
 MOST_WAITING = 64
 
@@ -78,7 +78,7 @@ def serve(
         from pcsr_lightning.app.page import build
         from pcsr_lightning.app.visitors import Visitors
     visitors = Visitors(folder / "results")
-    page = build(Handlers(visitors, max_pixels), names, model, folder / "samples")
+    page = build(Handlers(visitors, max_pixels, tuple(names)), names, model, folder / "samples")
     page.queue(default_concurrency_limit=1, max_size=MOST_WAITING)
     page.launch(
         server_name=host,
@@ -93,7 +93,7 @@ def serve(
         enable_monitoring=False,
         footer_links=[],
         allowed_paths=[str(folder / "results"), str(folder / "samples")],
-        max_file_size=max(UPLOAD_BYTES, 8 * max_pixels),
+        max_file_size=UPLOAD_BYTES,
         state_session_capacity=MOST_VISITORS,
         theme=look.theme(),
         css=look.text("page.css"),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
+from urllib.parse import quote
 
-from pcsr_lightning.app.visitors import ADAPTIVE, BY_K, Choices, Visitor
-from pcsr_lightning.app.work import bicubic_result, model_named, psnr
-from pcsr_lightning.inference import all_heavy_flops, class_colours, routing_note
+from pcsr_lightning.app.visitors import BY_BUDGET, BY_K, Choices, Visitor
+from pcsr_lightning.app.work import bicubic_result, cost_percent, model_named, psnr
+from pcsr_lightning.inference import all_heavy_flops, class_colours, output_size, routing_note
 from pcsr_lightning.weights import scale_warning
 
 MIB = 2**20
-WAITING = "…"
+FILE_ROUTE = "gradio_api/file="
 EMPTY = '<p class="pcsr-note">Drop a picture, or take one of the samples.</p>'
 
 
@@ -42,7 +44,7 @@ def describe_choices(choices: Choices) -> str:
     """The routing, in a few characters."""
     if choices.way == BY_K:
         return f"k = {choices.k:g}"
-    return "adaptive" if choices.way == ADAPTIVE else f"{choices.compute:g} %"
+    return f"{choices.compute:g} %" if choices.way == BY_BUDGET else choices.way
 
 
 def status(visitor: Visitor) -> str:
@@ -52,17 +54,41 @@ def status(visitor: Visitor) -> str:
 
 def picture_line(visitor: Visitor) -> str:
     """Which picture is upscaled, and to what size."""
-    loaded, session = visitor.loaded, visitor.session
+    loaded, run = visitor.loaded, visitor.run
     if loaded is None:
         return EMPTY
-    (h, w), parts = loaded.size, [loaded.name]
-    after = "" if session is None else f" → {session.size[1]} x {session.size[0]} pixels"
+    (h, w), parts, after = loaded.size, [loaded.name], ""
+    if run is not None and run.ticket == visitor.wanted:
+        H, W = output_size(loaded.size, run.ticket[1].scale)
+        after = f" → {W} x {H} pixels"
     parts.append(f"{w} x {h}{after}")
-    if loaded.picture.bits > 8:
-        parts.append(f"{loaded.picture.bits} bit")
-    if loaded.picture.alpha is not None:
+    part = visitor.part
+    if part is not None and part.bits > 8:
+        parts.append(f"{part.bits} bit")
+    if part is not None and part.alpha is not None:
         parts.append("transparent")
+    if visitor.window is not None:
+        parts.append("a part of it is shown")
     return note(" · ".join(parts))
+
+
+def files_note(visitor: Visitor) -> str:
+    """What can be made in the background, or has been."""
+    job, count = visitor.job, len(visitor.sent)
+    if job is None or job.result is None:
+        if visitor.window is not None and count == 1:
+            return note("The whole picture is made in the background. The page stays usable.")
+        return note(f"{count} pictures, of which the first is shown; together they are a zip.")
+    path = job.result
+    href, size = escape(address(path), quote=True), path.stat().st_size
+    link = f'<p><a class="pcsr-link" href="{href}" download="{escape(path.name, quote=True)}">'
+    link += f"Save {escape(path.name)}</a> ({size / 1e6:.1f} MB)</p>"
+    return link + "".join(alert(said) for said in job.failed)
+
+
+def address(path: Path) -> str:
+    """Where the browser finds a file of a visitor, seen from the page."""
+    return FILE_ROUTE + quote(str(path))
 
 
 def budget_note(visitor: Visitor) -> str | None:
@@ -83,12 +109,12 @@ def details(visitor: Visitor) -> str:
         return ""
     choices = run.ticket[1]
     model = model_named(choices.model)
-    gmacs = run.result.flops.gmacs
     most = all_heavy_flops(model, session.lr_size, session.size).gmacs
     heavy, first = visitor.heavy, visitor.first
-    cost = f"<b>{100 * gmacs / most:.0f} %</b> <small>{_gmacs(gmacs)}</small>"
-    seconds = WAITING if heavy is None else _seconds(heavy.seconds)
-    peak = WAITING if heavy is None else _bytes(heavy.peak)
+    share = cost_percent(run, session)
+    cost = f"<b>{share:.0f} %</b> <small>{_gmacs(run.result.flops.gmacs)}</small>"
+    seconds = "-" if heavy is None else _seconds(heavy.seconds)
+    peak = "-" if heavy is None else _bytes(heavy.peak)
     rows = [
         ("Cost", "-", cost, f"100 % <small>{_gmacs(most)}</small>"),
         ("Time", "-", _seconds(first.seconds), seconds),
@@ -108,6 +134,14 @@ def details(visitor: Visitor) -> str:
     ]
     notes = "".join(f'<p class="pcsr-note">{escape(text)}</p>' for text in foot if text)
     return _share_bar(run.result.shares) + _table([*rows, *compared]) + notes
+
+
+def reference_note(visitor: Visitor) -> str:
+    """What the visitor's reference is compared with, or why it is not; empty if there is none."""
+    if visitor.reference is None:
+        return ""
+    problem = reference_problem(visitor)
+    return alert(problem) if problem else note(f"Compared with {visitor.reference[0]}.")
 
 
 def reference_problem(visitor: Visitor) -> str:
@@ -137,7 +171,7 @@ def _psnr_row(visitor: Visitor) -> tuple[list[tuple[str, str, str, str]], list[s
         "PSNR",
         _decibels(plain),
         f"<b>{_decibels(ours)}</b>",
-        WAITING if theirs is None else _decibels(theirs),
+        "-" if theirs is None else _decibels(theirs),
     )
     border = math.ceil(scale)
     return [row], [

@@ -7,15 +7,21 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from pcsr_lightning.app.all_heavy import AllHeavyRun
-from pcsr_lightning.app.loading import Loaded
+from pcsr_lightning.app.loading import Loaded, Remedy, Window
 from pcsr_lightning.app.measure import Meter
+from pcsr_lightning.images import Picture
 from pcsr_lightning.inference import RoutingConfig, Session, UpscaleResult
+
+if TYPE_CHECKING:
+    from pcsr_lightning.app.files import FileJob
 
 KEPT_SECONDS = 3600.0
 """After so long without a request a visitor is forgotten."""
@@ -23,10 +29,8 @@ KEPT_VISITORS = 64
 KEPT_BYTES = 2 * 2**30
 """Features and finished pixels of all visitors together; those of the longest idle go first."""
 
-FIRST_COMPUTE = 70
-"""Percent: above the floor of all released models but BSRN at scale 4, and far below all-heavy."""
 LOWEST_BUDGET = 1e-6
-BY_BUDGET, BY_K, ADAPTIVE = "compute budget", "k", "adaptive"
+AUTOMATIC, BY_BUDGET, BY_K = "automatic", "compute budget", "k"
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,13 @@ class Choices:
         model: a name or file.
         scale: 1 to 8.
         compute: the budget in percent of the all-heavy cost.
-        way: ``compute budget``, ``k`` or ``adaptive``.
+        way: ``automatic``, ``compute budget`` or ``k``.
         k: for the way ``k``.
     """
 
     model: str
     scale: float
-    compute: float = FIRST_COMPUTE
+    compute: float = 70.0
     way: str = BY_BUDGET
     k: float = 0.0
 
@@ -52,13 +56,28 @@ class Choices:
         """As the library takes it. At 0 % every pixel goes to the lightest class."""
         if self.way == BY_K:
             return RoutingConfig(k=float(self.k))
-        if self.way == ADAPTIVE:
+        if self.way == AUTOMATIC:
             return RoutingConfig("adaptive")
         return RoutingConfig(budget=min(1.0, max(LOWEST_BUDGET, self.compute / 100)))
 
 
 Ticket = tuple[int, Choices]
 """One request: which picture (they are numbered) under which choices."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A file that was sent.
+
+    Attributes:
+        name: as the visitor knows it.
+        path: where it is kept.
+        size: ``(h, w)``, if it was looked at.
+    """
+
+    name: str
+    path: Path
+    size: tuple[int, int] | None = None
 
 
 @dataclass
@@ -88,12 +107,16 @@ class Run:
     """What came of the last request.
 
     Attributes:
+        picture: to be written: the result with what the file it came from had besides.
+        name: of that file.
         seconds: for this very routing, the features being there.
         reused: features and probabilities were there already.
     """
 
     ticket: Ticket
     result: UpscaleResult
+    picture: Picture
+    name: str
     seconds: float
     reused: bool
 
@@ -107,13 +130,21 @@ class Visitor:
         number: of the picture, counted up.
         wanted: the newest request; work on any other stops.
         refused: why the newest picture that was brought is not shown, until the next request.
-        key: what ``session`` was made for: picture number, model and size.
-        alpha_1HW: the upscaled transparency; ``None`` if the picture has none.
+        remedy: what the visitor may do about the last refusal with one click.
+        floor: the lowest percentage of the compute slider, as the browser has it.
+        comparing: the all-heavy run was asked for.
+        sent: the files of the newest pictures; the first is the one that is shown.
+        focus: which part of a large picture is looked at, as parts of height and width.
+        window: that part; ``None`` if all is shown.
+        part: what is upscaled: the picture or that part.
+        job: files that are made, or have been, in the background.
+        key: what ``session`` was made for: picture number, model, size and part.
         reference: a picture that the visitor gave to compare with, and its name.
         features: what the backbone's part of the first run took.
         spent: seconds that runs took since then.
         views: files that the page shows, by name.
         shown: the request whose result they are of.
+        downloads: files to take away, oldest first.
         lock: held by whoever computes or changes what was computed.
     """
 
@@ -122,7 +153,15 @@ class Visitor:
     loaded: Loaded | None = None
     wanted: Ticket | None = None
     refused: str | None = None
-    key: tuple[int, str, tuple[int, int]] | None = None
+    remedy: Remedy | None = None
+    floor: int | None = None
+    comparing: bool = False
+    sent: list[Sent] = field(default_factory=list)
+    focus: tuple[float, float] = (0.5, 0.5)
+    window: Window | None = None
+    part: Picture | None = None
+    job: FileJob | None = None
+    key: tuple[int, str, tuple[int, int], Window | None] | None = None
     reference: tuple[str, Tensor] | None = None
     session: Session | None = None
     alpha_1HW: Tensor | None = None
@@ -134,21 +173,28 @@ class Visitor:
     run: Run | None = None
     views: dict[str, Path] = field(default_factory=dict)
     shown: str | None = None
+    downloads: list[Path] = field(default_factory=list)
     used: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def show(self, loaded: Loaded) -> None:
-        """Takes a new picture; work on the old one stops."""
+    def show(self, loaded: Loaded, sent: Sequence[Sent] = ()) -> None:
+        """Takes a new picture; work on the old one stops, and its files go."""
         self.number += 1
+        job, self.job = self.job, None
         self.wanted = self.refused = None
         with self.lock:
-            self.loaded, self.reference = loaded, None
+            self.loaded, self.reference, self.focus = loaded, None, (0.5, 0.5)
+            made = [] if job is None or job.result is None else [job.result]
+            for path in (*(old.path for old in self.sent), *self.downloads, *made):
+                path.unlink(missing_ok=True)
+            self.downloads = []
+            self.sent = list(sent)
             self.forget_work()
 
     def end(self) -> None:
         """The visitor has gone: work stops, and nothing is kept."""
         self.number += 1
-        self.wanted = None
+        self.wanted = self.job = None
         with self.lock:
             self.loaded = self.reference = None
             self.forget_work()
@@ -158,6 +204,8 @@ class Visitor:
         """Drops whatever can be computed again."""
         self.key = self.session = self.heavy_run = self.first = self.heavy = None
         self.run = self.shown = self.alpha_1HW = None
+        self.part = self.window = None
+        self.comparing = False
         for path in self.views.values():
             path.unlink(missing_ok=True)
         self.views = {}
@@ -176,6 +224,12 @@ class Visitor:
         if before is not None:
             # A browser may be about to fetch it.
             self.views[f"{name} before"] = before
+
+    def keep_download(self, path: Path) -> None:
+        """Keeps a file to take away, and the one before, which a browser may be fetching."""
+        self.downloads.append(path)
+        while len(self.downloads) > 2:
+            self.downloads.pop(0).unlink(missing_ok=True)
 
     @property
     def fitting_reference(self) -> Tensor | None:

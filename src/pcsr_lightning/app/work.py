@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from pcsr_lightning.app.all_heavy import AllHeavyRun
-from pcsr_lightning.app.loading import result_size
+from pcsr_lightning.app.loading import LIVE_PIXELS, RefusedError, Remedy, result_size
 from pcsr_lightning.app.measure import Meter
 from pcsr_lightning.app.visitors import FirstRun, Heavy, Run, Ticket, Visitor
-from pcsr_lightning.errors import ConfigError, PCSRError
-from pcsr_lightning.images import AlphaRange, bicubic, write
+from pcsr_lightning.errors import ConfigError, PCSRError, PictureError
+from pcsr_lightning.images import AlphaRange, bicubic, check_writable, write
 from pcsr_lightning.images.comparison import eight_bit, shave
 from pcsr_lightning.images.picture import floats
 from pcsr_lightning.inference import (
@@ -31,10 +31,13 @@ from pcsr_lightning.inference import (
     class_colours,
     upscaled_alpha,
 )
+from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.weights import load
 
 LONGEST_NAME = 60
+FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WebP": ".webp"}
+"""What results can be downloaded as."""
 Report = Callable[[float, str], None]
 """Takes the part of the work that is done, and what is being done."""
 
@@ -70,26 +73,32 @@ def upscale(visitor: Visitor, ticket: Ticket, max_pixels: int, report: Report) -
     loaded = visitor.loaded
     if loaded is None:
         raise Stopped
-    size = result_size(loaded.size, choices.scale, max_pixels)
+    result_size(loaded.size, choices.scale, max_pixels)
+    live = min(max_pixels, LIVE_PIXELS)
+    window = loaded.window(choices.scale, live, visitor.focus)
+    lr_size = loaded.size if window is None else window[2:]
+    size = result_size(lr_size, choices.scale, live)
     model = model_named(choices.model)
-    key = (number, choices.model, size)
+    key = (number, choices.model, size, window)
     reused = visitor.key == key and visitor.session is not None and visitor.first is not None
     if visitor.key != key:
         visitor.forget_work()
         visitor.key = key
     step = stopping(visitor, ticket, report)
-    alpha = loaded.picture.alpha
+    if visitor.part is None:
+        visitor.part, visitor.window = loaded.part(window), window
+    part, alpha = visitor.part, visitor.part.alpha
     if visitor.alpha_1HW is None and alpha is not None:
         progress = step("Upscaling the transparency", 0.0, 0.0)
         # Whatever the routing of the colours is, which the visitor will change again.
         with upscaled_alpha(
-            model, alpha, size, RoutingConfig(), Execution(), loaded.picture.bits, progress
+            model, alpha, size, RoutingConfig(), Execution(), part.bits, progress
         ) as rows:
             visitor.alpha_1HW = rows.take(size[0])
     if visitor.session is None:
         with Meter() as features:
             progress = step("Looking at the picture", 0.0, 0.5)
-            lr_13hw = loaded.picture.rgb[None]
+            lr_13hw = part.rgb[None]
             hidden = None if alpha is None else AlphaRange(alpha).invisible(0, alpha.shape[1])
             visitor.session = Session(
                 model, lr_13hw, size=size, unseen_hw=hidden, progress=progress
@@ -108,8 +117,27 @@ def upscale(visitor: Visitor, ticket: Ticket, max_pixels: int, report: Report) -
     if visitor.first is None:
         peak = _highest(visitor.features.peak, visitor.features.held, run.peak)
         visitor.first = FirstRun(visitor.features.seconds + visitor.spent, peak)
-    visitor.run = Run(ticket, result, run.seconds, reused)
+    picture = part.upscaled(result.image[0], visitor.alpha_1HW)
+    name = loaded.name if window is None else f"{Path(loaded.name).stem}_part"
+    visitor.run = Run(ticket, result, picture, name, run.seconds, reused)
     return visitor.run
+
+
+def floor_percent(name: str, lr_size: tuple[int, int], size: tuple[int, int]) -> int:
+    """What all pixels in the lightest class cost, in whole percent of all-heavy, rounded up.
+
+    Args:
+        name: of the model.
+        lr_size: ``(h, w)``.
+        size: ``(H, W)``.
+    """
+    macs = model_macs(model_named(name)).of_picture(lr_size, size)
+    return min(99, math.ceil(100 * macs.all_light / macs.all_heavy - 1e-9))
+
+
+def cost_percent(run: Run, session: Session) -> float:
+    """What a run cost, in percent of all-heavy."""
+    return 100e9 * run.result.flops.gmacs / session.macs.all_heavy
 
 
 def _highest(first: int | None, held: int, then: int | None) -> int | None:
@@ -163,19 +191,19 @@ def stopping(
 
 def bicubic_result(visitor: Visitor) -> Tensor:
     """The plain way to the same size: ``(3, H, W)`` in [0, 1]."""
-    assert visitor.loaded is not None
+    assert visitor.part is not None
     assert visitor.session is not None
-    return bicubic(visitor.loaded.picture.rgb, visitor.session.size).clamp(0, 1)
+    return bicubic(visitor.part.rgb, visitor.session.size).clamp(0, 1)
 
 
 def save_view(visitor: Visitor, name: str, rgb_3HW: Tensor) -> Path:
     """A picture as the browser shows it: 8 bit, lossless, in the file's own colour space."""
-    assert visitor.loaded is not None
+    assert visitor.part is not None
     alpha = visitor.alpha_1HW
     rgb = rgb_3HW if rgb_3HW.dtype == torch.uint8 else eight_bit(rgb_3HW).to(torch.uint8)
     parts = [rgb] if alpha is None else [rgb, eight_bit(floats(alpha)).to(torch.uint8)]
     pixels = np.ascontiguousarray(torch.cat(parts).permute(1, 2, 0).cpu().numpy())
-    path, icc = visitor.new_file(), visitor.loaded.picture.metadata.icc
+    path, icc = visitor.new_file(), visitor.part.metadata.icc
     image = pyvips.Image.new_from_array(pixels, interpretation="srgb")
     if icc is not None and icc[16:20] == b"RGB ":
         image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
@@ -197,23 +225,53 @@ def save_map(visitor: Visitor, class_HW: Tensor) -> Path:
     return path
 
 
-def save_result(visitor: Visitor) -> Path:
-    """The result as a file to take away: PNG with the bit depth, alpha and profile it came with.
+def save_overview(visitor: Visitor) -> Path:
+    """The whole picture, small, with a frame around the part that is looked at."""
+    loaded, window = visitor.loaded, visitor.window
+    assert loaded is not None
+    assert loaded.overview_hw3 is not None
+    assert window is not None
+    h, w = loaded.overview_hw3.shape[:2]
+    down, across = h / loaded.size[0], w / loaded.size[1]
+    top, left, high, wide = (round(n * f) for n, f in zip(window, (down, across) * 2, strict=True))
+    image = pyvips.Image.new_from_array(loaded.overview_hw3, interpretation="srgb")
+    for off, colour in ((0, 255), (1, 255), (2, 0)):
+        sides = (left - off, top - off, wide + 2 * off, high + 2 * off)
+        image = image.draw_rect([colour] * 3, *sides)
+    path = visitor.new_file(".jpg")
+    image.jpegsave(str(path), Q=85)
+    visitor.keep_view("overview", path)
+    return path
 
-    It has the picture's name, in a folder that nobody can guess.
+
+def save_result(visitor: Visitor, format: str, quality: int) -> Path:
+    """The result as a file to take away, with the bit depth, alpha and profile it came with.
+
+    It has the picture's name, in a folder that nobody can guess. Whoever computes for the visitor
+    is not waited for.
+
+    Args:
+        visitor: with a result.
+        format: a key of :data:`FORMATS`.
+        quality: 1 to 100, for formats that have one.
 
     Raises:
-        PCSRError: there is none.
+        RefusedError: the format cannot hold so large a picture.
+        PCSRError: there is no result, or it cannot be written.
     """
-    loaded, run = visitor.loaded, visitor.run
-    if loaded is None or run is None or visitor.session is None:
+    run = visitor.run
+    if run is None:
         raise PCSRError("there is no result yet: drop a picture, or choose a sample")
-    picture = loaded.picture.upscaled(run.result.image[0], visitor.alpha_1HW)
-    scale = run.ticket[1].scale
-    path = visitor.new_file("") / f"{plain_name(loaded.name)}_x{scale:g}.png"
+    suffix, (H, W) = FORMATS[format], run.picture.rgb.shape[1:]
+    try:
+        check_writable(suffix, (int(H), int(W)))
+    except PictureError as error:
+        raise RefusedError(str(error), Remedy("Use PNG", format="PNG")) from error
+    name = f"{plain_name(run.name)}_x{run.ticket[1].scale:g}{suffix}"
+    path = visitor.new_file("") / name
     path.parent.mkdir()
-    write(picture, path)
-    visitor.keep_view("download", path)
+    write(run.picture, path, quality=quality)
+    visitor.keep_download(path)
     return path
 
 

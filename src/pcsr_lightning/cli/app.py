@@ -34,8 +34,8 @@ def parser() -> argparse.ArgumentParser:
         type=_count,
         default=MAX_PIXELS,
         metavar="N",
-        help="refuse to make pictures with more pixels (default: %(default)s); one takes about 60 "
-        "bytes of memory",
+        help="refuse to make pictures with more pixels (default: %(default)s); above 8 million a "
+        "part is shown, and the whole made as a file, in bounded memory",
     )
     p.add_argument(
         "--model",
