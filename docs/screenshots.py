@@ -111,8 +111,9 @@ def take(browser: Browser, url: str, shot: Shot, out: Path) -> None:
 
 
 def show(page: Page, shot: Shot) -> None:
-    """A sample, the budget moved, all-heavy there to compare with."""
+    """A sample, all-heavy there to compare with, the budget moved."""
     page.get_by_role("button", name=SAMPLE).click()
+    page.get_by_role("button", name="Compare with all-heavy").click()
     heavy = "[...document.querySelectorAll('.pv-choice option')].some(o => o.value == 'all-heavy')"
     page.wait_for_function(heavy)
     page.locator("#pcsr-compute input[type=range]").fill(str(BUDGET))

@@ -32,7 +32,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> gr.Blocks:
     patch = pytest.MonkeyPatch()
     patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
     handlers = Handlers(Visitors(folder / "results"), 10**6, MODELS)
-    made = build(handlers, MODELS, MODEL, folder / "samples")
+    made = build(handlers, {name: name for name in MODELS}, MODEL, folder / "samples")
     patch.undo()
     return made
 

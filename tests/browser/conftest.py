@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import (
@@ -50,9 +51,19 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def served(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A page that makes small results only."""
+    yield from serving(tmp_path_factory.mktemp("served"), "--max-pixels", str(MAX_PIXELS))
+
+
+@pytest.fixture(scope="session")
+def phone_served(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A page with its usual limits."""
+    yield from serving(tmp_path_factory.mktemp("served"))
+
+
+def serving(folder: Path, *more: str) -> Iterator[Served]:
     """The command, run as users run it. When it is told to end, nothing of it may stay."""
-    folder = tmp_path_factory.mktemp("served")
-    words = ["--model", MODEL, "--max-pixels", str(MAX_PIXELS), "--threads", "1"]
+    words = ["--model", MODEL, "--threads", "1", *more]
     words += ["--port", str(free_port())]
     process = subprocess.Popen(
         [sys.executable, "-m", "pcsr_lightning.app", *words],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from pcsr_lightning.app.loading import load_sample
 from pcsr_lightning.images import Picture, decode, encode, read
 from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR
+from pcsr_lightning.weights import describe_models
 
 pytestmark = pytest.mark.browser
 
@@ -145,7 +147,7 @@ def test_bit_depth_and_alpha_are_kept(page: Page, tmp_path: Path) -> None:
     assert int(off.abs().max()) <= 1
     assert float((off != 0).float().mean()) < 0.05
     page.get_by_label("Model").click()
-    page.get_by_role("option", name="carn-pcsr-multi").click()
+    page.get_by_role("option", name="carn-pcsr-multi:").click()
     page.wait_for_function("document.querySelector('.pv').dataset.shown.includes('carn-pcsr')")
 
 
@@ -180,7 +182,7 @@ def test_the_slider_goes_from_the_floor_to_all_heavy(page: Page) -> None:
     assert (low, high) == (9, 100)
     assert value == cost(page) > 20
     page.get_by_label("Model").click()
-    page.get_by_role("option", name="carn-pcsr-multi").click()
+    page.get_by_role("option", name="carn-pcsr-multi:").click()
     page.wait_for_function("document.querySelector('.pv').dataset.shown.includes('carn-pcsr')")
     scale = page.get_by_label("number input for Scale")
     scale.fill("2")
@@ -201,7 +203,7 @@ def test_the_slider_goes_from_the_floor_to_all_heavy(page: Page) -> None:
 
 def test_a_download_does_not_wait_for_the_comparison(page: Page, tmp_path: Path) -> None:
     page.get_by_label("Model").click()
-    page.get_by_role("option", name="carn-pcsr-x4", exact=True).click()
+    page.get_by_role("option", name="carn-pcsr-x4:").click()
     upload(page, file_of(picture(300, 300), "slow.png"))
     shown(page, "PCSR, automatic")
     page.get_by_role("button", name="Compare with all-heavy").click()
@@ -211,6 +213,57 @@ def test_a_download_does_not_wait_for_the_comparison(page: Page, tmp_path: Path)
     options = page.locator(".pv-choice option")
     assert "all-heavy" not in options.all_inner_texts()
     expect(options.filter(has_text="all-heavy")).to_have_count(1)
+
+
+def test_models_say_what_they_are_best_for(page: Page) -> None:
+    page.get_by_label("Model").click()
+    for about in describe_models():
+        option = page.get_by_role("option", name=f"{about.name}:")
+        expect(option).to_contain_text(about.best_for)
+        expect(option).to_contain_text(about.scales_text)
+
+
+def test_a_part_of_a_large_picture_and_the_whole_as_a_file(
+    browser: Browser, phone_served: Served, tmp_path: Path
+) -> None:
+    context = browser.new_context(accept_downloads=True)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    try:
+        open_page(page, phone_served)
+        source = picture(3000, 4000)
+        upload(page, file_of(source, "phone.png"))
+        shown(page, "PCSR, automatic")
+        status = page.locator("#pcsr-status")
+        expect(status).to_contain_text("4000 x 3000 → 16000 x 12000 pixels")
+        expect(status).to_contain_text("a part of it is shown")
+        expect(page.locator("#pcsr-download")).to_have_text("Download this part")
+        first = key(page)
+        page.locator("#pcsr-overview img").click(position={"x": 10, "y": 10})
+        wait_for(lambda: key(page) not in ("", first))
+        command = page.locator("#pcsr-command textarea")
+        assert "phone.png phone_x4.png" in command.input_value()
+        page.locator("#pcsr-make").click()
+        expect(page.locator("#pcsr-made")).to_contain_text("phone.png")
+        compute(page, 30)  # the page stays usable
+        shown(page, "PCSR, 30 %")
+        page.locator("#pcsr-cancel").click()
+        expect(page.locator("#pcsr-made")).to_contain_text("Cancelled")
+        # At x1 the whole fits; so this is made of several.
+        files = [file_of(picture(20, 30, seed), f"{seed}.png") for seed in (1, 2)]
+        page.locator("#pcsr-drop input[type=file]").set_input_files(files=files)
+        expect(page.locator("#pcsr-make")).to_have_text("Upscale all 2 pictures")
+        page.locator("#pcsr-make").click()
+        link = page.locator("#pcsr-made a")
+        expect(link).to_contain_text("pictures_x4.zip")
+        with page.expect_download() as waiting:
+            link.click()
+        waiting.value.save_as(tmp_path / "all.zip")
+        with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+            assert archive.namelist() == ["1_x4.png", "2_x4.png"]
+            assert archive.testzip() is None
+    finally:
+        context.close()
 
 
 @pytest.mark.parametrize("format", ["JPEG", "WebP"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,12 +83,12 @@ class Parts:
         return [self.model, self.scale, self.compute, self.way, self.k]
 
 
-def build(handlers: Handlers, models: Sequence[str], model: str, folder: Path) -> gr.Blocks:
+def build(handlers: Handlers, models: Mapping[str, str], model: str, folder: Path) -> gr.Blocks:
     """The whole page.
 
     Args:
         handlers: what events do.
-        models: to choose from.
+        models: to choose from, and what they are called.
         model: the one chosen at first.
         folder: for the samples' thumbnails.
     """
@@ -132,7 +132,7 @@ def _bring(folder: Path) -> dict[str, Any]:
     return {"drop": drop, "samples": samples, "overview": overview}
 
 
-def _choose(models: Sequence[str], model: str, max_pixels: int) -> dict[str, Any]:
+def _choose(models: Mapping[str, str], model: str, max_pixels: int) -> dict[str, Any]:
     """The choices: scale, model and routing."""
     scale = gr.Slider(
         SMALLEST_SCALE,
@@ -145,7 +145,11 @@ def _choose(models: Sequence[str], model: str, max_pixels: int) -> dict[str, Any
         elem_id="pcsr-scale",
     )
     chooser = gr.Dropdown(
-        list(models), value=model, label="Model", filterable=False, elem_id="pcsr-model"
+        [(label, name) for name, label in models.items()],
+        value=model,
+        label="Model",
+        filterable=False,
+        elem_id="pcsr-model",
     )
     with gr.Accordion("Advanced", open=False):
         way = gr.Radio([AUTOMATIC, BY_BUDGET, BY_K], value=AUTOMATIC, label="Pixels chosen by")

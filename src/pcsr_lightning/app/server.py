@@ -65,20 +65,20 @@ def serve(
         import torch
 
         from pcsr_lightning.app.work import model_named
-        from pcsr_lightning.weights import DEFAULT_MODEL, list_models
+        from pcsr_lightning.weights import DEFAULT_MODEL, describe_models
     if threads is not None:
         torch.set_num_threads(threads)
     model = model or DEFAULT_MODEL
     model_named(model)
-    names = list_models()
-    names = names if model in names else [model, *names]
     with exit_at_once_on_signal():
-        from pcsr_lightning.app import look
+        from pcsr_lightning.app import look, texts
         from pcsr_lightning.app.handlers import Handlers
         from pcsr_lightning.app.page import build
         from pcsr_lightning.app.visitors import Visitors
+    labels = {about.name: texts.model_label(about) for about in describe_models()}
+    labels = labels if model in labels else {model: model, **labels}
     visitors = Visitors(folder / "results")
-    page = build(Handlers(visitors, max_pixels, tuple(names)), names, model, folder / "samples")
+    page = build(Handlers(visitors, max_pixels, tuple(labels)), labels, model, folder / "samples")
     page.queue(default_concurrency_limit=1, max_size=MOST_WAITING)
     page.launch(
         server_name=host,

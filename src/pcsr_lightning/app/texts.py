@@ -11,7 +11,7 @@ from urllib.parse import quote
 from pcsr_lightning.app.visitors import BY_BUDGET, BY_K, Choices, Visitor
 from pcsr_lightning.app.work import bicubic_result, cost_percent, model_named, psnr
 from pcsr_lightning.inference import all_heavy_flops, class_colours, output_size, routing_note
-from pcsr_lightning.weights import scale_warning
+from pcsr_lightning.weights import ModelDescription, scale_warning
 
 MIB = 2**20
 FILE_ROUTE = "gradio_api/file="
@@ -38,6 +38,14 @@ def alert(message: str) -> str:
 def note(message: str) -> str:
     """A message."""
     return f'<p class="pcsr-note" role="status">{escape(message)}</p>'
+
+
+def model_label(model: ModelDescription) -> str:
+    """A model's name and what it is best for, its scales, and its time beside the default's."""
+    facts = [model.scales_text]
+    if model.relative_time is not None:
+        facts.append(f"{model.relative_time:.1f} times as long")
+    return f"{model.name}: {model.best_for} ({', '.join(facts)})"
 
 
 def describe_choices(choices: Choices) -> str:
