@@ -134,29 +134,26 @@ class Handlers:
         Returns:
             Status, remedy and compute slider.
         """
-        visitor, ticket = self._asked(request, model, scale, compute, way, k)
+        visitor = self._visitor(request)
+        visitor.asks += 1
+        order = visitor.asks
+        _, ticket = self._asked(request, model, scale, compute, way, k)
+        if visitor.asks != order:  # a model was loaded meanwhile, and something newer is wanted
+            return gr.skip(), gr.skip(), gr.skip()
         slider = self._range(visitor, model, ticket[1].scale, compute)
         if visitor.loaded is None or visitor.wanted == ticket:
             return gr.skip(), gr.skip(), slider
         visitor.wanted, visitor.refused = ticket, None
         return texts.status(visitor), gr.update(visible=False), slider
 
-    def upscale(
-        self,
-        model: str,
-        scale: float | None,
-        compute: float | None,
-        way: str,
-        k: float | None,
-        request: gr.Request,
-        progress: gr.Progress = PROGRESS,
-    ) -> Answer:
+    def upscale(self, request: gr.Request, progress: gr.Progress = PROGRESS) -> Answer:
         """What is wanted: values for status, remedy, slider and all that shows a result."""
-        visitor, ticket = self._asked(request, model, scale, compute, way, k)
+        visitor = self._visitor(request)
         nothing = (gr.skip(),) * 8
         with visitor.lock:
+            ticket = visitor.wanted
             there = visitor.run is not None and visitor.run.ticket == ticket
-            if visitor.loaded is None or visitor.wanted != ticket or there:
+            if visitor.loaded is None or ticket is None or there:
                 return nothing
             try:
                 run = work.upscale(visitor, ticket, self.max_pixels, _reporter(progress))
@@ -184,22 +181,15 @@ class Handlers:
         """The all-heavy run is wanted for this picture, however the slider is moved meanwhile."""
         self._visitor(request).comparing = True
 
-    def compare(
-        self,
-        model: str,
-        scale: float | None,
-        compute: float | None,
-        way: str,
-        k: float | None,
-        request: gr.Request,
-        progress: gr.Progress = PROGRESS,
-    ) -> Answer:
+    def compare(self, request: gr.Request, progress: gr.Progress = PROGRESS) -> Answer:
         """Viewer, details and button with the all-heavy run in them, if it was asked for."""
-        visitor, ticket = self._asked(request, model, scale, compute, way, k)
+        visitor = self._visitor(request)
         with visitor.lock:
-            wanted = visitor.run is not None and visitor.wanted == ticket and visitor.comparing
-            if not wanted or visitor.heavy is not None:
+            ticket, run = visitor.wanted, visitor.run
+            there = ticket is not None and run is not None and run.ticket == ticket
+            if not (there and visitor.comparing) or visitor.heavy is not None:
                 return gr.skip(), gr.skip(), gr.skip()
+            assert ticket is not None
             try:
                 work.all_heavy(visitor, ticket, _reporter(progress))
                 view, details = self._view(visitor), texts.details(visitor)
@@ -370,7 +360,9 @@ class Handlers:
         if visitor.floor == floor:
             return gr.skip()
         visitor.floor = floor
-        return gr.update(minimum=floor, value=max(floor, 100.0 if compute is None else compute))
+        if compute is None or compute >= floor:
+            return gr.update(minimum=floor)
+        return gr.update(minimum=floor, value=floor)
 
     def _view(self, visitor: Visitor) -> dict[str, Any]:
         """What the viewer shows; files that are there already are used again."""

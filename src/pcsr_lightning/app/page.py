@@ -30,12 +30,11 @@ IN_TURN: dict[str, Any] = {
     "concurrency_id": "compute",
     "concurrency_limit": 1,
     "trigger_mode": "multiple",
-    "preprocess": False,
     "show_progress": "full",
     "api_visibility": "private",
 }
 """Events that compute: one at a time, whoever asked. A visitor's second is let in while the first
-runs, which then stops. Values come as they were sent, see :meth:`Handlers._asked`."""
+runs, which then stops."""
 _SAMPLES_CAPTION = '<p class="pcsr-caption">Or a sample, shrunk to a quarter</p>'
 _FETCH = """(file) => {
   if (!file) return;
@@ -252,6 +251,7 @@ def _wire(parts: Parts, handlers: Handlers) -> None:
     remedied = [parts.scale, parts.format, parts.status, parts.remedy]
     starts.append(parts.remedy.click(handlers.use_remedy, None, remedied, **AT_ONCE))
     said = [parts.status, parts.remedy, parts.compute]
+    # Values come as they were sent, see Handlers._asked.
     wants = {**AT_ONCE, "preprocess": False}
     asked = [start.then(handlers.want, parts.controls, said, **wants) for start in starts]
     for control in (parts.scale, parts.way, parts.model):
@@ -263,9 +263,9 @@ def _wire(parts: Parts, handlers: Handlers) -> None:
     whole = [parts.overview, parts.panel, parts.made, parts.make, parts.command, parts.download]
     with_format = [*parts.controls, parts.format, parts.quality]
     for event in asked:
-        upscaled = event.then(handlers.upscale, parts.controls, results, **in_turn)
+        upscaled = event.then(handlers.upscale, None, results, **in_turn)
         # Goes on with a comparison that was asked for, and interrupted.
-        upscaled.then(handlers.compare, parts.controls, beside, **in_turn)
+        upscaled.then(handlers.compare, None, beside, **in_turn)
         upscaled.then(handlers.beside, with_format, whole, **wants)
     buttons = [parts.make, parts.cancel]
     begun = parts.make.click(handlers.begin_files, with_format, buttons, **wants)
@@ -273,7 +273,7 @@ def _wire(parts: Parts, handlers: Handlers) -> None:
     begun.then(handlers.make_files, None, [parts.made, *buttons], **in_background)
     parts.cancel.click(handlers.cancel_files, None, None, **AT_ONCE)
     compared = parts.compare.click(handlers.ask_to_compare, None, None, **AT_ONCE)
-    compared.then(handlers.compare, parts.controls, beside, **in_turn)
+    compared.then(handlers.compare, None, beside, **in_turn)
     referred = [parts.reference, parts.reference_note, parts.details, parts.viewer]
     parts.reference.upload(handlers.reference, parts.reference, referred, **AT_ONCE)
     parts.format.input(_with_quality, parts.format, parts.quality, **AT_ONCE)

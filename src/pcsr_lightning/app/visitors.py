@@ -129,6 +129,7 @@ class Visitor:
         folder: for the files that the page shows; goes with the visitor.
         number: of the picture, counted up.
         wanted: the newest request; work on any other stops.
+        asks: how often something was asked for.
         refused: why the newest picture that was brought is not shown, until the next request.
         remedy: what the visitor may do about the last refusal with one click.
         floor: the lowest percentage of the compute slider, as the browser has it.
@@ -152,6 +153,7 @@ class Visitor:
     number: int = 0
     loaded: Loaded | None = None
     wanted: Ticket | None = None
+    asks: int = 0
     refused: str | None = None
     remedy: Remedy | None = None
     floor: int | None = None
