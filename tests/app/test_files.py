@@ -11,8 +11,9 @@ import torch
 from tests.commands import run_command
 
 import pcsr_lightning
+from pcsr_lightning.app.choices import AUTOMATIC, BY_K, Choices
 from pcsr_lightning.app.files import FileJob, command_line
-from pcsr_lightning.app.visitors import AUTOMATIC, BY_K, Choices, Sent, Visitor
+from pcsr_lightning.app.visitors import Sent, Visitor
 from pcsr_lightning.app.work import Stopped
 from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.images import Picture, read, write

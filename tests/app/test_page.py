@@ -13,11 +13,12 @@ import pytest
 import torch
 from gradio.route_utils import delete_files_created_by_app
 
-from pcsr_lightning.app import look
+from pcsr_lightning.app import look, work
+from pcsr_lightning.app.choices import AUTOMATIC, BY_BUDGET
 from pcsr_lightning.app.handlers import Handlers
 from pcsr_lightning.app.loading import SAMPLES
 from pcsr_lightning.app.page import build
-from pcsr_lightning.app.visitors import AUTOMATIC, BY_BUDGET, Visitors
+from pcsr_lightning.app.visitors import Visitors
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.images import Picture, write
 from pcsr_lightning.inference import RoutingConfig
@@ -55,29 +56,11 @@ def test_computing_is_one_at_a_time_and_asking_never_waits(page: gr.Blocks) -> N
         ("compute", 1, True)
     }
     assert {e.queue for e in asking} == {False}
+    # Else what comes while another is under way would be dropped.
+    told = [e for e in events if e.fn is not None and e.name != "leave"]
+    assert {e.trigger_mode for e in told} == {"multiple"}
     assert not page.analytics_enabled
     assert page.delete_cache == (300, 600)
-
-
-def test_a_refused_picture_stays_told_when_the_one_before_it_fails_too(tmp_path: Path) -> None:
-    handlers = Handlers(Visitors(tmp_path), 1_500_000, MODELS)
-    visitor = SimpleNamespace(session_hash="visitor")
-    controls = ("fsrcnn-pcsr-x4", 4.0, 70.0, BY_BUDGET, 0.0)
-
-    def bring(side: int) -> tuple[str, str]:
-        """What the status says at first, and after the events that follow an upload."""
-        path = tmp_path / f"{side}.png"
-        write(Picture(torch.zeros(3, side, side)), path)
-        _, first, _, _ = handlers.upload([str(path)], visitor)
-        handlers.want(*controls, visitor)
-        return first, handlers.upscale(visitor)[0]
-
-    assert "400 x 400" in bring(400)[0]
-    first, last = bring(1300)
-    assert "more than the 1,500,000" in first
-    assert last == first
-    handlers.want(*controls[:2], 60.0, *controls[3:], visitor)
-    assert "scale 3 would do" in handlers.upscale(visitor)[0]
 
 
 class Asking:
@@ -88,36 +71,57 @@ class Asking:
         self.request = SimpleNamespace(session_hash="visitor")
         self.visitor = self.handlers.visitors.of("visitor")
         self.handlers.sample("coffee", self.request)
+        self.time = 0.0
+
+    def want(self, *controls: object) -> Any:
+        self.time += 1
+        return self.handlers.want(*controls, self.time, self.request)
 
     def ask(self, *controls: object) -> tuple[Any, Any]:
-        return (
-            self.handlers.want(*controls, self.request),
-            self.handlers.upscale(self.request),
-        )
+        return self.want(*controls), self.handlers.upscale(self.request)
+
+
+def test_a_refused_picture_stays_told_when_the_one_before_it_fails_too(tmp_path: Path) -> None:
+    asking, controls = Asking(tmp_path, 1_500_000), (MODEL, 4.0, 70.0, BY_BUDGET, 0.0)
+
+    def bring(side: int) -> tuple[str, str]:
+        """What the status says at first, and after the events that follow an upload."""
+        path = tmp_path / f"{side}.png"
+        write(Picture(torch.zeros(3, side, side)), path)
+        _, first, _, _ = asking.handlers.upload([str(path)], asking.request)
+        _, (last, *_) = asking.ask(*controls)
+        return first, last
+
+    assert "400 x 400" in bring(400)[0]
+    first, last = bring(1300)
+    assert "more than the 1,500,000" in first
+    assert last == first
+    _, (said, *_) = asking.ask(*controls[:2], 60.0, *controls[3:])
+    assert "scale 3 would do" in said
 
 
 def test_the_slider_starts_at_the_automatic_choice_and_ends_at_the_floor(tmp_path: Path) -> None:
     """At x2 the floor is near 80 %: a budget of 70 % would be all light."""
     asking, multi = Asking(tmp_path), "carn-pcsr-multi"
-    (_, _, slider), shown = asking.ask(multi, 2.0, 10.0, AUTOMATIC, 0.0)
-    session = asking.visitor.session
+    _, (_, _, slider, *_) = asking.ask(multi, 2.0, 10.0, AUTOMATIC, 0.0)
+    session, run = asking.visitor.session, asking.visitor.run
     assert session is not None
-    floor = 100 * session.macs.all_light / session.macs.all_heavy
-    assert (slider["minimum"], slider["value"]) == (math.ceil(floor), math.ceil(floor))
+    floor = math.ceil(100 * session.macs.all_light / session.macs.all_heavy)
     assert 70 < floor < 85
-    result = asking.visitor.run.result
-    assert torch.equal(result.assignment, session.run(RoutingConfig("adaptive")).assignment)
-    assert result.shares[0] > 0.1
-    assert floor < shown[2] <= 100
+    assert floor == slider["minimum"] < slider["value"] <= 100
+    assert torch.equal(run.result.assignment, session.run(RoutingConfig("adaptive")).assignment)
+    assert run.result.shares[0] > 0.1
     # A budget that was sent before the range changed is the floor.
-    _, shown = asking.ask(multi, 2.0, 70.0, BY_BUDGET, 0.0)
-    assert asking.visitor.run.ticket[1].compute == math.ceil(floor)
-    (_, _, slider), _ = asking.ask(multi, 4.0, 90.0, BY_BUDGET, 0.0)
+    _, (_, _, slider, view, *_) = asking.ask(multi, 2.0, 70.0, BY_BUDGET, 0.0)
+    assert (slider["minimum"], slider["value"]) == (floor, floor)
+    assert view["label"] == f"PCSR, {floor} %"
+    _, (_, _, slider, *_) = asking.ask(multi, 4.0, 90.0, BY_BUDGET, 0.0)
     assert slider["minimum"] < 60
     assert "value" not in slider  # where the visitor has left it, perhaps by now elsewhere
     # Such values come unchecked.
-    with pytest.raises(ConfigError, match="/etc/passwd"):
-        asking.ask("/etc/passwd", 2.0, 70.0, BY_BUDGET, 0.0)
+    for model, way in (("/etc/passwd", BY_BUDGET), (multi, "nobody's")):
+        with pytest.raises(ConfigError, match=model if way == BY_BUDGET else way):
+            asking.ask(model, 2.0, 70.0, way, 0.0)
 
 
 def test_what_was_refused_is_forgotten_when_something_else_is_wanted(tmp_path: Path) -> None:
@@ -128,7 +132,7 @@ def test_what_was_refused_is_forgotten_when_something_else_is_wanted(tmp_path: P
     scale, _, said, remedy = asking.handlers.use_remedy(asking.request)
     assert (scale, remedy["visible"]) == (4.0, False)
     assert "alert" not in said
-    (said, remedy, _), (done, *_) = asking.ask(MODEL, scale, 0.0, AUTOMATIC, 0.0)
+    (said, remedy), (done, *_) = asking.ask(MODEL, scale, 0.0, AUTOMATIC, 0.0)
     assert not remedy["visible"]
     assert "alert" not in said + done
     # A refused file stays told until something else is wanted.
@@ -136,26 +140,35 @@ def test_what_was_refused_is_forgotten_when_something_else_is_wanted(tmp_path: P
     path.write_bytes(b"words")
     _, said, _, _ = asking.handlers.upload([str(path)], asking.request)
     assert "bad.png" in said
-    assert asking.handlers.want(MODEL, 4.0, 0.0, AUTOMATIC, 0.0, asking.request)[0] == gr.skip()
-    said, *_ = asking.handlers.want(MODEL, 3.0, 0.0, AUTOMATIC, 0.0, asking.request)
+    assert asking.want(MODEL, 4.0, 0.0, AUTOMATIC, 0.0)[0] == gr.skip()
+    said, *_ = asking.want(MODEL, 3.0, 0.0, AUTOMATIC, 0.0)
     assert "alert" not in said
     assert "coffee" in said
 
 
-def test_a_slow_request_does_not_take_the_place_of_a_newer_one(
+def test_saying_what_is_wanted_waits_for_no_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asking, asked = Asking(tmp_path), Handlers._asked
+    """Else a request that waited could take the place of a newer one."""
+    asking = Asking(tmp_path)
 
-    def slow(self: Handlers, *arguments: Any) -> Any:
-        """Its model is loaded, and meanwhile a newer one comes."""
-        monkeypatch.setattr(Handlers, "_asked", asked)
-        self.want(MODEL, 4.0, 80.0, BY_BUDGET, 0.0, asking.request)
-        return asked(self, *arguments)
+    def slow(_: str) -> None:
+        pytest.fail("a model is loaded")
 
-    monkeypatch.setattr(Handlers, "_asked", slow)
-    assert asking.ask(MODEL, 4.0, 0.0, AUTOMATIC, 0.0)[0] == (gr.skip(),) * 3
-    assert asking.visitor.run.ticket[1].compute == 80
+    monkeypatch.setattr(work, "model_named", slow)
+    for way in (AUTOMATIC, BY_BUDGET):
+        asking.want(MODEL, 4.0, 80.0, way, 0.0)
+        assert asking.visitor.wanted[1].way == way
+
+
+def test_the_old_picture_is_not_upscaled_for_the_new_one(tmp_path: Path) -> None:
+    asking, controls = Asking(tmp_path), (MODEL, 4.0, 0.0, AUTOMATIC, 0.0)
+    asking.visitor.number = asking.visitor.bring()  # it waits for the old one's work to stop
+    asking.ask(*controls)
+    assert asking.visitor.run is None
+    asking.visitor.loaded_number = asking.visitor.number
+    asking.ask(*controls)
+    assert asking.visitor.run is not None
 
 
 def test_a_download_does_not_wait_for_who_computes(tmp_path: Path) -> None:
@@ -173,7 +186,7 @@ def test_all_heavy_is_computed_when_asked_for_and_again_if_interrupted(tmp_path:
     assert asking.visitor.heavy is None
     asking.handlers.ask_to_compare(asking.request)
     other = (MODEL, 4.0, 60.0, BY_BUDGET, 0.0)
-    asking.handlers.want(*other, asking.request)
+    asking.want(*other)
     asking.handlers.compare(asking.request)
     assert asking.visitor.heavy is None
     asking.handlers.upscale(asking.request)

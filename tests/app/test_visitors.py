@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pcsr_lightning.app.choices import AUTOMATIC, BY_K, Choices
 from pcsr_lightning.app.loading import load_sample
-from pcsr_lightning.app.visitors import AUTOMATIC, BY_K, Choices, Visitor, Visitors
+from pcsr_lightning.app.visitors import Sent, Visitor, Visitors
 from pcsr_lightning.app.work import upscale
 from pcsr_lightning.inference import RoutingConfig
 
@@ -140,3 +141,48 @@ def test_files_have_names_that_cannot_be_guessed(visitor: Visitor, suffix: str) 
     names = {visitor.new_file(suffix).name for _ in range(20)}
     assert len(names) == 20
     assert all(len(name) > 20 and name.endswith(suffix) for name in names)
+
+
+def test_of_two_pictures_the_one_that_was_brought_later_stays(
+    visitor: Visitor, tmp_path: Path
+) -> None:
+    """However long the other one was read."""
+    slow, file = visitor.bring(), tmp_path / "slow.png"
+    file.write_bytes(b"x")
+    assert visitor.show(load_sample("rocket"))
+    assert not visitor.show(load_sample("chelsea"), [Sent("slow.png", file)], slow)
+    assert visitor.loaded is not None
+    assert visitor.loaded.name == "rocket.jpg"
+    assert visitor.sent == []
+    assert not file.exists()
+
+
+def test_of_two_requests_the_one_that_was_made_later_stays(visitor: Visitor) -> None:
+    newer, older = Choices(MODEL, 4, 80), Choices(MODEL, 4, 70)
+    assert visitor.want(2.0, newer)
+    assert not visitor.want(1.0, older)
+    assert visitor.wanted == (visitor.number, newer)
+    assert not visitor.want(3.0, newer)
+    assert visitor.want(4.0, older)
+
+
+def test_what_is_wanted_is_of_the_newest_picture(visitor: Visitor) -> None:
+    """Also while work on the old one stops."""
+    ready = threading.Event()
+
+    def bring() -> None:
+        visitor.show(load_sample("chelsea"))
+        ready.set()
+
+    with visitor.lock:
+        thread = threading.Thread(target=bring)
+        thread.start()
+        end = time.monotonic() + 30
+        while visitor.number == visitor.loaded_number:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        visitor.look((0.0, 0.0))  # in the old one
+        visitor.want(1.0, Choices(MODEL, 4, 70))
+    thread.join(30)
+    assert ready.is_set()
+    assert visitor.wanted == (visitor.loaded_number, Choices(MODEL, 4, 70))

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 import pcsr_lightning
-from pcsr_lightning.app import texts, work
+from pcsr_lightning.app import result_files, texts, work
+from pcsr_lightning.app.choices import BY_K, Choices
 from pcsr_lightning.app.loading import Loaded, RefusedError, Remedy
 from pcsr_lightning.app.measure import Meter
-from pcsr_lightning.app.visitors import BY_K, Choices, Visitor
+from pcsr_lightning.app.visitors import Visitor
 from pcsr_lightning.errors import ConfigError, PCSRError, PictureError
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.images import Metadata, Picture, bicubic, read
@@ -115,7 +116,7 @@ def test_a_newer_request_stops_the_work_between_strips(visitor: Visitor) -> None
 
     def gone_after_first(_: float, said: str) -> None:
         told.append(said)
-        visitor.number += 1
+        visitor.wanted = None
 
     told.clear()
     with pytest.raises(work.Stopped):
@@ -135,17 +136,17 @@ def test_refusals(visitor: Visitor, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two classes or more"):
         ask(visitor, model=str(original))
     with pytest.raises(PCSRError, match="no result yet"):
-        work.save_result(Visitor(tmp_path), "PNG", 90)
+        result_files.save_result(Visitor(tmp_path), "PNG", 90)
 
 
 def test_files(visitor: Visitor) -> None:
     run = ask(visitor)
-    after = work.save_view(visitor, "after", run.result.image[0])
+    after = result_files.save_view(visitor, "after", run.result.image[0])
     with Image.open(after) as image:
         seen = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     expected = run.result.image[0].mul(255).round().to(torch.uint8)
     assert torch.equal(seen, expected)
-    with Image.open(work.save_map(visitor, run.result.assignment[0])) as image:
+    with Image.open(result_files.save_map(visitor, run.result.assignment[0])) as image:
         assert image.mode == "P"
         assert torch.equal(torch.from_numpy(np.array(image)), run.result.assignment[0])
         red, blue = torch.tensor([[215, 25, 28], [44, 123, 182]])
@@ -167,7 +168,7 @@ def test_result_keeps_depth_alpha_and_profile(visitor: Visitor, tmp_path: Path) 
     )
     visitor.show(Loaded("deep.png", source))
     run = ask(visitor)
-    first = work.save_result(visitor, "PNG", 90)
+    first = result_files.save_result(visitor, "PNG", 90)
     result = read(first)
     assert (result.bits, result.metadata.icc, result.rgb.shape) == (16, icc, (3, 40, 48))
     assert result.alpha is not None
@@ -178,20 +179,20 @@ def test_result_keeps_depth_alpha_and_profile(visitor: Visitor, tmp_path: Path) 
     assert result.metadata.resolution is not None
     assert result.metadata.resolution[0] == pytest.approx(8, abs=0.01)
     assert float((result.rgb - run.result.image[0]).abs().max()) <= 0.51 / 65535
-    with Image.open(work.save_view(visitor, "after", run.result.image[0])) as view:
+    with Image.open(result_files.save_view(visitor, "after", run.result.image[0])) as view:
         assert (view.mode, view.info["icc_profile"]) == ("RGBA", icc)
     assert first.name == "deep_x4.png"
     ask(visitor, scale=2.5)
-    assert work.save_result(visitor, "PNG", 90).name == "deep_x2.5.png"
-    work.save_result(visitor, "PNG", 90)
-    work.save_result(visitor, "PNG", 90)
+    assert result_files.save_result(visitor, "PNG", 90).name == "deep_x2.5.png"
+    result_files.save_result(visitor, "PNG", 90)
+    result_files.save_result(visitor, "PNG", 90)
     assert not first.exists()
 
 
-@pytest.mark.parametrize(("format", "suffix"), list(work.FORMATS.items()))
+@pytest.mark.parametrize(("format", "suffix"), list(result_files.FORMATS.items()))
 def test_formats_of_the_result(visitor: Visitor, format: str, suffix: str) -> None:
     run = ask(visitor, compute=100.0)
-    fine, coarse = (work.save_result(visitor, format, quality) for quality in (95, 30))
+    fine, coarse = (result_files.save_result(visitor, format, quality) for quality in (95, 30))
     assert fine.name == f"coffee_x4{suffix}"
     with Image.open(fine) as image:
         assert (image.format, image.size) == (format.upper(), (600, 400))
@@ -204,9 +205,9 @@ def test_a_format_that_is_too_small_for_a_picture(visitor: Visitor) -> None:
     visitor.show(Loaded("long.png", Picture(torch.rand(3, 4, 9000))))
     ask(visitor, scale=2.0)
     with pytest.raises(RefusedError, match="WebP holds at most 16,383") as refused:
-        work.save_result(visitor, "WebP", 90)
+        result_files.save_result(visitor, "WebP", 90)
     assert refused.value.remedy == Remedy("Use PNG", format="PNG")
-    assert work.save_result(visitor, "PNG", 90).exists()
+    assert result_files.save_result(visitor, "PNG", 90).exists()
 
 
 @pytest.mark.parametrize(
@@ -221,7 +222,7 @@ def test_a_format_that_is_too_small_for_a_picture(visitor: Visitor) -> None:
     ],
 )
 def test_plain_names(name: str, plain: str) -> None:
-    assert work.plain_name(name) == plain
+    assert result_files.plain_name(name) == plain
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.5, 4.0])
@@ -275,8 +276,9 @@ def test_words(visitor: Visitor) -> None:
     assert "Re-routed" in texts.details(visitor)
     assert visitor.first is not None
     assert f"{100 * run.seconds / visitor.first.seconds:.0f} % of first" in texts.details(visitor)
-    ask(visitor, compute=1.0)
-    assert "below the floor" in texts.details(visitor)
+    lightest = ask(visitor, compute=1.0)
+    assert lightest.choices.compute == lightest.floor == 9
+    assert lightest.result.shares[0] == 0
     assert "150 x 100 → 600 x 400 pixels" in texts.picture_line(visitor)
 
 

@@ -7,9 +7,11 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pcsr_lightning.app.choices import AUTOMATIC, BY_BUDGET, Choices
 from pcsr_lightning.app.loading import READ_PIXELS, result_size
-from pcsr_lightning.app.visitors import AUTOMATIC, BY_BUDGET, Choices, Sent, Visitor
-from pcsr_lightning.app.work import FORMATS, Report, Stopped, model_named, plain_name
+from pcsr_lightning.app.result_files import FORMATS, plain_name
+from pcsr_lightning.app.visitors import Sent, Visitor
+from pcsr_lightning.app.work import Report, Stopped, model_named
 from pcsr_lightning.batch.one_picture import UpscaleOptions, upscale_file
 from pcsr_lightning.batch.outputs import Job
 from pcsr_lightning.errors import PCSRError
@@ -22,7 +24,7 @@ class FileJob:
     Attributes:
         sent: the pictures.
         choices: how.
-        format: a key of :data:`~pcsr_lightning.app.work.FORMATS`.
+        format: a key of :data:`~pcsr_lightning.app.result_files.FORMATS`.
         quality: 1 to 100.
         failed: what was said of each picture that could not be made.
         result: the file to take away.

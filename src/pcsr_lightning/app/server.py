@@ -13,8 +13,8 @@ from pcsr_lightning.errors import ConfigError, exit_at_once_on_signal, raise_if_
 
 HOST, PORT = "127.0.0.1", 7860
 PORTS_TRIED = 20
-MAX_PIXELS = 2**30
-"""50 million pixels at x4 fit in."""
+MAX_PIXELS = 10**9
+"""50 million pixels at x4 fit in. Memory does not grow with it, time and the disk's space do."""
 SWEEP_SECONDS = 60.0
 UPLOAD_BYTES = 2**28
 MOST_VISITORS = 64
@@ -75,7 +75,8 @@ def serve(
         from pcsr_lightning.app.handlers import Handlers
         from pcsr_lightning.app.page import build
         from pcsr_lightning.app.visitors import Visitors
-    labels = {about.name: texts.model_label(about) for about in describe_models()}
+    offered = [about for about in describe_models() if about.has_classes]
+    labels = {about.name: texts.model_label(about) for about in offered}
     labels = labels if model in labels else {model: model, **labels}
     visitors = Visitors(folder / "results")
     page = build(Handlers(visitors, max_pixels, tuple(labels)), labels, model, folder / "samples")

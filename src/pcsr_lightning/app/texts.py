@@ -8,7 +8,8 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from pcsr_lightning.app.visitors import BY_BUDGET, BY_K, Choices, Visitor
+from pcsr_lightning.app.choices import BY_BUDGET, BY_K, Choices
+from pcsr_lightning.app.visitors import Visitor
 from pcsr_lightning.app.work import bicubic_result, cost_percent, model_named, psnr
 from pcsr_lightning.inference import all_heavy_flops, class_colours, output_size, routing_note
 from pcsr_lightning.weights import ModelDescription, scale_warning
@@ -67,7 +68,7 @@ def picture_line(visitor: Visitor) -> str:
         return EMPTY
     (h, w), parts, after = loaded.size, [loaded.name], ""
     if run is not None and run.ticket == visitor.wanted:
-        H, W = output_size(loaded.size, run.ticket[1].scale)
+        H, W = output_size(loaded.size, run.choices.scale)
         after = f" → {W} x {H} pixels"
     parts.append(f"{w} x {h}{after}")
     part = visitor.part
@@ -104,7 +105,7 @@ def budget_note(visitor: Visitor) -> str | None:
     run, session = visitor.run, visitor.session
     if run is None or session is None:
         return None
-    choices = run.ticket[1]
+    choices = run.choices
     model = model_named(choices.model)
     remark = routing_note(model, session.lr_size, session.size, choices.routing)
     return None if remark is None else remark[0].upper() + remark[1:] + "."
@@ -115,7 +116,7 @@ def details(visitor: Visitor) -> str:
     run, session = visitor.run, visitor.session
     if run is None or session is None or visitor.first is None:
         return ""
-    choices = run.ticket[1]
+    choices = run.choices
     model = model_named(choices.model)
     most = all_heavy_flops(model, session.lr_size, session.size).gmacs
     heavy, first = visitor.heavy, visitor.first
@@ -171,7 +172,7 @@ def _psnr_row(visitor: Visitor) -> tuple[list[tuple[str, str, str, str]], list[s
     run, heavy = visitor.run, visitor.heavy
     if reference is None or run is None:
         return [], []
-    scale = run.ticket[1].scale
+    scale = run.choices.scale
     ours = psnr(run.result.image[0], reference, scale)
     theirs = None if heavy is None else psnr(heavy.image_3HW, reference, scale)
     plain = psnr(bicubic_result(visitor), reference, scale)

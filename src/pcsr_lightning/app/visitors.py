@@ -8,17 +8,19 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from pcsr_lightning.app.all_heavy import AllHeavyRun
+from pcsr_lightning.app.choices import MIDDLE, Choices, Ticket
 from pcsr_lightning.app.loading import Loaded, Remedy, Window
 from pcsr_lightning.app.measure import Meter
+from pcsr_lightning.app.runs import FirstRun, Heavy, Run
 from pcsr_lightning.images import Picture
-from pcsr_lightning.inference import RoutingConfig, Session, UpscaleResult
+from pcsr_lightning.inference import Session
 
 if TYPE_CHECKING:
     from pcsr_lightning.app.files import FileJob
@@ -28,41 +30,6 @@ KEPT_SECONDS = 3600.0
 KEPT_VISITORS = 64
 KEPT_BYTES = 2 * 2**30
 """Features and finished pixels of all visitors together; those of the longest idle go first."""
-
-LOWEST_BUDGET = 1e-6
-AUTOMATIC, BY_BUDGET, BY_K = "automatic", "compute budget", "k"
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the page's controls say.
-
-    Attributes:
-        model: a name or file.
-        scale: 1 to 8.
-        compute: the budget in percent of the all-heavy cost.
-        way: ``automatic``, ``compute budget`` or ``k``.
-        k: for the way ``k``.
-    """
-
-    model: str
-    scale: float
-    compute: float = 70.0
-    way: str = BY_BUDGET
-    k: float = 0.0
-
-    @property
-    def routing(self) -> RoutingConfig:
-        """As the library takes it. At 0 % every pixel goes to the lightest class."""
-        if self.way == BY_K:
-            return RoutingConfig(k=float(self.k))
-        if self.way == AUTOMATIC:
-            return RoutingConfig("adaptive")
-        return RoutingConfig(budget=min(1.0, max(LOWEST_BUDGET, self.compute / 100)))
-
-
-Ticket = tuple[int, Choices]
-"""One request: which picture (they are numbered) under which choices."""
 
 
 @dataclass(frozen=True)
@@ -81,58 +48,18 @@ class Sent:
 
 
 @dataclass
-class FirstRun:
-    """What the first upscaling of the picture took.
-
-    Attributes:
-        seconds: all of it, with what newer requests interrupted.
-        peak: bytes beyond what was held before.
-    """
-
-    seconds: float
-    peak: int | None
-
-
-@dataclass
-class Heavy:
-    """The all-heavy run of a picture."""
-
-    image_3HW: Tensor
-    seconds: float
-    peak: int | None
-
-
-@dataclass
-class Run:
-    """What came of the last request.
-
-    Attributes:
-        picture: to be written: the result with what the file it came from had besides.
-        name: of that file.
-        seconds: for this very routing, the features being there.
-        reused: features and probabilities were there already.
-    """
-
-    ticket: Ticket
-    result: UpscaleResult
-    picture: Picture
-    name: str
-    seconds: float
-    reused: bool
-
-
-@dataclass
 class Visitor:
     """One visitor's picture and all that was computed of it.
 
     Attributes:
         folder: for the files that the page shows; goes with the visitor.
-        number: of the picture, counted up.
-        wanted: the newest request; work on any other stops.
-        asks: how often something was asked for.
+        brought: how many pictures were brought.
+        number: the newest picture's, as they were brought.
+        loaded_number: that of ``loaded``; behind ``number`` until work on the old one has stopped.
+        asked: when the newest request was made, as the browser counts.
+        wanted: the newest request, always of picture ``number``; work on any other stops.
         refused: why the newest picture that was brought is not shown, until the next request.
         remedy: what the visitor may do about the last refusal with one click.
-        floor: the lowest percentage of the compute slider, as the browser has it.
         comparing: the all-heavy run was asked for.
         sent: the files of the newest pictures; the first is the one that is shown.
         focus: which part of a large picture is looked at, as parts of height and width.
@@ -146,20 +73,22 @@ class Visitor:
         views: files that the page shows, by name.
         shown: the request whose result they are of.
         downloads: files to take away, oldest first.
+        order: held for a moment by whoever changes ``number``, ``wanted`` or ``focus``.
         lock: held by whoever computes or changes what was computed.
     """
 
     folder: Path
+    brought: int = 0
     number: int = 0
+    loaded_number: int = 0
     loaded: Loaded | None = None
+    asked: float = 0.0
     wanted: Ticket | None = None
-    asks: int = 0
     refused: str | None = None
     remedy: Remedy | None = None
-    floor: int | None = None
     comparing: bool = False
     sent: list[Sent] = field(default_factory=list)
-    focus: tuple[float, float] = (0.5, 0.5)
+    focus: tuple[float, float] = MIDDLE
     window: Window | None = None
     part: Picture | None = None
     job: FileJob | None = None
@@ -177,26 +106,77 @@ class Visitor:
     shown: str | None = None
     downloads: list[Path] = field(default_factory=list)
     used: float = field(default_factory=time.monotonic)
+    order: threading.Lock = field(default_factory=threading.Lock)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def show(self, loaded: Loaded, sent: Sequence[Sent] = ()) -> None:
-        """Takes a new picture; work on the old one stops, and its files go."""
-        self.number += 1
-        job, self.job = self.job, None
-        self.wanted = self.refused = None
-        with self.lock:
-            self.loaded, self.reference, self.focus = loaded, None, (0.5, 0.5)
-            made = [] if job is None or job.result is None else [job.result]
-            for path in (*(old.path for old in self.sent), *self.downloads, *made):
-                path.unlink(missing_ok=True)
-            self.downloads = []
-            self.sent = list(sent)
-            self.forget_work()
+    def bring(self) -> int:
+        """The number of a picture that is being brought, to be taken before anything slow."""
+        with self.order:
+            self.brought += 1
+            return self.brought
+
+    def show(self, loaded: Loaded, sent: Sequence[Sent] = (), number: int | None = None) -> bool:
+        """Takes a new picture; work on the old one stops, and its files go.
+
+        Args:
+            loaded: the picture.
+            sent: the files that were sent with it.
+            number: from :meth:`bring`.
+
+        Returns:
+            Whether it is shown: not if one that was brought later has come first.
+        """
+        number = self.bring() if number is None else number
+        with self.order:
+            newest = number > self.number
+            if newest:
+                self.number, self.focus = number, MIDDLE
+                self.wanted = self.refused = None
+        if newest:
+            job, self.job = self.job, None
+            with self.lock:
+                newest = number == self.number
+                if newest:
+                    self.loaded, self.loaded_number, self.reference = loaded, number, None
+                    made = [] if job is None or job.result is None else [job.result]
+                    _delete(*(old.path for old in self.sent), *self.downloads, *made)
+                    self.sent, self.downloads = list(sent), []
+                    self.forget_work()
+        if not newest:
+            _delete(*(new.path for new in sent))
+        return newest
+
+    def look(self, focus: tuple[float, float]) -> None:
+        """Another part of the picture is looked at."""
+        with self.order:
+            if self.loaded_number == self.number:
+                self.focus = focus
+
+    def want(self, asked: float, choices: Choices) -> bool:
+        """Says what is wanted from now on; work on anything else stops.
+
+        Args:
+            asked: when, as the browser counts; requests may come in another order.
+            choices: for the newest picture.
+
+        Returns:
+            Whether it is something new.
+        """
+        with self.order:
+            ticket = self.number, replace(choices, focus=self.focus)
+            if asked < self.asked or self.loaded is None:
+                return False
+            self.asked = asked
+            if self.wanted == ticket:
+                return False
+            self.wanted, self.refused = ticket, None
+            return True
 
     def end(self) -> None:
         """The visitor has gone: work stops, and nothing is kept."""
-        self.number += 1
-        self.wanted = self.job = None
+        number = self.bring()
+        with self.order:
+            self.number, self.wanted, self.job = number, None, None
         with self.lock:
             self.loaded = self.reference = None
             self.forget_work()
@@ -208,8 +188,7 @@ class Visitor:
         self.run = self.shown = self.alpha_1HW = None
         self.part = self.window = None
         self.comparing = False
-        for path in self.views.values():
-            path.unlink(missing_ok=True)
+        _delete(*self.views.values())
         self.views = {}
 
     def new_file(self, suffix: str = ".png") -> Path:
@@ -248,6 +227,11 @@ class Visitor:
             return 0
         H, W = self.session.size
         return self.session.bytes + 12 * H * W * ((self.run is not None) + (self.heavy is not None))
+
+
+def _delete(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 class Visitors:

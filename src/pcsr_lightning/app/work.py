@@ -1,43 +1,35 @@
-"""The computing behind the page: a request's picture, and the files that show it.
-
-Legend: h w LR size, H W HR size.
-"""
+"""The computing behind the page: a request's picture, computed once and stopped in time."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-import pyvips
 import torch
-from PIL import Image
 from torch import Tensor
 
 from pcsr_lightning.app.all_heavy import AllHeavyRun
-from pcsr_lightning.app.loading import LIVE_PIXELS, RefusedError, Remedy, result_size
+from pcsr_lightning.app.choices import BY_BUDGET, Ticket
+from pcsr_lightning.app.loading import LIVE_PIXELS, result_size
 from pcsr_lightning.app.measure import Meter
-from pcsr_lightning.app.visitors import FirstRun, Heavy, Run, Ticket, Visitor
-from pcsr_lightning.errors import ConfigError, PCSRError, PictureError
-from pcsr_lightning.images import AlphaRange, bicubic, check_writable, write
+from pcsr_lightning.app.runs import FirstRun, Heavy, Run
+from pcsr_lightning.app.visitors import Visitor
+from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.images import AlphaRange, bicubic
 from pcsr_lightning.images.comparison import eight_bit, shave
-from pcsr_lightning.images.picture import floats
 from pcsr_lightning.inference import (
     Execution,
     RoutingConfig,
     Session,
-    class_colours,
     upscaled_alpha,
 )
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.weights import load
 
-LONGEST_NAME = 60
-FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WebP": ".webp"}
-"""What results can be downloaded as."""
 Report = Callable[[float, str], None]
 """Takes the part of the work that is done, and what is being done."""
 
@@ -75,10 +67,13 @@ def upscale(visitor: Visitor, ticket: Ticket, max_pixels: int, report: Report) -
         raise Stopped
     result_size(loaded.size, choices.scale, max_pixels)
     live = min(max_pixels, LIVE_PIXELS)
-    window = loaded.window(choices.scale, live, visitor.focus)
+    window = loaded.window(choices.scale, live, choices.focus)
     lr_size = loaded.size if window is None else window[2:]
     size = result_size(lr_size, choices.scale, live)
-    model = model_named(choices.model)
+    model, floor = model_named(choices.model), floor_percent(choices.model, lr_size, size)
+    if choices.way == BY_BUDGET:
+        # The browser may not know this model's range yet.
+        choices = replace(choices, compute=max(floor, choices.compute))
     key = (number, choices.model, size, window)
     reused = visitor.key == key and visitor.session is not None and visitor.first is not None
     if visitor.key != key:
@@ -119,7 +114,7 @@ def upscale(visitor: Visitor, ticket: Ticket, max_pixels: int, report: Report) -
         visitor.first = FirstRun(visitor.features.seconds + visitor.spent, peak)
     picture = part.upscaled(result.image[0], visitor.alpha_1HW)
     name = loaded.name if window is None else f"{Path(loaded.name).stem}_part"
-    visitor.run = Run(ticket, result, picture, name, run.seconds, reused)
+    visitor.run = Run(ticket, choices, floor, result, picture, name, run.seconds, reused)
     return visitor.run
 
 
@@ -169,7 +164,7 @@ def all_heavy(visitor: Visitor, ticket: Ticket, report: Report) -> Heavy:
 
 def check(visitor: Visitor, ticket: Ticket) -> None:
     """Raises :class:`Stopped` if the visitor wants something else by now."""
-    if visitor.wanted != ticket or visitor.number != ticket[0]:
+    if visitor.wanted != ticket:
         raise Stopped
 
 
@@ -194,91 +189,6 @@ def bicubic_result(visitor: Visitor) -> Tensor:
     assert visitor.part is not None
     assert visitor.session is not None
     return bicubic(visitor.part.rgb, visitor.session.size).clamp(0, 1)
-
-
-def save_view(visitor: Visitor, name: str, rgb_3HW: Tensor) -> Path:
-    """A picture as the browser shows it: 8 bit, lossless, in the file's own colour space."""
-    assert visitor.part is not None
-    alpha = visitor.alpha_1HW
-    rgb = rgb_3HW if rgb_3HW.dtype == torch.uint8 else eight_bit(rgb_3HW).to(torch.uint8)
-    parts = [rgb] if alpha is None else [rgb, eight_bit(floats(alpha)).to(torch.uint8)]
-    pixels = np.ascontiguousarray(torch.cat(parts).permute(1, 2, 0).cpu().numpy())
-    path, icc = visitor.new_file(), visitor.part.metadata.icc
-    image = pyvips.Image.new_from_array(pixels, interpretation="srgb")
-    if icc is not None and icc[16:20] == b"RGB ":
-        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
-    # Speed counts here, not size: the way to the browser is short.
-    image.pngsave(str(path), compression=1, filter="sub")
-    visitor.keep_view(name, path)
-    return path
-
-
-def save_map(visitor: Visitor, class_HW: Tensor) -> Path:
-    """The classes as a picture of few colours, to be laid over the result."""
-    assert visitor.session is not None
-    colours = (class_colours(visitor.session.num_classes) * 255).round().to(torch.uint8)
-    image = Image.fromarray(class_HW.cpu().numpy(), "P")
-    image.putpalette(colours.flatten().tolist())
-    path = visitor.new_file()
-    image.save(path, compress_level=1)
-    visitor.keep_view("map", path)
-    return path
-
-
-def save_overview(visitor: Visitor) -> Path:
-    """The whole picture, small, with a frame around the part that is looked at."""
-    loaded, window = visitor.loaded, visitor.window
-    assert loaded is not None
-    assert loaded.overview_hw3 is not None
-    assert window is not None
-    h, w = loaded.overview_hw3.shape[:2]
-    down, across = h / loaded.size[0], w / loaded.size[1]
-    top, left, high, wide = (round(n * f) for n, f in zip(window, (down, across) * 2, strict=True))
-    image = pyvips.Image.new_from_array(loaded.overview_hw3, interpretation="srgb")
-    for off, colour in ((0, 255), (1, 255), (2, 0)):
-        sides = (left - off, top - off, wide + 2 * off, high + 2 * off)
-        image = image.draw_rect([colour] * 3, *sides)
-    path = visitor.new_file(".jpg")
-    image.jpegsave(str(path), Q=85)
-    visitor.keep_view("overview", path)
-    return path
-
-
-def save_result(visitor: Visitor, format: str, quality: int) -> Path:
-    """The result as a file to take away, with the bit depth, alpha and profile it came with.
-
-    It has the picture's name, in a folder that nobody can guess. Whoever computes for the visitor
-    is not waited for.
-
-    Args:
-        visitor: with a result.
-        format: a key of :data:`FORMATS`.
-        quality: 1 to 100, for formats that have one.
-
-    Raises:
-        RefusedError: the format cannot hold so large a picture.
-        PCSRError: there is no result, or it cannot be written.
-    """
-    run = visitor.run
-    if run is None:
-        raise PCSRError("there is no result yet: drop a picture, or choose a sample")
-    suffix, (H, W) = FORMATS[format], run.picture.rgb.shape[1:]
-    try:
-        check_writable(suffix, (int(H), int(W)))
-    except PictureError as error:
-        raise RefusedError(str(error), Remedy("Use PNG", format="PNG")) from error
-    name = f"{plain_name(run.name)}_x{run.ticket[1].scale:g}{suffix}"
-    path = visitor.new_file("") / name
-    path.parent.mkdir()
-    write(run.picture, path, quality=quality)
-    visitor.keep_download(path)
-    return path
-
-
-def plain_name(name: str) -> str:
-    """A file's name without its suffix and whatever could mean anything in a path or a header."""
-    kept = "".join(c if c.isalnum() or c in " -_.()" else "_" for c in Path(name).stem)
-    return kept.strip(" .")[:LONGEST_NAME] or "picture"
 
 
 def psnr(image_3HW: Tensor, reference_3HW: Tensor, scale: float) -> float:

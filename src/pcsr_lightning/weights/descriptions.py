@@ -17,12 +17,14 @@ class ModelDescription:
         scales: that it was trained for, the lowest and the highest.
         relative_time: of the default model's time for the same picture; ``None`` if not measured.
         best_for: in a few words.
+        has_classes: it routes pixels; an original network does not.
     """
 
     name: str
     scales: tuple[float, float]
     relative_time: float | None
     best_for: str
+    has_classes: bool = True
 
     @property
     def scales_text(self) -> str:
@@ -43,6 +45,7 @@ def describe_models() -> list[ModelDescription]:
                 (float(min(scales)), float(max(scales))),
                 about.get("relative_time"),
                 about.get("best_for", ""),
+                about["network"]["kind"] == "pcsr",
             )
         )
     slowest = float("inf")
