@@ -13,11 +13,7 @@ from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.routing import budget
-from pcsr_lightning.routing.budget import (
-    assign_by_budget,
-    assign_by_thresholds,
-    class_thresholds,
-)
+from pcsr_lightning.routing.budget import assign_by_budget, class_thresholds
 from pcsr_lightning.routing.by_k import assign_by_k
 from pcsr_lightning.routing.cost import class_costs
 
@@ -40,6 +36,16 @@ def draw(
     return logits, class_costs([5000 + 16 * m for m in macs_M]), macs_M
 
 
+def assign(
+    logits: Tensor, costs: Tensor, macs_M: list[float], limit: float, area_hw: Tensor | None = None
+) -> Tensor:
+    """A budget's classes of LR pixels with these logits; one HR pixel each, if not given."""
+    thresholds = class_thresholds(logits, costs)
+    area_hw = torch.ones(logits.shape[-2:]) if area_hw is None else area_hw
+    area = area_hw.expand(len(logits), 1, -1, -1).to(thresholds)
+    return assign_by_budget(torch.cat([thresholds, area], dim=1), macs_M, limit)
+
+
 def spent(classes_HW: Tensor, macs_M: list[float]) -> float:
     return sum(macs_M[j] for j in classes_HW.flatten().tolist())
 
@@ -56,7 +62,7 @@ def test_spends_the_limit_but_for_one_pixel(
     logits, costs, macs = draw(seed, num_classes, grain)
     pixels = logits[0, 0].numel()
     limit = share * pixels * macs[0]
-    found = assign_by_budget(logits, costs, macs, limit)
+    found = assign(logits, costs, macs, limit)
     assert found.dtype == torch.uint8
     assert found.shape == (2, 9, 11)
     for classes_HW in found:
@@ -75,7 +81,7 @@ def test_two_classes_are_a_sorted_queue(seed: int, share: float, grain: float) -
     """Pixels by falling difference of their logits, in raster order where equal, while it fits."""
     logits, costs, macs = draw(seed, 2, grain)
     limit = share * 99 * macs[0]
-    for x, found in zip(logits, assign_by_budget(logits, costs, macs, limit), strict=True):
+    for x, found in zip(logits, assign(logits, costs, macs, limit), strict=True):
         difference = (x[0] - x[1]).flatten().numpy()
         expected = np.ones(99, dtype=np.uint8)
         cost = 99 * macs[1]
@@ -97,7 +103,7 @@ def test_is_equation_10_with_the_smallest_k_that_fits(
     if rule == "prop":
         costs = class_costs([5000 + 16 * m for m in macs], "proportional")
     limit = share * 99 * macs[0]
-    [found] = assign_by_budget(logits, costs, macs, limit)
+    [found] = assign(logits, costs, macs, limit)
     low, high = -1e9, 1e9
     if spent(assign_by_k(logits, costs, low), macs) <= limit:
         high = low
@@ -119,8 +125,7 @@ def test_a_larger_limit_makes_no_pixel_lighter(
 ) -> None:
     logits, costs, macs = draw(seed, num_classes, grain)
     less, more = (
-        assign_by_budget(logits, costs, macs, share * 99 * macs[0])
-        for share in sorted((one, other))
+        assign(logits, costs, macs, share * 99 * macs[0]) for share in sorted((one, other))
     )
     assert bool((more <= less).all())
 
@@ -133,24 +138,46 @@ def test_a_constant_picture_is_paid_for_in_raster_order(num_classes: int) -> Non
     step = macs[0] - macs[-1]
     for upgrades, count in [(20.5, 20), (20, 20), (19.9, 19), (56, 56)]:
         limit = 56 * macs[-1] + upgrades * step
-        found = assign_by_budget(logits, costs, macs, limit).flatten().tolist()
+        found = assign(logits, costs, macs, limit).flatten().tolist()
         assert found == [0] * count + [num_classes - 1] * (56 - count)
 
 
 @given(seed=seeds, num_classes=classes, share=budgets, grain=grains, chunk=st.integers(1, 60))
 @settings(max_examples=60, deadline=None)
-def test_neither_chunks_nor_kept_thresholds_matter(
+def test_chunks_do_not_matter(
     seed: int, num_classes: int, share: float, grain: float, chunk: int
 ) -> None:
     logits, costs, macs = draw(seed, num_classes, grain)
     limit = share * 99 * macs[0]
-    expected = assign_by_budget(logits, costs, macs, limit)
+    expected = assign(logits, costs, macs, limit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(budget, "CHUNK", chunk)
-        assert torch.equal(assign_by_budget(logits, costs, macs, limit), expected)
-    thresholds = class_thresholds(logits, costs)
-    assert thresholds.shape == (2, num_classes - 1, 9, 11)
-    assert torch.equal(assign_by_thresholds(thresholds, macs, limit), expected)
+        assert torch.equal(assign(logits, costs, macs, limit), expected)
+
+
+@given(seed=seeds, num_classes=classes, share=budgets, other=budgets, grain=grains)
+@settings(max_examples=100, deadline=None)
+def test_lr_pixels_of_several_hr_pixels(
+    seed: int, num_classes: int, share: float, other: float, grain: float
+) -> None:
+    """As at a fractional scale: each costs as much as its HR pixels."""
+    logits, costs, macs = draw(seed, num_classes, grain, batch=1)
+    generator = torch.Generator().manual_seed(seed)
+    rows, cols = (torch.randint(2, 4, (n, 1), generator=generator) for n in (9, 11))
+    area_hw = rows * cols.T
+    pixels = int(area_hw.sum())
+
+    def cost(class_hw: Tensor) -> float:
+        return float((torch.tensor(macs, dtype=torch.float64)[class_hw.long()] * area_hw).sum())
+
+    found, more = (
+        assign(logits, costs, macs, part * pixels * macs[0], area_hw)[0]
+        for part in sorted((share, other))
+    )
+    assert bool((more <= found).all())
+    limit = min(share, other) * pixels * macs[0]
+    if limit >= pixels * macs[-1]:
+        assert limit - 9 * dearest_step(macs) < cost(found) <= limit or not found.any()
 
 
 @given(seed=seeds, num_classes=classes, k=st.floats(-3, 3))
@@ -171,7 +198,7 @@ def test_any_precision_and_strange_values(dtype: torch.dtype) -> None:
     logits[0, 0, 0, 1], logits[0, 2, 0, 1] = -3e38, 3e38
     logits[0, :, 1] = torch.tensor([0.0, -0.0, 0.0])[:, None]
     limit = 0.6 * 99 * macs[0]
-    [found] = assign_by_budget(logits.to(dtype), costs, macs, limit)
+    [found] = assign(logits.to(dtype), costs, macs, limit)
     assert limit - dearest_step(macs) < spent(found, macs) <= limit
     assert (found[0, 0], found[0, 1]) == (0, 2)
 
@@ -180,19 +207,18 @@ def test_classes_of_one_cost() -> None:
     """Nothing can be saved between them, so nothing is denied."""
     logits, _, _ = draw(5, 2)
     same = class_costs([7.0, 7.0])
-    assert not assign_by_budget(logits, same, [4.0, 4.0], 4.0 * 99).any()
-    assert assign_by_budget(logits, same, [4.0, 4.0], 4.0 * 98).all()
+    assert not assign(logits, same, [4.0, 4.0], 4.0 * 99).any()
+    assert assign(logits, same, [4.0, 4.0], 4.0 * 98).all()
 
 
 def test_refusals() -> None:
     logits, costs, macs = draw(0, 3)
-    for given_costs, given_macs, limit, said in [
-        (costs, macs[:2], 1.0, "same two or more"),
-        (costs[:2], macs, 1.0, "same two or more"),
-        (costs, macs[::-1], 1.0, "heaviest first"),
-        (costs, macs, math.nan, "nan"),
+    for given_macs, limit, said in [
+        (macs[:2], 1.0, "same two or more"),
+        (macs[::-1], 1.0, "heaviest first"),
+        (macs, math.nan, "nan"),
     ]:
         with pytest.raises(ConfigError, match=said):
-            assign_by_budget(logits, given_costs, given_macs, limit)
-    assert not assign_by_budget(logits, costs, macs, math.inf).any()
-    assert (assign_by_budget(logits, costs, macs, -math.inf) == 2).all()
+            assign(logits, costs, given_macs, limit)
+    assert not assign(logits, costs, macs, math.inf).any()
+    assert (assign(logits, costs, macs, -math.inf) == 2).all()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pcsr_lightning.routing.adm import assign_by_difficulty, difficulty
-from pcsr_lightning.routing.budget import assign_by_thresholds, class_thresholds
+from pcsr_lightning.routing.budget import assign_by_budget, class_thresholds
 from pcsr_lightning.routing.cost import class_costs
 from pcsr_lightning.routing.histogram import (
     DifficultyHistogram,
@@ -83,13 +83,17 @@ def test_a_budget_is_kept_and_used_up(
     x = (x / grain).round() * grain if grain else x
     macs = [1000.0 - 300 * j for j in range(num_classes)]
     thresholds = class_thresholds(x, class_costs([5000 + 16 * m for m in macs]))
-    pixels = 40 * 50
+    area_hw = torch.randint(1, 5, (40, 50), generator=torch.Generator().manual_seed(seed))
+    score = torch.cat([thresholds[0], area_hw[None]])
+    pixels = int(area_hw.sum())
     limit = share * pixels * macs[0]
-    found = decided(ThresholdHistogram(macs, limit, pixels), thresholds[0], rows)
-    exact = assign_by_thresholds(thresholds, macs, limit)[0]
-    cost, wanted = (float(torch.tensor(macs)[c.long()].double().sum()) for c in (found, exact))
+    found = decided(ThresholdHistogram(macs, limit, pixels), score, rows)
+    exact = assign_by_budget(score[None], macs, limit)[0]
+    cost, wanted = (
+        float((torch.tensor(macs)[c.long()].double() * area_hw).sum()) for c in (found, exact)
+    )
     if limit >= pixels * macs[-1]:
-        assert limit - (macs[0] - macs[-1]) < cost <= limit or cost == pixels * macs[0]
+        assert limit - 4 * (macs[0] - macs[-1]) < cost <= limit or cost == pixels * macs[0]
     else:
         assert cost == wanted
     if grain:
@@ -102,8 +106,9 @@ def test_a_budget_is_kept_and_used_up(
 def test_pixels_that_counts_do_not_tell_apart_are_paid_in_raster_order() -> None:
     thresholds = torch.full((1, 4, 5), 1.0)
     thresholds[0, 2] += 2.0**-20  # a little higher, and told apart by single precision only
+    score = torch.cat([thresholds, torch.ones(1, 4, 5)])
     macs, pixels = [3.0, 1.0], 20
-    found = decided(ThresholdHistogram(macs, pixels * 1.0 + 2 * 5, pixels), thresholds, 3)
+    found = decided(ThresholdHistogram(macs, pixels * 1.0 + 2 * 5, pixels), score, 3)
     assert found.flatten().tolist() == [0] * 5 + [1] * 15
-    exact = assign_by_thresholds(thresholds[None], macs, pixels * 1.0 + 2 * 5)[0]
+    exact = assign_by_budget(score[None], macs, pixels * 1.0 + 2 * 5)[0]
     assert exact[2].tolist() == [0] * 5

@@ -15,6 +15,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from pcsr_lightning.inference.features import FeatureRows, KeptRows
 from pcsr_lightning.inference.flops import Flops, ModelMacs
 from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.kernels import QueryKernels, Strip
+from pcsr_lightning.inference.lr_pixels import LRPixels
 from pcsr_lightning.inference.output_rows import RefinedRows, UpsampledRows
 from pcsr_lightning.networks import QueryGrid
 from pcsr_lightning.routing import RoutingPolicy
@@ -113,6 +115,11 @@ class Engine:
         first_rows = torch.searchsorted(grid.rows_H.cpu(), torch.arange(h + 1))
         self._hr_rows: list[int] = first_rows.tolist()
 
+    @cached_property
+    def lr_pixels(self) -> LRPixels:
+        """For rules that decide those."""
+        return LRPixels(self.grid)
+
     def logits(self, sink: RowSink, progress: Progress | None = None) -> None:
         """The classifier's output at every query; ``sink`` takes rows ``(B, M, n, W)``."""
 
@@ -200,7 +207,9 @@ class Engine:
             if isinstance(known, ThresholdAssigner):
                 class_BnW = known.assign(self._score(policy, feat_BrwD, strip))
             else:
-                class_BnW = known[:, strip.hr_top : strip.hr_bottom]
+                class_BnW = known[:, _rows(policy, strip)]
+            if policy.per_lr_pixel:
+                class_BnW = self.lr_pixels.expand(class_BnW, strip)
             return self.kernels.to_subpixel_major(class_BnW[:, None], strip)[:, 0]
         if policy.fixed_class is not None:
             shape = (len(feat_BrwD), (strip.hr_bottom - strip.hr_top) * self.grid.size[1])
@@ -226,15 +235,19 @@ class Engine:
         return self.kernels.to_subpixel_major(unseen_nW[None, None], strip)[0, 0]
 
     def _score(self, policy: RoutingPolicy, feat_BrwD: Tensor, strip: Strip) -> Tensor:
+        """What the rule keeps of a strip's pixels: HR rows, or LR rows if it decides LR pixels."""
         score_BcQ = policy.score(self._logits(feat_BrwD, strip)[..., None])[..., 0]
-        return self.kernels.to_rows(score_BcQ, strip)
+        score_BcnW = self.kernels.to_rows(score_BcQ, strip)
+        return self.lr_pixels.mean(score_BcnW, strip) if policy.per_lr_pixel else score_BcnW
 
     def _first_pass(
         self, policy: RoutingPolicy, progress: Progress | None
     ) -> Tensor | ThresholdAssigner:
-        """A first pass; with every pixel's class, ``(B, H, W)``, or with rules for them."""
+        """A first pass; with every pixel's class, ``(B, H, W)`` or of LR pixels ``(B, h, w)``, or
+        with rules for them."""
         B, (h, w) = len(self.lr), self.grid.lr_size
-        scores = first_pass(policy, B, self.grid.size, self.lr.device)
+        size = (h, w) if policy.per_lr_pixel else self.grid.size
+        scores = first_pass(policy, B, size, self.lr.device)
         kept_BhwD: Tensor | None = None
         keep = self._keep and not isinstance(self.features, KeptRows)
 
@@ -250,7 +263,7 @@ class Engine:
                     keep = False  # then they are computed again
 
             def keep_it() -> None:
-                scores.put(strip.hr_top, rows)
+                scores.put(_rows(policy, strip).start, rows)
                 if kept_BhwD is not None:
                     kept_BhwD[:, strip.top : strip.bottom] = feat_BrwD
 
@@ -302,6 +315,13 @@ class Engine:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _rows(policy: RoutingPolicy, strip: Strip) -> slice:
+    """A strip's rows of those pixels that a rule decides."""
+    if policy.per_lr_pixel:
+        return slice(strip.top, strip.bottom)
+    return slice(strip.hr_top, strip.hr_bottom)
 
 
 def _mixed(known: Tensor | ThresholdAssigner) -> bool:

@@ -118,7 +118,7 @@ class Session:
     def bytes(self) -> int:
         """What is kept at most, the logits and a budget's scores included."""
         M, pixels = self.num_classes, len(self.lr_B3hw) * self.size[0] * self.size[1]
-        return self.feature_bytes + pixels * (13 * M + 4 * M + 4 * (M - 1) + 1)
+        return self.feature_bytes + pixels * (13 * M + 4 * M + 4 * M + 1)
 
     @property
     def feature_bytes(self) -> int:
@@ -149,6 +149,8 @@ class Session:
             elif policy.needs_whole_picture:
                 logits_BMHW = self._classify(progress).to(device)
                 class_BHW = policy.assign(self._scores(policy, logits_BMHW))
+                if policy.per_lr_pixel:
+                    class_BHW = self._engine.lr_pixels.expand(class_BHW, self._whole)
             else:
                 class_BHW = policy.assign_pixels(self._classify(progress).to(device))
             if self._unseen_HW is not None:
@@ -275,8 +277,16 @@ class Session:
         # A slider of budgets asks for the same scores again and again.
         key = (policy.name, policy.config.cost.value)
         if key not in self._score:
-            self._score = {key: policy.score(logits_BMHW)}
+            score = policy.score(logits_BMHW)
+            if policy.per_lr_pixel:
+                score = self._engine.lr_pixels.mean(score, self._whole)
+            self._score = {key: score}
         return self._score[key]
+
+    @property
+    def _whole(self) -> Strip:
+        """The whole picture as one strip."""
+        return Strip(0, self.lr_size[0], 0, self.size[0])
 
     def _upscale(
         self, policy: RoutingPolicy, class_BHW: Tensor, progress: Progress | None

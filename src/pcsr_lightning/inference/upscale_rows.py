@@ -53,8 +53,9 @@ def upscale_rows(
 
     Memory does not grow with the height of the result. Adaptive and a budget look at the
     whole picture first: up to :data:`~pcsr_lightning.routing.scores.SCORE_BYTES` they keep 4 bytes
-    for each HR pixel (a budget as many for each class but the last), then one; of larger pictures
-    they keep counts (:mod:`pcsr_lightning.routing.histogram`), and the classifier runs twice.
+    for each HR pixel (a budget as many for each class of each LR pixel), then one; of larger
+    pictures they keep counts (:mod:`pcsr_lightning.routing.histogram`), and the classifier runs
+    twice.
 
     Args:
         model: on the picture's device, if it is a tensor.

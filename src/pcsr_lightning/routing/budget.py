@@ -1,14 +1,17 @@
-"""Which class each pixel goes to under a budget: Eq. 10 with the smallest ``k`` that can be paid.
+"""Which class each LR pixel goes to under a budget: Eq. 10 with the smallest ``k`` it pays for.
 
-Legend: B batch, M classes, T = M - 1 thresholds, H W HR size, n HR rows of a chunk.
-Class 0 is the heaviest.
+All HR pixels of an LR pixel take one class. Within an LR pixel, scores differ by little more than a
+fixed pattern of the sub-positions; a cutoff in between would draw that pattern as a grid on every
+flat area.
+
+Legend: B batch, M classes, T = M - 1 thresholds, c = T + 1 with the number of HR pixels, h w LR
+size, r LR rows of a chunk; thresholds of any pixels are ``(B, T, H, W)``. Class 0 is the heaviest.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -23,41 +26,32 @@ SMALLEST = 1e-12
 """Two classes whose costs are closer than this part of the range count as this far apart."""
 
 
-def assign_by_budget(
-    logits_BMHW: Tensor, costs_M: Tensor, macs_M: Sequence[float], limit: float
-) -> Tensor:
+def assign_by_budget(score_Bchw: Tensor, macs_M: Sequence[float], limit: float) -> Tensor:
     """Eq. 10 with the smallest ``k`` whose cost fits a limit, found on each picture by itself.
 
-    The hardest pixels are paid for first. Pixels that become heavier at the very same ``k`` (in a
+    The hardest LR pixels are paid for first. Those that become heavier at the very same ``k`` (in a
     constant picture all of them do) are upgraded in raster order until the next would cost too
-    much, so that less than one pixel's upgrade is left over. A larger limit never makes a pixel
+    much, so that less than one LR pixel's upgrade is left over. A larger limit never makes a pixel
     lighter.
 
-    Whole pictures are decided: their logits are read three times, in chunks of rows, and besides
-    the result no memory grows with the picture. Logits are compared in single precision.
+    The scores are read three times, in chunks of rows, and besides the result no memory grows with
+    the picture.
 
     Args:
-        logits_BMHW: the classifier's output before the softmax; finite.
-        costs_M: from :func:`~pcsr_lightning.routing.cost.class_costs`.
-        macs_M: what one pixel of each class costs, in any unit, never rising.
+        score_Bchw: the class thresholds of each LR pixel (means of :func:`class_thresholds` over
+            its HR pixels), and behind them the number of its HR pixels; float32.
+        macs_M: what one HR pixel of each class costs, in any unit, never rising.
         limit: what the pixels of one picture may cost together, in that unit. Below the cost of
             all pixels in the lightest class, that is what comes out.
 
     Returns:
-        Classes ``(B, H, W)``, uint8.
+        Classes ``(B, h, w)``, uint8.
 
     Raises:
-        ConfigError: ``limit`` is NaN, or the costs do not fit the logits or rise.
+        ConfigError: ``limit`` is NaN, or the costs do not fit the scores or rise.
     """
-    check_macs(int(logits_BMHW.shape[1]), costs_M, macs_M, limit)
-    thresholds_of = partial(class_thresholds, costs_M=costs_M)
-    return torch.stack([_assign(x_MHW, thresholds_of, macs_M, limit) for x_MHW in logits_BMHW])
-
-
-def assign_by_thresholds(threshold_BTHW: Tensor, macs_M: Sequence[float], limit: float) -> Tensor:
-    """:func:`assign_by_budget` from what :func:`class_thresholds` gives: less to keep."""
-    check_macs(int(threshold_BTHW.shape[1]) + 1, None, macs_M, limit)
-    return torch.stack([_assign(x_THW, lambda x: x, macs_M, limit) for x_THW in threshold_BTHW])
+    check_macs(int(score_Bchw.shape[1]), macs_M, limit)
+    return torch.stack([_assign(score_chw, macs_M, limit) for score_chw in score_Bchw])
 
 
 def class_thresholds(logits_BMHW: Tensor, costs_M: Tensor) -> Tensor:
@@ -92,22 +86,16 @@ def class_thresholds(logits_BMHW: Tensor, costs_M: Tensor) -> Tensor:
     return torch.stack(out, dim=-3)
 
 
-Thresholds = Callable[[Tensor], Tensor]
-
-
-def check_macs(
-    num_classes: int, costs_M: Tensor | None, macs_M: Sequence[float], limit: float
-) -> None:
+def check_macs(num_classes: int, macs_M: Sequence[float], limit: float) -> None:
     """Checks costs and a limit.
 
     Raises:
         ConfigError: see :func:`assign_by_budget`.
     """
-    lengths = {num_classes, len(macs_M), num_classes if costs_M is None else len(costs_M)}
-    if num_classes < 2 or len(lengths) > 1:
+    if num_classes < 2 or len(macs_M) != num_classes:
         raise ConfigError(
-            f"a budget needs the logits, the costs and the multiply-adds of the same two or more "
-            f"classes, not of {sorted(lengths)}"
+            f"a budget needs the scores and the multiply-adds of the same two or more classes, "
+            f"not of {num_classes} and {len(macs_M)}"
         )
     if any(b > a for a, b in pairwise(macs_M)):
         raise ConfigError(f"classes must be sorted heaviest first; their costs are {list(macs_M)}")
@@ -115,54 +103,56 @@ def check_macs(
         raise ConfigError("the limit of a budget must be a number, not nan")
 
 
-def _assign(
-    x_CHW: Tensor, thresholds_of: Thresholds, macs_M: Sequence[float], limit: float
-) -> Tensor:
+def _assign(score_chw: Tensor, macs_M: Sequence[float], limit: float) -> Tensor:
     """One picture: the cutoff, the class map on its light side, then the ties."""
-    H, W = x_CHW.shape[-2:]
-    out_HW = torch.empty(H, W, dtype=torch.uint8, device=x_CHW.device)
-    left = limit - H * W * macs_M[-1]
+    h, w = score_chw.shape[-2:]
+    out_hw = torch.empty(h, w, dtype=torch.uint8, device=score_chw.device)
+    left = limit - float(score_chw[-1].sum(dtype=torch.float64)) * macs_M[-1]
     if left < 0:
-        return out_HW.fill_(len(macs_M) - 1)
-    found = _cutoff(x_CHW, thresholds_of, macs_M, left)
+        return out_hw.fill_(len(macs_M) - 1)
+    found = _cutoff(score_chw, macs_M, left)
     if found is None:
-        return out_HW.zero_()
+        return out_hw.zero_()
     cutoff, left = found
-    prices_M = torch.tensor(list(macs_M), dtype=torch.float64, device=x_CHW.device)
-    for rows in _chunks(H, W):
-        ordered_TnW = ordered(thresholds_of(x_CHW[:, rows]))
-        out_HW[rows], left = classes_at(ordered_TnW, cutoff, prices_M, left)
-    return out_HW
+    prices_M = torch.tensor(list(macs_M), dtype=torch.float64, device=score_chw.device)
+    for rows in _chunks(h, w):
+        *threshold_T, area_rw = score_chw[:, rows]
+        ordered_Trw = ordered(torch.stack(threshold_T))
+        out_hw[rows], left = classes_at(ordered_Trw, area_rw, cutoff, prices_M, left)
+    return out_hw
 
 
 def classes_at(
-    ordered_TnW: Tensor, cutoff: int, prices_M: Tensor, left: float
+    ordered_Trw: Tensor, area_rw: Tensor, cutoff: int, prices_M: Tensor, left: float
 ) -> tuple[Tensor, float]:
     """The classes of the next rows in raster order, and what is left after them.
 
     Args:
-        ordered_TnW: class thresholds as integers, see :func:`ordered`.
+        ordered_Trw: class thresholds as integers, see :func:`ordered`.
+        area_rw: how many HR pixels an LR pixel has.
         cutoff: the threshold at which not all pixels can be paid.
-        prices_M: what a pixel of each class costs, float64.
+        prices_M: what an HR pixel of each class costs, float64.
         left: what pixels at the cutoff may still cost.
 
     Returns:
-        Classes ``(n, W)``, uint8; and ``left`` less what was paid, below 0 once no more is.
+        Classes ``(r, w)``, uint8; and ``left`` less what was paid, below 0 once no more is.
     """
-    out_nW = (ordered_TnW <= cutoff).sum(dim=0, dtype=torch.uint8)
+    out_rw = (ordered_Trw <= cutoff).sum(dim=0, dtype=torch.uint8)
     if left > 0:
-        heavy_nW = (ordered_TnW < cutoff).sum(dim=0, dtype=torch.uint8)
-        left = _upgrade(out_nW.view(-1), heavy_nW.view(-1), prices_M, left)
-    return out_nW, left
+        heavy_rw = (ordered_Trw < cutoff).sum(dim=0, dtype=torch.uint8)
+        left = _upgrade(out_rw.view(-1), heavy_rw.view(-1), area_rw.flatten(), prices_M, left)
+    return out_rw, left
 
 
-def _upgrade(out_N: Tensor, heavy_N: Tensor, prices_M: Tensor, left: float) -> float:
+def _upgrade(
+    out_N: Tensor, heavy_N: Tensor, area_N: Tensor, prices_M: Tensor, left: float
+) -> float:
     """Upgrades pixels in their order while they can be paid; what is then left, or -1 for done."""
     tied_K = (heavy_N != out_N).nonzero().squeeze(1)
     if not len(tied_K):
         return left
     before, after = out_N[tied_K].int(), heavy_N[tied_K].int()
-    paid_K = (prices_M[after] - prices_M[before]).cumsum(0)
+    paid_K = ((prices_M[after] - prices_M[before]) * area_N[tied_K]).cumsum(0)
     count = int((paid_K <= left).sum())
     out_N[tied_K[:count]] = heavy_N[tied_K[:count]]
     if count < len(tied_K):
@@ -170,35 +160,33 @@ def _upgrade(out_N: Tensor, heavy_N: Tensor, prices_M: Tensor, left: float) -> f
     return left - float(paid_K[-1])
 
 
-def _cutoff(
-    x_CHW: Tensor, thresholds_of: Thresholds, macs_M: Sequence[float], left: float
-) -> tuple[int, float] | None:
+def _cutoff(score_chw: Tensor, macs_M: Sequence[float], left: float) -> tuple[int, float] | None:
     """The ordered threshold at and below which not all pixels can be paid, and what is left once
     those above are; ``None`` if everything can be paid."""
     steps_T = torch.tensor([a - b for a, b in pairwise(macs_M)], dtype=torch.float64)
-    high = first_too_dear(_histogram(x_CHW, thresholds_of, None), steps_T, left)
+    high = first_too_dear(_histogram(score_chw, None), steps_T, left)
     if high is None:
         return None
-    low = first_too_dear(_histogram(x_CHW, thresholds_of, high[0]), steps_T, high[1])
+    low = first_too_dear(_histogram(score_chw, high[0]), steps_T, high[1])
     assert low is not None  # the same pixels, and their sum is exact
     return ((high[0] - 2 ** (HALF - 1)) << HALF) + low[0], low[1]
 
 
-def _histogram(x_CHW: Tensor, thresholds_of: Thresholds, high: int | None) -> Tensor:
-    """How many pixels' thresholds have each upper half, or each lower half given an upper one."""
-    H, W = x_CHW.shape[-2:]
-    counts: Tensor | None = None
-    for rows in _chunks(H, W):
-        chunk = []
-        for ordered_nW in ordered(thresholds_of(x_CHW[:, rows])):
-            bins = (ordered_nW >> HALF) + 2 ** (HALF - 1)
+def _histogram(score_chw: Tensor, high: int | None) -> Tensor:
+    """How many HR pixels' thresholds have each upper half, or each lower half given an upper one:
+    ``(T, N)``, int64."""
+    shape = (len(score_chw) - 1, 2**HALF)
+    counts_TN = torch.zeros(shape, dtype=torch.int64, device=score_chw.device)
+    for rows in _chunks(*score_chw.shape[-2:]):
+        *threshold_T, area_rw = score_chw[:, rows]
+        for threshold_rw, counts_N in zip(threshold_T, counts_TN, strict=True):
+            ordered_rw = ordered(threshold_rw)
+            bins, area = (ordered_rw >> HALF) + 2 ** (HALF - 1), area_rw
             if high is not None:
-                bins = ordered_nW[bins == high] & (2**HALF - 1)
-            chunk.append(torch.bincount(bins.flatten(), minlength=2**HALF))
-        part = torch.stack(chunk)
-        counts = part if counts is None else counts + part
-    assert counts is not None
-    return counts.cpu()
+                inside_rw = bins == high
+                bins, area = ordered_rw[inside_rw] & (2**HALF - 1), area_rw[inside_rw]
+            counts_N.scatter_add_(0, bins.flatten().long(), area.flatten().long())
+    return counts_TN.cpu()
 
 
 def first_too_dear(counts_TN: Tensor, steps_T: Tensor, left: float) -> tuple[int, float] | None:

@@ -4,8 +4,8 @@ A first pass counts the scores of all pixels in a histogram. It ends with an ass
 second pass asks for classes. Memory does not grow with the picture. Classes differ from those of
 the exact scores only at pixels that fall into one of the histogram's narrow bins.
 
-Legend: M classes, T = M - 1 thresholds, c scores of a pixel, n HR rows of a strip, W HR width,
-N bins, K those of them that are not empty.
+Legend: M classes, T = M - 1 thresholds, c scores of a pixel, n rows of a strip and W its width (HR
+pixels; LR pixels under a budget), N bins, K those of them that are not empty.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class DifficultyHistogram:
         low, high = torch.aminmax(score_1nW)
         self._low, self._high = min(self._low, float(low)), max(self._high, float(high))
         bins = (score_1nW.flatten() * 2**FINE_BITS).long().clamp_(0, 2**FINE_BITS - 1)
-        self._counts_N = _counted(self._counts_N, bins, 2**FINE_BITS)
+        each_one = bins.new_ones(()).expand_as(bins)
+        self._counts_N = _counted(self._counts_N, bins, each_one, 2**FINE_BITS)
 
     def assigner(self) -> DifficultyAssigner:
         """The borders between the groups."""
@@ -117,7 +118,7 @@ class DifficultyAssigner:
 
 
 class ThresholdHistogram:
-    """A budget, see :func:`~pcsr_lightning.routing.adm_by_budget`.
+    """A budget, see :func:`~pcsr_lightning.routing.budget.assign_by_budget`.
 
     The budget is kept, and used up, just as exactly. But thresholds that :data:`THRESHOLD_BITS` do
     not tell apart count as the same: of the pixels at the cutoff, those that come first in the
@@ -133,15 +134,17 @@ class ThresholdHistogram:
     """
 
     def __init__(self, macs_M: Sequence[float], limit: float, pixels: int) -> None:
-        check_macs(len(macs_M), None, macs_M, limit)
+        check_macs(len(macs_M), macs_M, limit)
         self._macs_M, self._left = list(macs_M), limit - pixels * macs_M[-1]
         self._counts_N: list[Tensor | None] = [None] * (len(macs_M) - 1)
 
-    def add(self, score_TnW: Tensor) -> None:
-        """Adds rows of :func:`~pcsr_lightning.routing.budget.class_thresholds`."""
-        for j, threshold_nW in enumerate(score_TnW):
+    def add(self, score_cnW: Tensor) -> None:
+        """Adds rows of LR pixels: class thresholds, and the number of HR pixels behind them."""
+        *threshold_T, area_nW = score_cnW
+        area = area_nW.flatten().long()
+        for j, threshold_nW in enumerate(threshold_T):
             bins = _coarse(threshold_nW).flatten().long()
-            self._counts_N[j] = _counted(self._counts_N[j], bins, 2**THRESHOLD_BITS)
+            self._counts_N[j] = _counted(self._counts_N[j], bins, area, 2**THRESHOLD_BITS)
 
     def assigner(self) -> BudgetAssigner:
         """The cutoff, and what is left for the pixels at it."""
@@ -173,10 +176,10 @@ class BudgetAssigner:
     left: float
     mixed: bool
 
-    def assign(self, score_TnW: Tensor) -> tuple[Tensor, float]:
+    def assign(self, score_cnW: Tensor) -> tuple[Tensor, float]:
         """See :class:`Assigner`."""
-        prices_M = torch.tensor(self.macs_M, dtype=torch.float64, device=score_TnW.device)
-        return classes_at(_coarse(score_TnW), self.cutoff, prices_M, self.left)
+        prices_M = torch.tensor(self.macs_M, dtype=torch.float64, device=score_cnW.device)
+        return classes_at(_coarse(score_cnW[:-1]), score_cnW[-1], self.cutoff, prices_M, self.left)
 
 
 def _coarse(thresholds: Tensor) -> Tensor:
@@ -185,8 +188,8 @@ def _coarse(thresholds: Tensor) -> Tensor:
     return bins
 
 
-def _counted(counts_N: Tensor | None, bins: Tensor, num_bins: int) -> Tensor:
+def _counted(counts_N: Tensor | None, bins: Tensor, weights: Tensor, num_bins: int) -> Tensor:
     """Counts with those of more pixels. In place: as many new ones would cost more than they."""
     if counts_N is None:
         counts_N = torch.zeros(num_bins, dtype=torch.int64, device=bins.device)
-    return counts_N.scatter_add_(0, bins, torch.ones_like(bins[:1]).expand_as(bins))
+    return counts_N.scatter_add_(0, bins, weights)

@@ -91,6 +91,9 @@ class RoutingPolicy(ABC):
         charges_every_class: whether the first layer of every class counts as executed on the whole
             picture as soon as pixels take several classes, so that the cost does not depend on how
             the picture is cut into strips.
+        per_lr_pixel: whether all HR pixels of an LR pixel take one class, for rules that look at
+            the whole picture. :meth:`assign` and :meth:`histogram` are then given, for each LR
+            pixel, the means of its HR pixels' scores, and behind them the number of its HR pixels.
         fixed_class: the one class that every pixel takes; ``None`` if each pixel has a choice.
 
     Raises:
@@ -102,6 +105,7 @@ class RoutingPolicy(ABC):
     parameter: ClassVar[Parameter | None] = None
     whole_picture: ClassVar[bool] = False
     charges_every_class: ClassVar[bool] = False
+    per_lr_pixel: ClassVar[bool] = False
 
     def __init__(self, config: RoutingConfig, macs: PictureMacs) -> None:
         self.config, self.macs, self.num_classes = config, macs, len(macs.pixel_M)
@@ -141,7 +145,7 @@ class RoutingPolicy(ABC):
 
     @property
     def num_scores(self) -> int:
-        """``c``: how many float32 numbers :meth:`score` gives for a pixel."""
+        """``c``: how many float32 numbers :meth:`assign` is given of a pixel."""
         return 1
 
     def assign_pixels(self, logits_BMHW: Tensor) -> Tensor:
@@ -149,7 +153,7 @@ class RoutingPolicy(ABC):
         raise NotImplementedError(f"{self.name} needs whole pictures")
 
     def score(self, logits_BMHW: Tensor) -> Tensor:
-        """The routing score of any pixels, all that is kept of them: ``(B, c, H, W)``.
+        """The routing scores of any HR pixels, all that is kept of them: ``(B, c, H, W)``.
 
         It depends on the logits and :attr:`costs_M` alone, not on the rule's value.
         """

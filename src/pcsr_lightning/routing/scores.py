@@ -1,6 +1,7 @@
 """The first pass over pictures whose classes depend on all their pixels: scores, kept or counted.
 
-Legend: B batch, c scores of a pixel, H W HR size, n HR rows.
+Legend: B batch, c scores of a pixel, H W size and n rows: of HR pixels, or of LR pixels where the
+rule decides those (:attr:`~pcsr_lightning.routing.policy.RoutingPolicy.per_lr_pixel`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from pcsr_lightning.routing.histogram import Assigner
 from pcsr_lightning.routing.policy import RoutingPolicy
 
 SCORE_BYTES = 2**27
-"""Up to so many bytes, the scores of every pixel are kept. That is an 8K picture with two classes;
-for larger ones scores are counted, and the classifier runs a second time."""
+"""Up to so many bytes, the scores of every pixel are kept. Adaptively that is an 8K result; under a
+budget, 16 million LR pixels with two classes. Of larger pictures scores are counted, and the
+classifier runs a second time."""
 
 
 class ThresholdAssigner:
@@ -45,8 +47,8 @@ class ThresholdAssigner:
 class FirstPass(Protocol):
     """Takes the scores of a picture's strips."""
 
-    def put(self, hr_top: int, score_BcnW: Tensor) -> None:
-        """Takes rows from ``hr_top`` on."""
+    def put(self, top: int, score_BcnW: Tensor) -> None:
+        """Takes rows from ``top`` on."""
 
     def finish(self) -> Tensor | ThresholdAssigner:
         """Every pixel's class, ``(B, H, W)``; or what to ask for it."""
@@ -68,9 +70,9 @@ class ScoreBuffer:
         self._policy = policy
         self._score_BcHW = torch.empty(batch, policy.num_scores, *size, device=device)
 
-    def put(self, hr_top: int, score_BcnW: Tensor) -> None:
+    def put(self, top: int, score_BcnW: Tensor) -> None:
         """See :class:`FirstPass`."""
-        self._score_BcHW[:, :, hr_top : hr_top + score_BcnW.shape[2]] = score_BcnW
+        self._score_BcHW[:, :, top : top + score_BcnW.shape[2]] = score_BcnW
 
     def finish(self) -> Tensor:
         """Every pixel's class."""
@@ -88,7 +90,7 @@ class ScoreCounts:
     def __init__(self, policy: RoutingPolicy, batch: int) -> None:
         self._histogram_B = [policy.histogram() for _ in range(batch)]
 
-    def put(self, hr_top: int, score_BcnW: Tensor) -> None:
+    def put(self, top: int, score_BcnW: Tensor) -> None:
         """See :class:`FirstPass`."""
         for histogram, score_cnW in zip(self._histogram_B, score_BcnW, strict=True):
             histogram.add(score_cnW)

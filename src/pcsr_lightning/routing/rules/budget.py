@@ -19,7 +19,9 @@ ROUNDING = 1e-12
 
 @register
 class Budget(RoutingPolicy):
-    """Eq. 10 with the smallest ``k`` that the budget pays for; the thresholds of ``k`` are scores.
+    """Eq. 10 with the smallest ``k`` that the budget pays for, for whole LR pixels.
+
+    The scores are thresholds of ``k``; their mean decides for all HR pixels of an LR pixel.
 
     See :func:`~pcsr_lightning.routing.budget.assign_by_budget`.
 
@@ -43,6 +45,7 @@ class Budget(RoutingPolicy):
     )
     whole_picture = True
     charges_every_class = True
+    per_lr_pixel = True
 
     def __init__(self, config: RoutingConfig, macs: PictureMacs) -> None:
         super().__init__(config, macs)
@@ -79,17 +82,17 @@ class Budget(RoutingPolicy):
 
     @property
     def num_scores(self) -> int:
-        return self.num_classes - 1
+        return self.num_classes  # M - 1 thresholds, and the number of HR pixels
 
     def score(self, logits_BMHW: Tensor) -> Tensor:
         from pcsr_lightning.routing.budget import class_thresholds
 
         return class_thresholds(logits_BMHW, self.costs_M)
 
-    def assign(self, score_BcHW: Tensor) -> Tensor:
-        from pcsr_lightning.routing.budget import assign_by_thresholds
+    def assign(self, score_Bchw: Tensor) -> Tensor:
+        from pcsr_lightning.routing.budget import assign_by_budget
 
-        return assign_by_thresholds(score_BcHW, self.macs.pixel_M, self.limit)
+        return assign_by_budget(score_Bchw, self.macs.pixel_M, self.limit)
 
     def histogram(self) -> ThresholdHistogram:
         from pcsr_lightning.routing.histogram import ThresholdHistogram

@@ -18,8 +18,9 @@ class Quantile(RoutingPolicy):
     """The hardest pixels go to the heaviest class, all others to the lightest. Not in the paper.
 
     How hard a pixel is, its :func:`~pcsr_lightning.routing.adm.difficulty` says. The arithmetic is
-    that of a budget in which a heavy pixel costs 1 and a light one nothing, so the share is exact:
-    of equally hard pixels, those that come first in the picture are taken.
+    that of a budget in which a heavy pixel costs 1 and a light one nothing. So whole LR pixels are
+    decided, the share is exact to one of them, and of equally hard ones those that come first in
+    the picture are taken.
     """
 
     name = "quantile"
@@ -31,6 +32,7 @@ class Quantile(RoutingPolicy):
         metavar="SHARE",
     )
     whole_picture = True
+    per_lr_pixel = True
 
     @classmethod
     def fixed(cls, value: float | None) -> int | None:
@@ -49,18 +51,18 @@ class Quantile(RoutingPolicy):
 
     @property
     def num_scores(self) -> int:
-        return self.num_classes - 1
+        return self.num_classes  # M - 1 thresholds, and the number of HR pixels
 
     def score(self, logits_BMHW: Tensor) -> Tensor:
         from pcsr_lightning.routing.adm import difficulty
 
         # One threshold for all classes: a pixel is in the first class or in the last.
-        return difficulty(logits_BMHW)[:, None].expand(-1, self.num_scores, -1, -1)
+        return difficulty(logits_BMHW)[:, None].expand(-1, self.num_classes - 1, -1, -1)
 
-    def assign(self, score_BcHW: Tensor) -> Tensor:
-        from pcsr_lightning.routing.budget import assign_by_thresholds
+    def assign(self, score_Bchw: Tensor) -> Tensor:
+        from pcsr_lightning.routing.budget import assign_by_budget
 
-        return assign_by_thresholds(score_BcHW, self.prices_M, self.limit)
+        return assign_by_budget(score_Bchw, self.prices_M, self.limit)
 
     def histogram(self) -> ThresholdHistogram:
         from pcsr_lightning.routing.histogram import ThresholdHistogram
