@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.data.batches import RawCrops, StepBatches
-from pcsr_lightning.networks import PCSR, bilinear_upsample
-from pcsr_lightning.networks.pixel_mlp import PixelMLP
+from pcsr_lightning.networks import CellQueries, PixelMLP
+from pcsr_lightning.training.modules.pcsr_stage import at_queries
 
 LR = 32
 """Side of an LR crop."""
@@ -45,30 +45,14 @@ def sources_of(crops: StepBatches, steps: Iterable[int], names: dict[str, int]) 
 
 
 def draw(
-    network: PCSR, data: SRDataModule, raw: RawCrops, n: int, draws: torch.Generator
+    data: SRDataModule, raw: RawCrops, n: int, draws: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """LR crops, where the drawn pixels lie, ``(B, P, n, 4)``, and the right residual there."""
     batch = data.pairs.train_batch(raw._replace(window_BHWC=torch.from_numpy(raw.window_BHWC)))
-    B, _, H, W = batch.hr_B3HW.shape
-    grid = network.grid((LR, LR), (H, W))
-    i = _pick(grid.rows_H, (B, LR, LR, n), 1, draws)
-    j = _pick(grid.cols_W, (B, LR, LR, n), 2, draws)
-    flat = (i * W + j).reshape(B, 1, -1).expand(B, 3, -1)
-    aim = (batch.hr_B3HW - bilinear_upsample(batch.lr_B3hw, (H, W))).flatten(2).gather(2, flat)
-    aim_BPn3 = aim.reshape(B, 3, LR * LR, n).permute(0, 2, 3, 1)
-    offsets = torch.stack([grid.dy_H[i], grid.dx_W[j]], -1).reshape(B, LR * LR, n, 2)
-    cell = torch.tensor(grid.cell).expand(B, LR * LR, n, 2)
-    return batch.lr_B3hw, torch.cat([offsets, cell], -1), aim_BPn3
-
-
-def _pick(nearest: Tensor, shape: tuple[int, ...], axis: int, draws: torch.Generator) -> Tensor:
-    """For each LR row (axis 1) or column (axis 2) one of the HR ones that ask it, at random."""
-    along = [LR if n == axis else 1 for n in range(4)]
-    count = torch.bincount(nearest, minlength=LR)
-    first = (count.cumsum(0) - count).view(along)
-    last = first + count.view(along) - 1
-    chosen = first + (torch.rand(shape, generator=draws) * count.view(along)).long()
-    return torch.minimum(chosen, last)
+    (B, _, h, w), size = batch.lr_B3hw.shape, torch.tensor([batch.hr_B3HW.shape[-2:]])
+    queries = CellQueries.draw((h, w), size.expand(B, 2), n, draws)
+    aim_B3Q = at_queries(batch.hr_B3HW, queries) - queries.base(batch.lr_B3hw)
+    return batch.lr_B3hw, queries.offset_BhwN4.flatten(1, 2), aim_B3Q.mT.reshape(B, h * w, n, 3)
 
 
 def query(mlp: PixelMLP, feat_BPD: Tensor, where_BPn4: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ def freeze(args: argparse.Namespace, network: PCSR, data: SRDataModule) -> Froze
         torch.empty(N, P, n, 3, dtype=half),
     )
     for number in range(N // AT_ONCE):
-        lr_B3hw, where, aim = draw(network, data, crops[number], n, draws)
+        lr_B3hw, where, aim = draw(data, crops[number], n, draws)
         feat = network.features(lr_B3hw).permute(0, 2, 3, 1).flatten(1, 2)
         here = slice(number * AT_ONCE, (number + 1) * AT_ONCE)
         out.feat_NPD[here], out.where_NPn4[here], out.aim_NPn3[here] = feat, where, aim

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,9 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PHOTOGRAPHS = ["--train", str(SAMPLE_FOLDER / "train"), "--valid", str(SAMPLE_FOLDER / "valid")]
 
 
-@pytest.fixture(scope="module", params=["later_stages", "longer_first_stage", "_drawn_pixels"])
+@pytest.fixture(
+    scope="module", params=["later_stages", "longer_first_stage", "_drawn_pixels", "queries"]
+)
 def module(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
@@ -53,7 +56,7 @@ def test_drawn_pixels_are_those_of_the_whole_picture(module: ModuleType, scale: 
     raw = module.crops_of(data, 2, 0)[0]
     draws = torch.Generator().manual_seed(0)
     with torch.inference_mode():
-        lr_B3hw, where, aim = module.draw(network, data, raw, 3, draws)
+        lr_B3hw, where, aim = module.draw(data, raw, 3, draws)
         feat_BDhw = network.features(lr_B3hw)
         drawn = module.query(
             network.upsampler(0), feat_BDhw.permute(0, 2, 3, 1).flatten(1, 2), where
@@ -70,7 +73,7 @@ def test_drawn_pixels_are_those_of_the_whole_picture(module: ModuleType, scale: 
         [i] = ((grid.rows_H == row) & ((grid.dy_H - dy).abs() < 1e-6)).nonzero().flatten()
         [j] = ((grid.cols_W == column) & ((grid.dx_W - dx).abs() < 1e-6)).nonzero().flatten()
         assert torch.allclose(drawn[b, p, n], whole[b, :, i, j], atol=1e-5)
-        assert torch.equal(aim[b, p, n], right[b, :, i, j])
+        torch.testing.assert_close(aim[b, p, n], right[b, :, i, j], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("module", ["longer_first_stage"], indirect=True)
@@ -125,3 +128,18 @@ def test_k_gives_the_shares_asked_for(module: ModuleType) -> None:
     )
     wanted = float((costs[0] / costs[1]).log())
     assert module.offset_for(network, pictures, 0.1) == pytest.approx(wanted, abs=1e-3)
+
+
+@pytest.mark.parametrize("module", ["queries"], indirect=True)
+def test_both_ways_of_drawing_pixels_are_compared(
+    module: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "queries.json"
+    called(module, monkeypatch, "--quick", "--recipes", "fsrcnn-pcsr-x4", "--out", out)
+    runs = json.loads(out.read_text())
+    assert {run["queries"] for run in runs} == {"2048", "per_pixel:2"}
+    assert all(run["psnr"] > 20 and run["seconds"] > 0 for run in runs)
+    assert "| fsrcnn-pcsr-x4 | per_pixel:2 | 4 |" in capsys.readouterr().out
