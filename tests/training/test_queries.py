@@ -269,6 +269,8 @@ def test_crops_of_different_scales_need_pixels_of_each_lr_pixel(
         (torch.tensor([32.0, 32.0]), r"torch\.float32 of shape \(2,\)"),
         (torch.tensor([32]), r"torch\.int64 of shape \(1,\)"),
         ([32, 32], "list"),
+        (torch.tensor([7, 32]), r"\[7, 32\]"),
+        (torch.tensor([32, 33]), r"\[32, 33\]"),
     ],
 )
 def test_sides_of_another_kind_are_refused(side_B: Any, found: str, tmp_path: Path) -> None:
@@ -276,5 +278,7 @@ def test_sides_of_another_kind_are_refused(side_B: Any, found: str, tmp_path: Pa
         def __getitem__(self, i: int) -> Any:
             return TrainBatch(*super().__getitem__(i), side_B)
 
-    with pytest.raises(ConfigError, match=rf"side_B .*torch\.int64 of shape \(2,\).*is {found}$"):
+    with pytest.raises(
+        ConfigError, match=rf"side_B .*torch\.int64 of shape \(2,\) from 8 to 32.*is {found}$"
+    ):
         fit(small_stage("fsrcnn", 1, queries="per_pixel:2"), tmp_path, Sided())

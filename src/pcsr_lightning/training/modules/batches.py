@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -36,18 +36,26 @@ def check_train_batch(batch: object) -> None:
         ConfigError: says what it must have, and what it is.
     """
     names = ("lr_B3hw", "hr_B3HW")
-    crops = _check(batch, names, "training batch", "TrainBatch(lr_B3hw, hr_B3HW)", integers=True)
+    _check(batch, names, "training batch", "TrainBatch(lr_B3hw, hr_B3HW)", integers=True)
+    if getattr(batch, "side_B", None) is not None:
+        _check_sides(cast(TrainBatch, batch))
+
+
+def _check_sides(batch: TrainBatch) -> None:
     side_B = getattr(batch, "side_B", None)
-    if side_B is None:
-        return
+    least, most = max(batch.lr_B3hw.shape[-2:]), min(batch.hr_B3HW.shape[-2:])
     found = type(side_B).__name__
     if isinstance(side_B, Tensor):
         found = f"{side_B.dtype} of shape {tuple(side_B.shape)}"
-    if found != f"torch.int64 of shape ({crops},)":
-        raise ConfigError(
-            "data: side_B of a training batch is the HR side of each crop, torch.int64 of shape "
-            f"({crops},), or None; it is {found}"
-        )
+        if side_B.dtype == torch.int64 and side_B.shape == (len(batch.hr_B3HW),):
+            # Not on a GPU, which would have to be waited for.
+            if side_B.device.type != "cpu" or ((side_B >= least) & (side_B <= most)).all():
+                return
+            found = f"{side_B.tolist()}"
+    raise ConfigError(
+        "data: side_B of a training batch is the HR side of each crop, torch.int64 of shape "
+        f"({len(batch.hr_B3HW)},) from {least} to {most}, or None; it is {found}"
+    )
 
 
 def check_val_picture(batch: object) -> None:
@@ -88,9 +96,7 @@ def as_float(pixels: Tensor) -> Tensor:
 
 def _check(
     batch: object, names: tuple[str, str], what: str, example: str, integers: bool = False
-) -> int:
-    """Returns how many crops or pictures there are."""
-    crops = 0
+) -> None:
     more = f" ({names[1]} may be torch.uint8)" if integers else ""
     for name in names:
         value = getattr(batch, name, None)
@@ -100,14 +106,12 @@ def _check(
         elif value.ndim != 4 or value.shape[1] != 3 or value.dtype not in kinds:
             reason = f"{name} is {value.dtype} of shape {tuple(value.shape)}"
         else:
-            crops = len(value)
             continue
         raise ConfigError(
             f"data: a {what} must have {names[0]} and {names[1]}, torch.float32 of shapes "
             f"(B, 3, h, w) and (B, 3, H, W) in [0, 1]{more}; {reason}: give it as "
             f"pcsr_lightning.data.{example}"
         )
-    return crops
 
 
 def _described(batch: object) -> str:

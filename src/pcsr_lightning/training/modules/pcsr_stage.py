@@ -71,12 +71,13 @@ class PCSRStage(SRStage):
         return torch.randint(H * W, (count,), generator=draws, device=self.device)
 
     def _draw_per_pixel(self, batch: TrainBatch, count: int) -> CellQueries:
-        (B, _, h, w), hr_size = batch.lr_B3hw.shape, batch.hr_B3HW.shape[-2:]
+        B, _, h, w = batch.lr_B3hw.shape
         side_B: Tensor | None = getattr(batch, "side_B", None)
-        size_B2 = torch.tensor([hr_size], device=self.device) if side_B is None else side_B[:, None]
+        # Filled on the device: a step that copies numbers to a GPU cannot be captured.
+        full = [torch.full((B,), side, device=self.device) for side in batch.hr_B3HW.shape[-2:]]
+        size_B2 = torch.stack(full if side_B is None else [side_B, side_B], dim=1)
         share = (self.global_rank, self.trainer.world_size if self._trainer else 1)
-        draws = self.generator(self.device)
-        return CellQueries.draw((h, w), size_B2.expand(B, 2), count, draws, share)
+        return CellQueries.draw((h, w), size_B2, count, self.generator(self.device), share)
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """Random numbers of this step, which a resumed run draws as the uninterrupted one would."""
