@@ -9,10 +9,18 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from pcsr_lightning.evaluation import Protocol, benchmark, make_pair, psnr, shaved_border
+from pcsr_lightning.evaluation import (
+    Protocol,
+    benchmark,
+    make_pair,
+    psnr,
+    published_points,
+    shaved_border,
+)
 from pcsr_lightning.images import list_pictures, read_rgb8
-from pcsr_lightning.inference import RoutingConfig, Session
+from pcsr_lightning.inference import RoutingConfig, Session, original_flops
 from pcsr_lightning.networks import PCSR, Original
 
 X4 = (4.0, 4.0)
@@ -118,3 +126,50 @@ def test_a_whole_benchmark_is_the_sum_of_its_pictures(
     mean = benchmark(model, pictures, 4, routing, Protocol.PUBLISHED).mean
     expected = means(routed("Set5", "fsrcnn")["k=0.5"])
     assert (mean.psnr, mean.gflops_published, mean.share[0]) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.fixture(scope="session")
+def set14_by_12(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Set14 cut to multiples of 12, as the paper's appendix has it."""
+    folder = tmp_path_factory.mktemp("Set14")
+    for path in list_pictures(shared / "images" / "Set14"):
+        with Image.open(path) as picture:
+            width, height = (n // 12 * 12 for n in picture.size)
+            picture.crop((0, 0, width, height)).save(folder / path.name)
+    return folder
+
+
+def printed(method: str) -> tuple[str, str]:
+    """PSNR and GFLOPs of CARN on Set14 as the paper prints them."""
+    [point] = [
+        point
+        for point in published_points("Set14", "carn", table="Appendix Table 1")
+        if point.method == method
+    ]
+    return f"{point.psnr:.2f}", f"{point.gflops:.2f}"
+
+
+def test_the_papers_pixels_of_set14(
+    set14_by_12: Path, published_original: Callable[[str], Original]
+) -> None:
+    sizes = [
+        make_pair(read_rgb8(path), X4, Protocol.PUBLISHED).lr_13hw.shape[-2:]
+        for path in list_pictures(set14_by_12)
+    ]
+    flops = original_flops(published_original("carn"), sum(h * w for h, w in sizes))
+    assert f"{flops.gflops_published / len(sizes):.2f}" == printed("original")[1]
+
+
+@pytest.mark.slow
+def test_the_papers_original_on_set14(
+    set14_by_12: Path, published_original: Callable[[str], Original]
+) -> None:
+    mean = benchmark(published_original("carn"), set14_by_12, 4, protocol="published").mean
+    assert (f"{mean.psnr:.2f}", f"{mean.gflops_published:.2f}") == printed("original")
+
+
+@pytest.mark.slow
+def test_the_papers_pcsr_on_set14(set14_by_12: Path, published_pcsr: Callable[[str], PCSR]) -> None:
+    routing = RoutingConfig(k=1.05, cost="proportional")
+    mean = benchmark(published_pcsr("carn"), set14_by_12, 4, routing, "published").mean
+    assert (f"{mean.psnr:.2f}", f"{mean.gflops_published:.2f}") == printed("PCSR")
