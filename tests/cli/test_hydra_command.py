@@ -137,10 +137,11 @@ def test_settings_on_both_sides_of_m_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["trainer.max_time=1"], ["++trainer.max_time=1"]),
+        (["trainer.min_steps=1"], ["++trainer.min_steps=1"]),
         (["trainer.accumulate_grad_batches=2"], ["++trainer.accumulate_grad_batches=2"]),
         (["trainer.acumulate_grad_batches=2"], ["trainer.acumulate_grad_batches=2"]),
-        (["+trainer.max_time=1"], ["+trainer.max_time=1"]),
+        (["+trainer.min_steps=1"], ["+trainer.min_steps=1"]),
+        (["+trainer.max_time=1"], ["++trainer.max_time=1"]),  # in conf/ now
         (["trainer.max_steps=1"], ["trainer.max_steps=1"]),
         (
             ["optimizer._target_=torch.optim.SGD", "optimizer.momentum=0.9"],
@@ -161,8 +162,8 @@ def test_settings_on_both_sides_of_m_are_read(tmp_path: Path) -> None:
         ),
         (["experiment=quick/carn_x4", "seed=1,2", "trainer.fast_dev_run=true"], None),
         (
-            ["experiment=no/such", "trainer.max_time=1"],
-            ["experiment=no/such", "trainer.max_time=1"],
+            ["experiment=no/such", "trainer.min_steps=1"],
+            ["experiment=no/such", "trainer.min_steps=1"],
         ),
     ],
 )

@@ -60,6 +60,10 @@ class NeverBetter(EarlyStopping):
     def __init__(self):
         super().__init__("val/psnr", mode="max", stopping_threshold=0.0)
 '''
+OUT_OF_TIME = [
+    "+callbacks.timer._target_=lightning.pytorch.callbacks.Timer",
+    "+callbacks.timer.duration='00:00:00:00'",
+]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,8 @@ class NeverBetter(EarlyStopping):
         (["+trainer.fast_dev_run=true"], False, r"a trial run of 1 steps \(trainer.fast_dev_run"),
         (["+trainer.overfit_batches=1"], False, r"a trial run of 4 steps \(trainer.overfit_batch"),
         (["+trainer.limit_train_batches=2"], False, r"\(trainer.limit_train_batches=2\)"),
-        (["+trainer.max_time=00:00:00:00"], False, r"stopped by trainer.max_time at step \d of 4"),
+        (OUT_OF_TIME, False, r"stopped by a Timer at step \d of 4"),
+        (["+trainer.max_time=00:00:30:00"], True, "after all of its 4 steps"),
         (["+callbacks.stop._target_=stops.StopAtOnce"], False, "by a callback at step 2 of 4"),
         (["+callbacks.stop._target_=stops.NeverBetter"], True, "by EarlyStopping at step 2 of 4"),
         ([], True, "after all of its 4 steps"),
@@ -97,8 +102,8 @@ def test_all_stages_as_a_trial_and_stopped_by_a_limit(train: Train, tmp_path: Pa
     assert not record(tmp_path / "trial" / "stage-2")["complete"]
     assert not (tmp_path / "trial" / "run.json").exists()
     limited = (*words, "hydra.run.dir=limited")
-    line = error(train(*limited, "+trainer.max_time=00:00:00:00", code=1))
-    assert re.search(r"stage 1: stopped by trainer.max_time at step \d of 4; no stage is", line)
+    line = error(train(*limited, *OUT_OF_TIME, code=1))
+    assert re.search(r"stage 1: stopped by a Timer at step \d of 4; no stage is", line)
     assert not (tmp_path / "limited" / "stage-2").exists()
     train(*limited)  # and without the limit it goes on
     assert record(tmp_path / "limited")["complete"]
@@ -337,8 +342,12 @@ def test_what_cannot_be_replayed(train: Train, tmp_path: Path) -> None:
     train("stage=1", "trainer.max_steps=2", "hydra.run.dir=run")
     train("stage=1", "trainer.max_steps=4", "ckpt_path=run", "hydra.run.dir=longer")
     assert "was resumed with other settings at step 2" in replay(tmp_path, "longer", code=1).err
-    train("stage=1", "+trainer.max_time=00:00:00:00", "hydra.run.dir=short")
+    train("stage=1", *OUT_OF_TIME, "hydra.run.dir=short")
     assert "which cannot be repeated exactly" in replay(tmp_path, "short", code=1).err
+    train("stage=1", "trainer.max_time=00:00:01", "hydra.run.dir=timed")
+    assert (
+        "by the clock (after trainer.max_time=00:00:01, " in replay(tmp_path, "timed", code=1).err
+    )
     assert "run.json: missing; expected the folder" in replay(tmp_path, ".", code=1).err
     (tmp_path / "run" / "model.safetensors").write_bytes(b"else")
     assert "is not the file that run.json was" in replay(tmp_path, "run", code=1).err

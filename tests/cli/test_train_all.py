@@ -263,7 +263,7 @@ def job(*words: str) -> Iterator[DictConfig]:
 
 @pytest.mark.parametrize("name", ["paper/carn_x4_m3", "paper/carn_multi", "quick/fsrcnn_x4"])
 def test_a_stage_has_the_settings_that_it_has_alone(name: str, tmp_path: Path) -> None:
-    more = (f"experiment={name}", "scheduler.warmup=7", "+trainer.max_time=1", "seed=3")
+    more = (f"experiment={name}", "scheduler.warmup=7", "+trainer.min_steps=1", "seed=3")
     with job("stage=all", *more) as cfg:
         plans = plan_stages(cfg, tmp_path)
     for plan in plans:

@@ -59,8 +59,8 @@ def test_of_the_same_weights_the_newest_run_is_taken(tmp_path: Path) -> None:
             "backbone.upsamplers is [[9]], here [[8, 8]]",
         ),
         (
-            {"complete": False, "ended": "stopped by trainer.max_time at step 3 of 10"},
-            "it is not finished (stopped by trainer.max_time at step 3 of 10)",
+            {"complete": False, "ended": "stopped by a callback at step 3 of 10"},
+            "it is not finished (stopped by a callback at step 3 of 10)",
         ),
     ],
 )

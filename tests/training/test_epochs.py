@@ -158,7 +158,6 @@ def test_a_killed_run_resumes_exactly_from_its_last_checkpoint(
         (("trainer.max_epochs=0",), r"max_epochs=0"),
         (("trainer.max_epochs=2", "trainer.val_check_interval=1.5"), r"share of an epoch"),
         (("trainer.max_epochs=2", "trainer.val_check_interval=0"), r"val_check_interval=0"),
-        (("+trainer.max_time=00:00:00:05",), r"trainer\.max_epochs, or scheduler\.steps"),
     ],
 )
 def test_lengths_that_cannot_be(
@@ -168,10 +167,6 @@ def test_lengths_that_cannot_be(
     err = capfd.readouterr().err
     assert "Traceback" not in err
     assert re.search(says, err), err
-
-
-def test_a_run_by_time_with_a_schedule_of_known_length(train: Run, folder: Path) -> None:
-    assert train("timed", "+trainer.max_time=00:00:00:02", "scheduler.steps=100") == 0
 
 
 def test_max_epochs_of_lightning_itself(folder: Path) -> None:

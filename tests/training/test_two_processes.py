@@ -1,6 +1,7 @@
 """Two real processes (DDP over gloo) compute the gradients that one does on the whole batch."""
 
 import json
+import math
 import multiprocessing
 import socket
 from pathlib import Path
@@ -62,6 +63,31 @@ class KeepMetrics(L.Callback):
         with open(f"{self.folder}/{name}", "w") as f:
             json.dump({"seen": self.seen, **found}, f)
 '''
+UNEVEN = '''
+import json
+import lightning as L
+from lightning.pytorch.callbacks import timer
+
+class Fake:
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+class Uneven(L.Callback):
+    """The second process has a clock that runs twice as fast; each writes the rates it had."""
+
+    def __init__(self, folder):
+        timer.time, self.folder, self.rates = Fake(), folder, []
+
+    def on_train_batch_start(self, trainer, *rest):
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+        timer.time.now += 0.25 * (1 + trainer.global_rank)
+
+    def on_train_end(self, trainer, pl_module):
+        with open(f"{self.folder}/rates-{trainer.global_rank}.json", "w") as f:
+            json.dump(self.rates, f)
+'''
 SETTINGS = (
     *SMALL_TRAINING,
     "data.batch_size=16",
@@ -75,6 +101,7 @@ def train(cwd: Path, *settings: str, **env: str) -> None:
     (cwd / "keeper.py").write_text(KEEPER)
     (cwd / "ranks.py").write_text(RANKS)
     (cwd / "metrics.py").write_text(METRICS)
+    (cwd / "uneven.py").write_text(UNEVEN)
     given = {word.partition("=")[0] for word in settings}
     others = [word for word in SETTINGS if word.partition("=")[0] not in given]
     run_command("train", *settings, *others, cwd=cwd, env=env, code=0)
@@ -150,6 +177,20 @@ def test_units_started_anew_are_the_same_on_both(tmp_path: Path) -> None:
     assert (first["project.bias"].abs() < 50).all()
     for name, weights in first.items():
         assert torch.equal(weights, second[name]), name
+
+
+def test_by_the_clock_both_have_the_same_rates_and_end_after_the_same_step(tmp_path: Path) -> None:
+    train_on_two(
+        tmp_path, "stage=1", "trainer.max_time=00:00:04", "hydra.run.dir=two",
+        "+callbacks.uneven._target_=uneven.Uneven", f"+callbacks.uneven.folder={tmp_path}",
+    )  # fmt: skip
+    first, second = (json.loads((tmp_path / f"rates-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert len(first) == 8  # of half a second: the faster clock decides
+    cosine = [1e-7 + (1e-3 - 1e-7) * (1 + math.cos(math.pi * n / 8)) / 2 for n in range(8)]
+    assert first == pytest.approx(cosine, rel=1e-6)
+    record = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert record["ended"] == "after trainer.max_time=00:00:04, 8 steps"
 
 
 @pytest.mark.parametrize("sets", [{"": 3}, {"": 1}, {"a": 1, "b": 5}], ids=str)

@@ -113,6 +113,8 @@ def with_plus(words: Sequence[str], config_name: str, options: Sequence[str] = (
         config_name: of the file in ``conf/`` that they override.
         options: of Hydra; ``--config-dir`` among them names a further folder of config files.
     """
+    # With a + as it was before conf/ had this key.
+    words = [f"+{word}" if word.startswith("+trainer.max_time=") else word for word in words]
     known = set(known_keys(config_name))
     pairs = [word.lstrip("+").partition("=") for word in words]
     targets = {

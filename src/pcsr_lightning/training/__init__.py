@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pcsr_lightning.training.callbacks.clock import Clock
     from pcsr_lightning.training.callbacks.freezing import FreezeEarlierStages
     from pcsr_lightning.training.initialization import (
         init_from_previous_stage,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pcsr_lightning.training.train_stage import train
 
 __all__ = [
+    "Clock",
     "FirstStage",
     "FreezeEarlierStages",
     "LaterStage",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "callbacks.clock": ("Clock",),
     "callbacks.freezing": ("FreezeEarlierStages",),
     "initialization": ("init_from_previous_stage", "stage_network", "warm_start"),
     "losses": ("SquaredError", "WeightedSum", "average_loss"),

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.settings.instantiation import in_plain_values
+from pcsr_lightning.training.callbacks.clock import time_is_up
 from pcsr_lightning.training.earlier_run import scales
 from pcsr_lightning.training.modules import SRStage
 from pcsr_lightning.training.provenance import (
@@ -39,21 +40,36 @@ class Ending(NamedTuple):
     how: str
 
 
+class Counts(NamedTuple):
+    """How far a training came: optimizer steps and epochs done, and whether its time is up."""
+
+    steps: int
+    epochs: int
+    time_is_up: bool
+
+
 class CountSteps(L.Callback):
     """Keeps how far a training came where spawned processes, too, bring it back: in the metrics."""
 
-    STEPS, EPOCHS = "end/steps", "end/epochs"
+    STEPS, EPOCHS, TIME_IS_UP = "end/steps", "end/epochs", "end/time_is_up"
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        counts = {self.STEPS: trainer.global_step, self.EPOCHS: trainer.current_epoch}
+        counts = {
+            self.STEPS: trainer.global_step,
+            self.EPOCHS: trainer.current_epoch,
+            self.TIME_IS_UP: time_is_up(trainer),
+        }
         trainer.callback_metrics.update({key: torch.tensor(n) for key, n in counts.items()})
 
     @classmethod
-    def counted(cls, trainer: L.Trainer) -> tuple[int, int]:
-        """Optimizer steps and epochs done; those of a checkpoint where none was left to do."""
+    def counted(cls, trainer: L.Trainer) -> Counts:
+        """How far a training came; that of a checkpoint where no step was left to do."""
         found = trainer.callback_metrics
-        steps = found.get(cls.STEPS, trainer.global_step)
-        return int(steps), int(found.get(cls.EPOCHS, trainer.current_epoch))
+        return Counts(
+            int(found.get(cls.STEPS, trainer.global_step)),
+            int(found.get(cls.EPOCHS, trainer.current_epoch)),
+            bool(found.get(cls.TIME_IS_UP, time_is_up(trainer))),
+        )
 
 
 def finish(
@@ -78,8 +94,9 @@ def finish(
     """
     psnr = trainer.callback_metrics.get("val/psnr")
     val_psnr = None if psnr is None else round(float(psnr), 4)
-    steps, epochs = CountSteps.counted(trainer)
-    ended = ending(trainer, steps, epochs, in_plain_values(cfg.trainer, "trainer"))
+    counts = CountSteps.counted(trainer)
+    steps = counts.steps
+    ended = ending(trainer, counts, in_plain_values(cfg.trainer, "trainer"))
     found = {**metadata, "steps": steps, "val_psnr": val_psnr}
     path = save(stage.network, run_dir / "model", found)
     composed = run_dir / ".hydra" / "config.yaml"
@@ -112,18 +129,19 @@ def finish(
     return record
 
 
-def ending(trainer: L.Trainer, steps: int, epochs: int, settings: Mapping[str, Any]) -> Ending:
+def ending(trainer: L.Trainer, counts: Counts, settings: Mapping[str, Any]) -> Ending:
     """How the training of a trainer ended.
 
     Its own end is the last of ``trainer.max_steps``, or without them of ``trainer.max_epochs``; or
-    an :class:`EarlyStopping` callback, which is the user's own word on what enough is.
+    that of ``trainer.max_time``; or an :class:`EarlyStopping` callback, which is the user's own
+    word on what enough is.
 
     Args:
         trainer: after ``fit``.
-        steps: optimizer steps done.
-        epochs: done.
+        counts: how far it came.
         settings: of the config's group ``trainer``.
     """
+    steps, epochs, time_is_up = counts
     if trial := trial_run(settings):
         return Ending(False, f"a trial run of {steps} steps ({trial})")
     if trainer.max_steps != -1:
@@ -133,6 +151,8 @@ def ending(trainer: L.Trainer, steps: int, epochs: int, settings: Mapping[str, A
         of = f"step {steps}, epoch {done} of {planned}"
     if 0 <= planned <= done:
         return Ending(True, f"after all of its {steps} steps")
+    if time_is_up:
+        return Ending(True, f"after trainer.max_time={settings['max_time']}, {steps} steps")
     for callback in trainer.early_stopping_callbacks:
         if callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED:
             return Ending(True, f"stopped by EarlyStopping at {of}")
@@ -159,7 +179,7 @@ def _limit(trainer: L.Trainer) -> str:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         left = callback.time_remaining() if isinstance(callback, Timer) else None
         if left is not None and left <= 0:
-            return "trainer.max_time"
+            return "a Timer"
     if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch:
         return f"trainer.max_epochs={trainer.max_epochs}"
     return "a callback"

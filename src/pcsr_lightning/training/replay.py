@@ -109,6 +109,11 @@ def check_replayable(run: Recorded) -> None:
     trial = trial_run(in_plain_values(run.config.trainer, "trainer"))
     if not record.complete and trial is None:
         raise ConfigError(f"{run.folder}: {record.ended}, which cannot be repeated exactly")
+    if record.complete and record.settings.get("trainer.max_time") is not None:
+        raise ConfigError(
+            f"{run.folder}: was trained by the clock ({record.ended}): how many steps that makes, "
+            "and at which learning rates, cannot be repeated exactly"
+        )
     if record.changed:
         steps = ", ".join(str(change["step"]) for change in record.changed)
         raise ConfigError(

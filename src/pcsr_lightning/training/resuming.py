@@ -12,9 +12,11 @@ from omegaconf import DictConfig
 from torch.optim.lr_scheduler import LambdaLR
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.settings.instantiation import in_plain_values
+from pcsr_lightning.training.callbacks.clock import parse_time, time_used
 from pcsr_lightning.training.earlier_run import different_sizes
 from pcsr_lightning.training.modules import SRStage
-from pcsr_lightning.training.optim.factories import asked_lengths
+from pcsr_lightning.training.optim.factories import asked_lengths, make_schedule
 from pcsr_lightning.training.stage_configs import deciding
 from pcsr_lightning.weights import read_checkpoint
 from pcsr_lightning.weights.plain_pickles import read_plain
@@ -65,19 +67,28 @@ def resume(path: Path, cfg: DictConfig, stage: SRStage) -> dict[str, Any]:
         raise ConfigError(
             f"ckpt_path={path} is at step {step}, beyond trainer.max_steps={last}: name more steps"
         )
-    found = run_facts(cfg)
+    found, used = run_facts(cfg), time_used(content)
     if before is None:  # of an earlier version
         changes: Changes = {}
     else:
         changes = changed_settings(before["settings"], found["settings"])
         found |= {"init": before["init"], "changed": before["changed"]}
-    jump = rate_jump(content, stage)
+    by_clock = parse_time(in_plain_values(cfg.trainer, "trainer").get("max_time"))
+    duration = None if by_clock is None else by_clock.total_seconds()
+    if duration is not None and "trainer.max_time" in changes and duration <= used:
+        raise ConfigError(
+            f"ckpt_path={path} was trained for {used:.0f} s, beyond "
+            f"trainer.max_time={cfg.trainer.max_time}: name more time"
+        )
+    jump = rate_jump(content, stage, None if duration is None else min(1.0, used / duration))
     _check_effective(path, changes, keeps_schedule=jump is None)
     if changes:
         told = ", ".join(f"{key}={now} (was {was})" for key, (was, now) in changes.items())
         _warn(f"resumed at step {step} with other settings: {told}")
         found["changed"] = [*found["changed"], {"step": step, "settings": changes}]
-    if jump is not None and abs(jump[1] - jump[0]) > 1e-6 * max(jump):
+    # By the clock it goes on falling while a checkpoint is made: no jump.
+    expected = duration is not None and "trainer.max_time" not in changes
+    if jump is not None and not expected and abs(jump[1] - jump[0]) > 1e-6 * max(jump):
         _warn(
             f"the learning rate jumps from {jump[0]:.3g} to {jump[1]:.3g} at step {step}: the "
             "schedule is not the one that the run was begun with (a longer cosine is higher at "
@@ -103,12 +114,23 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> Changes:
     return found
 
 
-def rate_jump(content: dict[str, Any], stage: SRStage) -> tuple[float, float] | None:
+def rate_jump(
+    content: dict[str, Any], stage: SRStage, share: float | None = None
+) -> tuple[float, float] | None:
     """The highest learning rate at a checkpoint's step: of its own schedule, and of the run's.
 
     ``None`` where a scheduler takes its whole schedule from the checkpoint.
+
+    Args:
+        content: of the checkpoint.
+        stage: of the run.
+        share: of the run's time that is done; ``None`` where no time limits it.
     """
-    made = stage.configure_optimizers()
+    made: Any = stage.configure_optimizers()
+    if share is not None and stage.scheduler is not None:
+        made = {
+            "lr_scheduler": make_schedule(stage.scheduler, made["optimizer"], None, lambda: share)
+        }
     schedule = made.get("lr_scheduler") if isinstance(made, dict) else None
     scheduler = schedule["scheduler"] if isinstance(schedule, dict) else None
     states = content.get("lr_schedulers") or [{}]

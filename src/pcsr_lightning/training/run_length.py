@@ -1,4 +1,4 @@
-"""How long a training is, in steps or in epochs, and how often it validates and logs."""
+"""How long a training is, in steps, epochs or time, and how often it validates and logs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 from omegaconf import DictConfig
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.settings.instantiation import in_plain_values
 from pcsr_lightning.settings.signatures import check_integer
+from pcsr_lightning.training.callbacks.clock import parse_time
 
 VAL_INTERVAL = 5000
 """Steps from one validation to the next, where nothing else is said."""
 
 
 def check_length(trainer: DictConfig) -> None:
-    """Whether a training is limited in steps or in epochs, and its intervals are usable.
+    """Whether a training is limited in steps, epochs or time, and its intervals are usable.
 
     Raises:
         ConfigError: names the setting.
@@ -25,8 +27,12 @@ def check_length(trainer: DictConfig) -> None:
     check_integer("trainer.log_every_n_steps", trainer.get("log_every_n_steps"), 1)
     if epochs is not None:
         check_integer("trainer.max_epochs", epochs, 1)
-    if steps == -1 and epochs is None and trainer.get("max_time") is None:
-        raise ConfigError("trainer.max_steps=-1: say how long to train with trainer.max_epochs=N")
+    time = parse_time(in_plain_values(trainer, "trainer").get("max_time"))
+    if steps == -1 and epochs is None and time is None:
+        raise ConfigError(
+            "trainer.max_steps=-1: say how long to train with trainer.max_epochs=N or "
+            "trainer.max_time=HH:MM:SS"
+        )
     if steps != -1:
         check_integer("trainer.max_steps", steps, 1)
         if epochs is not None:

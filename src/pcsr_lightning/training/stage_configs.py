@@ -33,7 +33,7 @@ FREE = {
     "trainer": {
         "accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar",
         "val_check_interval", "check_val_every_n_epoch", "limit_val_batches", "log_every_n_steps",
-        "num_sanity_val_steps", "max_time", "profiler", "detect_anomaly",
+        "num_sanity_val_steps", "profiler", "detect_anomaly",
     },
 }  # fmt: skip
 """What may differ when a run resumes: where and how fast it trains, or what is watched."""

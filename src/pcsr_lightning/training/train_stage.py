@@ -30,6 +30,7 @@ from pcsr_lightning.settings.instantiation import (
 from pcsr_lightning.settings.known_keys import check_top_level
 from pcsr_lightning.settings.signatures import check_integer, check_type, parameters
 from pcsr_lightning.training.callbacks.checkpoints import AtomicCheckpoints, validate_if_missing
+from pcsr_lightning.training.callbacks.clock import Clock, parse_time
 from pcsr_lightning.training.callbacks.last_validation import ValidateLastStep
 from pcsr_lightning.training.callbacks.progress import quieten_lightning
 from pcsr_lightning.training.callbacks.report import report_model
@@ -46,6 +47,7 @@ from pcsr_lightning.training.initialization import (
     stage_network,
 )
 from pcsr_lightning.training.modules import SRStage
+from pcsr_lightning.training.optim.factories import check_follows_time
 from pcsr_lightning.training.parts import loss_factory, schedule_factory
 from pcsr_lightning.training.resuming import resume, run_facts
 from pcsr_lightning.training.run_length import check_length, with_intervals
@@ -142,7 +144,9 @@ def check_settings(cfg: DictConfig) -> None:
     for key in ("data", "optimizer", "stage", "trainer"):
         configured(cfg[key], key)
     loss_factory(cfg.loss)
-    schedule_factory(cfg.scheduler)
+    schedule = schedule_factory(cfg.scheduler)
+    if cfg.trainer.get("max_time") is not None:
+        check_follows_time(schedule, cfg.trainer.max_steps)
     if cfg.ckpt_path is not None:
         last_checkpoint(Path(cfg.ckpt_path))
 
@@ -255,10 +259,14 @@ def make_trainer(cfg: DictConfig, run_dir: Path, checkpoint: Path | None = None)
     if not options["enable_progress_bar"]:
         callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
     options.setdefault("enable_checkpointing", any(isinstance(c, Checkpoint) for c in callbacks))
+    duration = parse_time(options.pop("max_time", None))
+    # The clock first: the others have to know that this was the last step.
+    clock = [] if duration is None else [Clock(duration)]
+    ours = [*clock, ValidateLastStep(), StopBetweenSteps(run_dir / LAST), CountSteps()]
     trainer = instantiate(
         options, "trainer",
         logger=loggers,
-        callbacks=[ValidateLastStep(), StopBetweenSteps(run_dir / LAST), CountSteps(), *callbacks],
+        callbacks=[*ours, *callbacks],
         plugins=[AtomicCheckpoints()],
         default_root_dir=run_dir,
         enable_model_summary=False,

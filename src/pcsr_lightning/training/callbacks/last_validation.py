@@ -5,6 +5,8 @@ from __future__ import annotations
 import lightning as L
 from torch import Tensor
 
+from pcsr_lightning.training.callbacks.clock import time_is_up
+
 
 class ValidateLastStep(L.Callback):
     """Validates after the last step too, where the interval between validations does not end there.
@@ -29,9 +31,10 @@ class ValidateLastStep(L.Callback):
 
 
 def at_last_step(trainer: L.Trainer) -> bool:
-    """Whether a run, by steps or by epochs, has done its last step."""
-    last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
-    return 0 < trainer.max_steps <= trainer.global_step or (last_epoch and trainer.is_last_batch)
+    """Whether a run by steps, by epochs or by the clock has done its last step."""
+    if 0 < trainer.max_steps <= trainer.global_step or time_is_up(trainer):
+        return True
+    return trainer.current_epoch + 1 == trainer.max_epochs and trainer.is_last_batch
 
 
 def validate_here(trainer: L.Trainer) -> None:

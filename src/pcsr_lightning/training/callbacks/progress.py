@@ -4,16 +4,38 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
+
+from pcsr_lightning.training.callbacks.clock import clock_of
 
 
 class TrainingProgress(RichProgressBar):
     """Steps done and to do, it/s, time left, loss and validation PSNR.
 
-    A run is counted in steps, so Lightning's "Epoch 0" would say nothing: the stage is named.
+    A run is counted in steps, so Lightning's "Epoch 0" would say nothing: the stage is named. By
+    the clock, the steps to do are those that the time left is enough for.
     """
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        clock = clock_of(trainer)
+        if clock is not None and self.is_enabled:
+            batches_s = (trainer.fit_loop.total_batch_idx + 1) / clock.time_elapsed()
+            left = max(0.0, clock.duration_s - clock.time_elapsed()) * batches_s
+            # Not by Progress.update, which would begin to measure the speed again.
+            self.train_progress_bar.total = min(
+                self.total_train_batches, batch_idx + 1 + round(left)
+            )
 
     def get_metrics(
         self, trainer: L.Trainer, pl_module: L.LightningModule
