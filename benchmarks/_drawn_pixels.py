@@ -22,10 +22,7 @@ LR = 32
 
 def crops_of(data: SRDataModule, batch: int, seed: int) -> StepBatches:
     """An endless row of batches of crops."""
-    assert data.cache is not None
-    assert data.index is not None
-    margin = data.pairs.margin
-    return StepBatches(data.cache, data._numbers, data.index, batch, margin, seed, 10**9)
+    return data.step_batches(10**9, batch_size=batch, seed=seed)
 
 
 def sources_of(crops: StepBatches, steps: Iterable[int], names: dict[str, int]) -> Tensor:
@@ -38,7 +35,7 @@ def sources_of(crops: StepBatches, steps: Iterable[int], names: dict[str, int]) 
     """
     found = []
     for step in steps:
-        for at in crops.index.locate(crops.crop_numbers(step))[0]:
+        for at in crops.planner.index.locate(crops.planner.crop_numbers(step))[0]:
             source = crops.cache.pictures[crops.numbers[at]].source
             found.append(names.setdefault(source, len(names)))
     return torch.tensor(found)
@@ -48,7 +45,7 @@ def draw(
     data: SRDataModule, raw: RawCrops, n: int, draws: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """LR crops, where the drawn pixels lie, ``(B, P, n, 4)``, and the right residual there."""
-    batch = data.pairs.train_batch(raw._replace(window_BHWC=torch.from_numpy(raw.window_BHWC)))
+    batch = data.pairs.train_batch(raw)
     (B, _, h, w), size = batch.lr_B3hw.shape, torch.tensor([batch.hr_B3HW.shape[-2:]])
     queries = CellQueries.draw((h, w), size.expand(B, 2), n, draws)
     aim_B3Q = at_queries(batch.hr_B3HW, queries) - queries.base(batch.lr_B3hw)

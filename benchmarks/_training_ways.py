@@ -27,9 +27,10 @@ from torch import Tensor, nn
 
 import pcsr_lightning
 from pcsr_lightning.data import SRDataModule
-from pcsr_lightning.data.batches import RawPicture, TrainBatch
+from pcsr_lightning.data.batches import TrainBatch
 from pcsr_lightning.data.pairs import validation_pair
 from pcsr_lightning.data.sample_pictures import SAMPLE_FOLDER
+from pcsr_lightning.data.whole_pictures import RawPicture
 from pcsr_lightning.inference.flops import model_macs, original_flops
 from pcsr_lightning.networks import PCSR, Original, evaluating
 from pcsr_lightning.training import FreezeEarlierStages, SRStage, cosine

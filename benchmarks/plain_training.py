@@ -27,9 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from pcsr_lightning.data.batches import RawCrops, StepBatches, TrainBatch
-from pcsr_lightning.data.degradation import BicubicDegradation
-from pcsr_lightning.data.pairs import PairMaker
+from pcsr_lightning.data import SRDataModule, TrainBatch
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.networks.backbones.carn import Merge
 from pcsr_lightning.training import LaterStage, SRStage
@@ -77,16 +75,14 @@ class Clock:
         return {part: statistics.median(self._parts[part]) for part in PARTS}
 
 
-def write_crops(folder: Path, crops: StepBatches, steps: int, scale: int) -> None:
+def write_crops(folder: Path, data: SRDataModule, steps: int) -> None:
     """Saves the crops of the first steps, in their order, as pairs of PNG files.
 
     LR is made from the picture around the crop, as from a whole LR picture, and rounded to 8 bit.
     """
-    lr_crop = crops.index.crop // scale
-    pairs = PairMaker(BicubicDegradation(), (scale, scale), lr_crop, augment=False, seed=0)
+    crops = data.step_batches(steps, augment=False)
     for step in range(steps):
-        raw = crops[step]
-        pair = pairs.train_batch(RawCrops(torch.from_numpy(raw.window_BHWC), step, 0))
+        pair = data.pairs.train_batch(crops[step])
         for name, pictures_B3HW in zip(("lr", "hr"), pair[:2], strict=True):
             pixels_BHW3 = pictures_B3HW.mul(255).round_().clamp_(0, 255).byte().movedim(1, -1)
             for b, pixels_HW3 in enumerate(pixels_BHW3.contiguous().numpy()):

@@ -130,7 +130,7 @@ def main() -> None:
         for group, share in zip(optimizer.param_groups, shares, strict=True):
             group["lr"] = rate * share
         raw = crops[number]
-        batch = data.pairs.train_batch(raw._replace(window_BHWC=torch.from_numpy(raw.window_BHWC)))
+        batch = data.pairs.train_batch(raw)
         optimizer.zero_grad()
         step(args, network, teacher, batch).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

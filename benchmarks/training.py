@@ -36,10 +36,9 @@ from _measure import (
     say,
 )
 from _training_tables import tables
-from _training_ways import SCALE, WAYS, data_module, held_out, picture_folders, work
+from _training_ways import WAYS, data_module, held_out, picture_folders, work
 from plain_training import AHEAD, BATCH
 
-from pcsr_lightning.data.batches import StepBatches
 from pcsr_lightning.data.sample_pictures import SAMPLE_FOLDER
 from pcsr_lightning.errors import PCSRError
 
@@ -105,9 +104,7 @@ def _run(args: argparse.Namespace) -> None:
         data.setup()
         (folder / "crops").mkdir()
         say(f"writing {(steps + AHEAD) * BATCH} pairs of PNG files")
-        crops = data.train_dataloader().dataset
-        assert isinstance(crops, StepBatches)
-        plain_training.write_crops(folder / "crops", crops, steps + AHEAD, SCALE)
+        plain_training.write_crops(folder / "crops", data, steps + AHEAD)
         torch.save(list(held_out(data, 1 if args.quick else 4)), folder / "held_out.pt")
         job = {
             "root": str(root), "val_root": None if val_root is None else str(val_root),

@@ -61,7 +61,7 @@ def test_drawn_pixels_are_those_of_the_whole_picture(module: ModuleType, scale: 
         drawn = module.query(
             network.upsampler(0), feat_BDhw.permute(0, 2, 3, 1).flatten(1, 2), where
         )
-        batch = data.pairs.train_batch(raw._replace(window_BHWC=torch.from_numpy(raw.window_BHWC)))
+        batch = data.pairs.train_batch(raw)
         size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
         grid = network.grid((32, 32), size)
         whole = network.residual(feat_BDhw, grid, 0)

@@ -1,6 +1,8 @@
 """Batches by step: right pixels, right order, and pairs that match the whole degraded picture."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,22 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pcsr_lightning.data.batches import (
-    RawCrops,
-    RawPicture,
-    StepBatches,
-    StepSampler,
-    ValidationPictures,
-    _cut,
-)
+from pcsr_lightning.data.batches import RawCrops, StepBatches, StepSampler
 from pcsr_lightning.data.crop_index import CropIndex
+from pcsr_lightning.data.crop_plan import CropPlan, CropPlanner
+from pcsr_lightning.data.cutting import cut_windows
 from pcsr_lightning.data.degradation import BicubicDegradation, Box, Degradation
 from pcsr_lightning.data.pairs import PairMaker, validation_pair
 from pcsr_lightning.data.picture_cache import PictureCache
+from pcsr_lightning.data.whole_pictures import RawPicture, ValidationPictures
 from pcsr_lightning.errors import ConfigError, DataError
 from pcsr_lightning.images import bicubic, list_pictures
-
-MARGIN = 8
 
 
 @pytest.fixture
@@ -31,46 +27,28 @@ def cache(folder: Path, tmp_path: Path) -> PictureCache:
     return PictureCache.build(list_pictures(folder), tmp_path / "cache", root=folder)
 
 
-def batches(cache: PictureCache, batch_size: int = 4, **changes: int) -> StepBatches:
-    index = CropIndex([(p.height, p.width) for p in cache.pictures])
-    numbers = range(len(cache.pictures))
-    settings = {"margin": MARGIN, "seed": 0, "steps": 5, **changes}
-    return StepBatches(cache, numbers, index, batch_size, **settings)
+def batches(
+    cache: PictureCache,
+    batch_size: int = 4,
+    seed: int = 0,
+    numbers: Sequence[int] | None = None,
+    **options: Any,
+) -> StepBatches:
+    numbers = range(len(cache.pictures)) if numbers is None else numbers
+    index = CropIndex([(cache.pictures[n].height, cache.pictures[n].width) for n in numbers])
+    planner = CropPlanner(index, batch_size, seed, **options)
+    return StepBatches(cache, numbers, planner, steps=5)
 
 
-def pair_maker(
-    scale: tuple[float, float], augment: bool, seed: int = 0, degradation: Degradation | None = None
-) -> PairMaker:
-    return PairMaker(degradation or BicubicDegradation(), scale, 32, augment, seed)
-
-
-def raw(dataset: StepBatches, step: int) -> RawCrops:
-    item = dataset[step]
-    return item._replace(window_BHWC=torch.from_numpy(item.window_BHWC))
-
-
-@given(
-    height=st.integers(10, 30),
-    width=st.integers(10, 30),
-    top=st.integers(-6, 24),
-    left=st.integers(-6, 24),
-)
-@settings(deadline=None)
-def test_a_cut_is_a_slice_of_the_mirrored_picture(
-    height: int, width: int, top: int, left: int
-) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    padded = np.pad(pixels, ((6, 40), (6, 40), (0, 0)), mode="symmetric")
-    out = np.empty((12, 12, 3), np.uint8)
-    _cut(pixels, top, left, out)
-    assert np.array_equal(out, padded[top + 6 : top + 18, left + 6 : left + 18])
+def pairs(degradation: Degradation | None = None, seed: int = 0) -> PairMaker:
+    return PairMaker(degradation or BicubicDegradation(), 32, seed)
 
 
 def test_each_pass_takes_every_crop_once(cache: PictureCache) -> None:
-    dataset = batches(cache, batch_size=5)
-    n = len(dataset.index)
+    planner = batches(cache, batch_size=5).planner
+    n = len(planner.index)
     assert n % 5  # passes end amid a batch
-    order = np.concatenate([dataset.crop_numbers(step) for step in range(n)])  # five passes
+    order = np.concatenate([planner.crop_numbers(step) for step in range(n)])  # five passes
     for epoch in range(5):
         assert sorted(order[epoch * n : (epoch + 1) * n]) == list(range(n))
     assert not np.array_equal(order[:n], order[n : 2 * n])
@@ -78,46 +56,100 @@ def test_each_pass_takes_every_crop_once(cache: PictureCache) -> None:
 
 
 def test_a_batch_larger_than_the_data_wraps(cache: PictureCache) -> None:
-    dataset = batches(cache, batch_size=50)
-    assert len(dataset.crop_numbers(0)) == 50
-    assert set(dataset.crop_numbers(0)) == set(range(len(dataset.index)))
+    planner = batches(cache, batch_size=50).planner
+    assert len(planner.crop_numbers(0)) == 50
+    assert set(planner.crop_numbers(0)) == set(range(len(planner.index)))
 
 
-def test_order_depends_on_seed_and_step_only(cache: PictureCache) -> None:
-    one, again, other = (batches(cache, seed=seed) for seed in (1, 1, 2))
-    assert np.array_equal(one.crop_numbers(7), again.crop_numbers(7))
-    assert not np.array_equal(one.crop_numbers(7), other.crop_numbers(7))
+def test_plans_depend_on_seed_and_step_only(cache: PictureCache) -> None:
+    one, again, other = (batches(cache, 16, seed, scale=(2.0, 4.0)).planner for seed in (1, 1, 2))
+    first = one.plan(7).numbers_7B
+    assert np.array_equal(first, again.plan(7).numbers_7B)
+    assert np.array_equal(first, one.plan(7).numbers_7B)
+    for another in (other.plan(7).numbers_7B, one.plan(8).numbers_7B):
+        # each of crops, directions, orientations and scales
+        assert all((first[row] != another[row]).any() for row in range(7))
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_share_out_one_batch(cache: PictureCache, world_size: int) -> None:
-    whole = batches(cache)
-    parts = [batches(cache, rank=rank, world_size=world_size) for rank in range(world_size)]
+@pytest.mark.parametrize("scale", [(4.0, 4.0), (2.0, 4.0)])
+def test_ranks_share_out_one_batch(
+    cache: PictureCache, world_size: int, scale: tuple[float, float]
+) -> None:
+    """Crops, augmentation and scale of several processes are those of one."""
+    whole = batches(cache, 8, scale=scale)
+    parts = [
+        batches(cache, 8, scale=scale, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
     for step in (0, 3):
-        shares = [part[step].window_BHWC for part in parts]
-        assert np.array_equal(np.concatenate(shares), whole[step].window_BHWC)
-    assert [part[0].rank for part in parts] == list(range(world_size))
+        raw = [part[step] for part in parts]
+        assert [r.plan.rank for r in raw] == list(range(world_size))
+        assert torch.equal(torch.cat([r.window_B3SS for r in raw]), whole[step].window_B3SS)
+        made = [pairs().train_batch(r) for r in raw]
+        expected = pairs().train_batch(whole[step])
+        assert torch.equal(torch.cat([m.hr_B3HW for m in made]), expected.hr_B3HW)
+        assert torch.equal(torch.cat([m.lr_B3hw for m in made]), expected.lr_B3hw)
 
 
 def test_windows_hold_the_crop_and_its_surroundings(cache: PictureCache) -> None:
-    dataset = batches(cache)
-    picture, top, left = dataset.index.locate(dataset.crop_numbers(2))
-    for b, window in enumerate(dataset[2].window_BHWC):
-        padded = np.pad(
-            cache.pixels(int(picture[b])), ((MARGIN,) * 2, (MARGIN,) * 2, (0, 0)), mode="symmetric"
-        )
-        assert np.array_equal(window, padded[top[b] : top[b] + 144, left[b] : left[b] + 144])
+    dataset = batches(cache, augment=False)
+    picture, top, left = dataset.planner.index.locate(dataset.planner.crop_numbers(2))
+    raw = dataset[2]
+    assert raw.plan.margin == 8
+    for b, window in enumerate(raw.window_B3SS.numpy()):
+        padded = np.pad(cache.pixels(int(picture[b])), ((8, 8), (8, 8), (0, 0)), mode="symmetric")
+        expected = padded[top[b] : top[b] + 144, left[b] : left[b] + 144]
+        assert np.array_equal(window.transpose(1, 2, 0), expected)
+
+
+@given(
+    height=st.integers(3, 30),
+    width=st.integers(3, 30),
+    start=st.tuples(st.integers(-9, 24), st.integers(-9, 24)),
+    side=st.integers(1, 12),
+    margin=st.integers(0, 6),
+    turns=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+)
+@settings(deadline=None)
+def test_a_window_is_a_turned_slice_of_the_mirrored_picture(
+    height: int,
+    width: int,
+    start: tuple[int, int],
+    side: int,
+    margin: int,
+    turns: tuple[bool, bool, bool],
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    padded = np.pad(pixels, ((20, 60), (20, 60), (0, 0)), mode="symmetric")
+    S = side + 2 * margin
+    top, left = (at - margin for at in start)
+    expected = padded[top + 20 : top + 20 + S, left + 20 : left + 20 + S]
+    down, across, transposed = turns
+    expected = expected[:: -1 if down else 1, :: -1 if across else 1]
+    if transposed:
+        expected = expected.transpose(1, 0, 2)
+    numbers = [
+        0,
+        top + S - 1 if down else top,
+        -1 if down else 1,
+        left + S - 1 if across else left,
+        -1 if across else 1,
+        int(transposed),
+        side,
+    ]
+    plan = CropPlan(np.array(numbers)[:, None], side, margin, mixed=False, step=0, rank=0)
+    [window] = cut_windows(lambda _: pixels, plan)
+    assert np.array_equal(window.transpose(1, 2, 0), expected)
 
 
 def test_lr_is_a_crop_of_the_whole_degraded_picture(cache: PictureCache) -> None:
     """The check that matters: no seam, no shift, borders as MATLAB's."""
-    dataset = batches(cache, batch_size=len(CropIndex([(200, 256), (192, 140), (128, 128)])))
-    dataset.numbers = [0, 5, 10]  # the three at full size, whose sides 4 divides
-    dataset.index = CropIndex([(200, 256), (192, 140), (128, 128)])
-    pairs = pair_maker((4.0, 4.0), augment=False)
-    assert pairs.margin == MARGIN
-    batch = pairs.train_batch(raw(dataset, 0))
-    picture, top, left = dataset.index.locate(dataset.crop_numbers(0))
+    at_full_size = [0, 5, 10]  # whose sides 4 divides
+    dataset = batches(cache, batch_size=9, numbers=at_full_size, augment=False)
+    raw = dataset[0]
+    batch = pairs().train_batch(raw)
+    picture, top, left = dataset.planner.index.locate(dataset.planner.crop_numbers(0))
     assert set(picture) == {0, 1, 2}
     for b, number in enumerate(picture):
         pixels = cache.pixels(dataset.numbers[number]).copy()
@@ -132,11 +164,10 @@ def test_lr_is_a_crop_of_the_whole_degraded_picture(cache: PictureCache) -> None
 
 @pytest.mark.parametrize("augment", [False, True])
 def test_multi_scale_pairs_match(cache: PictureCache, augment: bool) -> None:
-    dataset = batches(cache)
-    pairs = pair_maker((2.0, 4.0), augment, seed=3)
+    dataset = batches(cache, seed=3, scale=(2.0, 4.0), augment=augment)
     sides = set()
     for step in range(12):
-        batch = pairs.train_batch(raw(dataset, step))
+        batch = pairs().train_batch(dataset[step])
         side = batch.hr_B3HW.shape[2]
         sides.add(side)
         assert batch.lr_B3hw.shape == (4, 3, 32, 32)
@@ -149,12 +180,29 @@ def test_multi_scale_pairs_match(cache: PictureCache, augment: bool) -> None:
     assert len(sides) > 6
 
 
+def test_a_smaller_crop_lies_anywhere_in_the_largest(cache: PictureCache) -> None:
+    planner = batches(cache, 256, scale=(2.0, 2.0), augment=False).planner
+    _, top, left = planner.index.locate(planner.crop_numbers(0))
+    plan = planner.plan(0)
+    assert (plan.side_B == 64).all()
+    for start, first in ((plan.numbers_7B[1], top), (plan.numbers_7B[3], left)):
+        place = start + plan.margin - first
+        assert (place.min(), place.max()) == (0, 64)
+        assert 28 < place.mean() < 36
+
+
+def test_all_eight_orientations_are_equally_likely(cache: PictureCache) -> None:
+    planner = batches(cache, 4000).planner
+    _, _, down, _, across, transposed, _ = planner.plan(0).numbers_7B
+    ways, counts = np.unique(np.stack([down, across, transposed]), axis=1, return_counts=True)
+    assert ways.shape[1] == 8
+    assert (np.abs(counts - 500) < 5 * np.sqrt(500)).all()
+
+
 def test_augmentation_makes_all_eight_orientations(cache: PictureCache) -> None:
-    dataset = batches(cache, batch_size=64)
-    augmented = pair_maker((4.0, 4.0), augment=True)
-    plain = pair_maker((4.0, 4.0), augment=False)
+    plain, augmented = (batches(cache, 64, augment=augment) for augment in (False, True))
     seen = set()
-    before, after = (d.train_batch(raw(dataset, 0)).hr_B3HW for d in (plain, augmented))
+    before, after = (pairs().train_batch(data[0]).hr_B3HW for data in (plain, augmented))
     for old, new in zip(before, after, strict=True):
         ways = {
             (turns, flip): torch.rot90(old.flip(2) if flip else old, turns, (1, 2))
@@ -167,23 +215,11 @@ def test_augmentation_makes_all_eight_orientations(cache: PictureCache) -> None:
     assert len(seen) == 8
 
 
-def test_random_choices_depend_on_seed_step_and_rank_only(cache: PictureCache) -> None:
-    item = raw(batches(cache, batch_size=16), 0)
-    pairs = pair_maker((2.0, 4.0), augment=True)
-
-    def hr(step: int = 0, rank: int = 0, seed: int = 0) -> torch.Tensor:
-        pairs.seed = seed
-        return pairs.train_batch(item._replace(step=step, rank=rank)).hr_B3HW
-
-    first = hr()
+def test_batches_leave_the_global_generators_alone(cache: PictureCache) -> None:
     torch.manual_seed(99)
     state = torch.get_rng_state()
-    assert torch.equal(hr(), first)
-    assert torch.equal(torch.get_rng_state(), state)  # the global generator is left alone
-    assert hr(step=1).shape != first.shape or not torch.equal(hr(step=1), first)
-    assert hr(rank=1).shape == first.shape  # one scale for all ranks
-    assert not torch.equal(hr(rank=1), first)
-    assert hr(seed=1).shape != first.shape or not torch.equal(hr(seed=1), first)
+    pairs().train_batch(batches(cache, scale=(2.0, 4.0))[0])
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 class NoisyArea(Degradation):
@@ -207,23 +243,22 @@ class NoisyArea(Degradation):
 
 def test_a_degradation_of_ones_own(cache: PictureCache) -> None:
     own = NoisyArea()
-    pairs = pair_maker((4.0, 4.0), augment=True, degradation=own)
-    assert (pairs.crop, pairs.margin) == (128, 0)
-    item = raw(batches(cache, margin=0), 3)
+    data = batches(cache, margin=0)
+    raw = data[3]
+    assert raw.window_B3SS.shape == (4, 3, 128, 128)
     state = torch.get_rng_state()
-    batch = pairs.train_batch(item)
+    batch = pairs(own).train_batch(raw)
     assert torch.equal(torch.get_rng_state(), state)
     assert own.seen == [((0, 0, 128, 128), (32, 32))]
     noise = batch.lr_B3hw - torch.nn.functional.avg_pool2d(batch.hr_B3HW, 4)
     assert 0.09 < noise.std() < 0.11
     # The same step gives the same noise; other steps, ranks and seeds give other noise.
-    assert torch.equal(pairs.train_batch(item).lr_B3hw, batch.lr_B3hw)
-    plain = pair_maker((4.0, 4.0), augment=False, degradation=own)
-    first = plain.train_batch(item).lr_B3hw
-    for other in (item._replace(step=4), item._replace(rank=1)):
-        assert not torch.equal(plain.train_batch(other).lr_B3hw, first)
-    reseeded = pair_maker((4.0, 4.0), augment=False, seed=1, degradation=own)
-    assert not torch.equal(reseeded.train_batch(item).lr_B3hw, first)
+    assert torch.equal(pairs(own).train_batch(raw).lr_B3hw, batch.lr_B3hw)
+    for step, rank, seed in ((4, 0, 0), (3, 1, 0), (3, 0, 1)):
+        plan = CropPlan(raw.plan.numbers_7B, 128, 0, mixed=False, step=step, rank=rank)
+        other = pairs(own, seed).train_batch(RawCrops(raw.window_B3SS, plan))
+        assert torch.equal(other.hr_B3HW, batch.hr_B3HW)
+        assert not torch.equal(other.lr_B3hw, batch.lr_B3hw)
 
 
 def test_a_degradation_of_ones_own_in_validation() -> None:

@@ -43,8 +43,8 @@ def ready(root: Path, **options: Any) -> SRDataModule:
 
 def sources(data: SRDataModule) -> tuple[set[str], set[str]]:
     """Names trained and validated on."""
-    assert data.cache is not None
-    train = {data.cache.pictures[n].source for n in data._numbers}
+    assert data.split is not None
+    train = {data.split.cache.pictures[n].source for n in data.split.numbers}
     loaders = data.val_dataloader()
     loaders = loaders if isinstance(loaders, dict) else {"": loaders}
     return train, {raw.name for loader in loaders.values() for raw in loader}
@@ -69,13 +69,13 @@ def test_says_what_it_found(folder: Path, valid: Path, caplog: pytest.LogCapture
     with caplog.at_level(logging.INFO):
         data = ready(folder, val_root=valid, lr_crop=40, scale=4, stride=64)
     lines = [r.getMessage() for r in caplog.records if not r.name.endswith("picture_cache")]
-    assert data.index is not None
+    assert data.split is not None
     assert lines == [
         "Skipped 1 unreadable: broken.jpg",
         "Skipped 1 unreadable in validation: cut.png",
         "Skipped 2 smaller than a crop of 160 x 160 pixels: c.png, sub/b.bmp",
-        f"Data: 1 pictures, {len(data.index)} crops of 160 x 160; validation on 2 pictures; "
-        f"skipped 2 unreadable, 2 too small; cache {data.cache and data.cache.folder}",
+        f"Data: 1 pictures, {len(data.split.index)} crops of 160 x 160; validation on 2 pictures; "
+        f"skipped 2 unreadable, 2 too small; cache {data.split.cache.folder}",
     ]
 
 
@@ -214,8 +214,8 @@ def test_empty_paths(options: dict[str, Any], said: str) -> None:
 def test_setup_alone_builds_what_is_missing(folder: Path, valid: Path, tmp_path: Path) -> None:
     data = SRDataModule(folder, val_root=valid, cache_dir=tmp_path / "caches")
     data.setup("fit")
-    assert data.index is not None
-    assert len(data.train_dataloader()) == -(-len(data.index) // 16)
+    assert data.split is not None
+    assert len(data.train_dataloader()) == -(-len(data.split.index) // 16)
 
 
 # Errors
@@ -421,7 +421,7 @@ def test_configurations_build_their_class(name: str, kind: type, tmp_path: Path)
     data = instantiate(config.data)
     assert type(data) is kind
     assert data.seed == 7
-    assert data.pairs.scale == (2.0, 4.0)
+    assert data.scale == (2.0, 4.0)
     assert type(data.degradation) is BicubicDegradation
     defaults = SRDataModule("x")
     assert (data.batch_size, data.stride, data.min_rest, data.downscale_factors) == (
@@ -455,8 +455,8 @@ def test_the_sample_is_ready_to_train_on(tmp_path: Path) -> None:
     data.setup("fit")
     train, val = sources(data)
     assert (len(train), len(val)) == (6, 2)
-    assert data.index is not None
-    assert len(data.index) > 300
+    assert data.split is not None
+    assert len(data.split.index) > 300
 
 
 def test_every_sample_picture_has_its_licence() -> None:

@@ -105,8 +105,8 @@ def test_fetches_verifies_and_trains(url: str, module: None, tmp_path: Path) -> 
     data = DIV2KDataModule(root, download=True, url=url, cache_dir=tmp_path / "caches")
     data.prepare_data()
     data.setup("fit")
-    assert data.index is not None
-    assert len(data.index) == 2
+    assert data.split is not None
+    assert len(data.split.index) == 2
     assert len(data.val_dataloader()) == 1
     assert sorted(path.name for path in root.iterdir()) == ["DIV2K_train_HR", "DIV2K_valid_HR"]
     asked = len(Server.asked)

@@ -1,42 +1,28 @@
 """The data of a training run: dense crops of a folder, and whole pictures to validate on."""
 
-import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
-from pcsr_lightning.data.batches import (
-    PicturesToUpscale,
-    PredictPicture,
-    RawCrops,
-    RawPicture,
-    StepBatches,
-    StepLoader,
-    StepSampler,
-    ValidationPictures,
-)
+from pcsr_lightning.data.batches import RawCrops, StepBatches, StepLoader, StepSampler
 from pcsr_lightning.data.crop_index import CropIndex
+from pcsr_lightning.data.crop_plan import CropPlanner
 from pcsr_lightning.data.degradation import BicubicDegradation, Degradation
 from pcsr_lightning.data.pairs import PairMaker, validation_pair
-from pcsr_lightning.data.picture_cache import SCALES, CachedPicture, PictureCache
-from pcsr_lightning.data.split import (
-    ValRoot,
-    all_validated,
-    choose_held_out,
-    copies_of_validation,
-    first_few,
-    named_folders,
-    training_files,
-    warn_skipped,
+from pcsr_lightning.data.picture_cache import SCALES, PictureCache
+from pcsr_lightning.data.split import Split, Splitter, ValRoot, full_size_caches, named_folders
+from pcsr_lightning.data.whole_pictures import (
+    PicturesToUpscale,
+    PredictPicture,
+    RawPicture,
+    ValidationPictures,
+    picture_loaders,
 )
 from pcsr_lightning.errors import ConfigError, DataError, check_path
-from pcsr_lightning.images import list_pictures
-
-_log = logging.getLogger(__name__)
 
 
 class SRDataModule(L.LightningDataModule):
@@ -69,8 +55,7 @@ class SRDataModule(L.LightningDataModule):
         predict_root: folder of pictures that `predict_dataloader` upscales by `val_scale`.
 
     Attributes:
-        cache: the pictures of `root`, after `setup`.
-        val_caches: the validation pictures, by the folders' names; "" for a single one.
+        split: the pictures of training and of validation, after `setup`.
 
     Raises:
         ConfigError: a setting out of range.
@@ -107,14 +92,14 @@ class SRDataModule(L.LightningDataModule):
             scale,
             "one number, or [lowest, highest], of at least 1",
         )
-        _check(batch_size >= 1, "batch_size", batch_size, "at least 1")
-        _check(lr_crop >= 1, "lr_crop", lr_crop, "at least 1")
-        _check(stride >= 1, "stride", stride, "at least 1")
-        _check(min_rest >= 0, "min_rest", min_rest, "at least 0")
-        _check(val_count >= 1, "val_count", val_count, "at least 1")
-        _check(val_limit is None or val_limit >= 1, "val_limit", val_limit, "at least 1, or null")
-        _check(val_scale is None or val_scale >= 1, "val_scale", val_scale, "at least 1, or null")
-        _check(num_workers >= 0, "num_workers", num_workers, "at least 0")
+        at_least: dict[str, tuple[float | None, int]] = {
+            "batch_size": (batch_size, 1), "lr_crop": (lr_crop, 1), "stride": (stride, 1),
+            "min_rest": (min_rest, 0), "val_count": (val_count, 1), "num_workers": (num_workers, 0),
+        }  # fmt: skip
+        for key, (value, lowest) in at_least.items():
+            _check(value is not None and value >= lowest, key, value, f"at least {lowest}")
+        for key, value in {"val_limit": val_limit, "val_scale": val_scale}.items():
+            _check(value is None or value >= 1, key, value, "at least 1, or null")
         _check(
             len(downscale_factors) > 0 and all(0 < s <= 1 for s in downscale_factors),
             "downscale_factors",
@@ -133,14 +118,13 @@ class SRDataModule(L.LightningDataModule):
         self.downscale_factors = tuple(float(s) for s in downscale_factors)
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
         self.degradation = BicubicDegradation() if degradation is None else degradation
-        self.pairs = PairMaker(self.degradation, (float(low), float(high)), lr_crop, augment, seed)
-        self.cache: PictureCache | None = None
+        self.scale, self.lr_crop, self.augment = (float(low), float(high)), lr_crop, augment
+        self.crop = round(lr_crop * high)
+        self.pairs = PairMaker(self.degradation, lr_crop, seed)
         self.test_roots = named_folders(test_root, "data.test_root")
         self.predict_root = None if predict_root is None else Path(predict_root).expanduser()
-        self.val_caches: dict[str, PictureCache] = {}
+        self.split: Split | None = None
         self.test_caches: dict[str, PictureCache] = {}
-        self.index: CropIndex | None = None
-        self._numbers: list[int] = []  # the cache's pictures that `index` counts
 
     # What a source of pictures overrides.
 
@@ -158,15 +142,7 @@ class SRDataModule(L.LightningDataModule):
         Names of several validation folders begin with the folder's.
         """
         self.setup()
-        if self.cache is None:
-            raise _NOT_SET_UP
-        train = dict.fromkeys(self.cache.pictures[n].source for n in self._numbers)
-        valid = {
-            f"{folder}/{name}" if folder else name: digest
-            for folder, cache in self.val_caches.items()
-            for name, digest in cache.digests.items()
-        }
-        return {"train": {name: self.cache.digests[name] for name in train}, "valid": valid}
+        return self._ready().digests()
 
     # Lightning's hooks.
 
@@ -174,68 +150,23 @@ class SRDataModule(L.LightningDataModule):
         """Builds the picture caches that are needed, in one process of each machine."""
         work = None if self.trainer is None else self.trainer.state.fn
         if work == "test" and self.test_roots:
-            self._full_images(self.test_roots)
+            full_size_caches(self.test_roots, self.cache_dir)
         elif work != "predict":
-            self._open_caches()
+            self._splitter().open_caches()
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the caches and numbers the crops of all but the validation pictures."""
         if stage == "test" and self.test_roots:
-            self.test_caches = self._full_images(self.test_roots)
-            return
-        if stage == "predict" or self.index is not None:
-            return
-        cache, val_caches, held_out = self._open_caches()
-        crop, usable = self.pairs.crop, self._usable(cache)
-        sources = dict.fromkeys(p.source for p in cache.pictures)
-        too_small = [source for source in sources if source not in usable]
-        bad_validation = [name for c in val_caches.values() for name in c.unreadable]
-        copies = copies_of_validation(cache, val_caches.values(), held_out)
-        warn_skipped("unreadable", cache.unreadable)
-        warn_skipped("unreadable in validation", bad_validation)
-        warn_skipped(f"smaller than a crop of {crop} x {crop} pixels", too_small)
-        warn_skipped(
-            "that show the same as a validation picture",
-            [f"{name} (as {other})" for name, other in copies.items()],
-        )
-        train = usable - held_out - copies.keys()
-        if not train and usable:
-            raise all_validated(self.train_folder())
-        if not train:
-            raise DataError(
-                f"{self.train_folder()}: nothing to train on. "
-                f"Of {len(sources) + len(cache.unreadable)} pictures {len(too_small)} are smaller "
-                f"than a crop of {crop} x {crop} pixels and {len(cache.unreadable)} cannot be "
-                "read. Use larger pictures or a smaller data.lr_crop."
-            )
-        self._numbers = [n for n, p in enumerate(cache.pictures) if p.source in train]
-        self.index = self._crops([cache.pictures[n] for n in self._numbers])
-        self.cache, self.val_caches = cache, val_caches
-        if held_out:
-            _info(
-                "No data.val_root: %d of %d pictures are held out for validation (%s).",
-                len(held_out),
-                len(usable),
-                first_few(sorted(held_out)),
-            )
-        _info(
-            "Data: %d pictures, %d crops of %d x %d; validation on %d pictures; skipped %d "
-            "unreadable, %d too small; cache %s",
-            len(train),
-            len(self.index),
-            crop,
-            crop,
-            sum(len(pictures) for pictures in self._limited(val_caches).values()),
-            len(cache.unreadable) + len(bad_validation),
-            len(too_small),
-            cache.folder,
-        )
+            self.test_caches = full_size_caches(self.test_roots, self.cache_dir)
+        elif stage != "predict" and self.split is None:
+            self.split = self._splitter().split()
+            limited = self._limited(self.split.val_caches)
+            self.split.log(sum(len(pictures) for pictures in limited.values()))
 
     def train_dataloader(self) -> StepLoader:
         """One item a step. A run given in steps is a single epoch of exactly those; otherwise an
         epoch is one pass over all crops."""
-        if self.cache is None or self.index is None:
-            raise _NOT_SET_UP
+        index = self._ready().index
         rank, world_size, max_steps, accumulate = 0, 1, -1, 1
         if self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
@@ -247,19 +178,9 @@ class SRDataModule(L.LightningDataModule):
                 f"data.batch_size={self.batch_size} counts the crops of all devices together and "
                 f"cannot be shared out over {world_size}. Use a multiple of {world_size}."
             )
-        one_pass = -(-len(self.index) // self.batch_size)
+        one_pass = -(-len(index) // self.batch_size)
         steps = one_pass if max_steps == -1 else max_steps * accumulate
-        dataset = StepBatches(
-            self.cache,
-            self._numbers,
-            self.index,
-            self.batch_size,
-            self.pairs.margin,
-            self.seed,
-            steps,
-            rank,
-            world_size,
-        )
+        dataset = self.step_batches(steps, rank=rank, world_size=world_size)
 
         def first() -> int:
             """How many batches are done; an epoch's last optimizer step may have been short."""
@@ -276,13 +197,47 @@ class SRDataModule(L.LightningDataModule):
             pin_memory=self._on_gpu(),
         )
 
+    def step_batches(
+        self,
+        steps: int,
+        *,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        augment: bool | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> StepBatches:
+        """The raw batches of training by step number, for loops without a trainer.
+
+        Args:
+            steps: length of an epoch.
+            batch_size: other than the settings'.
+            seed: other than the settings'.
+            augment: other than the settings'.
+            rank: the share of each batch.
+            world_size: of how many.
+        """
+        found = self._ready()
+        planner = CropPlanner(
+            found.index,
+            self.batch_size if batch_size is None else batch_size,
+            self.seed if seed is None else seed,
+            self.lr_crop,
+            self.scale,
+            self.degradation.margin,
+            self.augment if augment is None else augment,
+            rank=rank,
+            world_size=world_size,
+        )
+        return StepBatches(found.cache, found.numbers, planner, steps)
+
     def val_dataloader(self) -> DataLoader[RawPicture] | dict[str, DataLoader[RawPicture]]:
         """Whole pictures, one at a time; a loader for each folder where they have names."""
-        return self._loaders(self.val_caches)
+        return self._loaders(self._ready().val_caches)
 
     def test_dataloader(self) -> DataLoader[RawPicture] | dict[str, DataLoader[RawPicture]]:
         """The pictures of `test_root`, as those of validation; without it these."""
-        return self._loaders(self.test_caches or self.val_caches)
+        return self._loaders(self.test_caches or self._ready().val_caches)
 
     def predict_dataloader(self) -> DataLoader[PredictPicture]:
         """The pictures of `predict_root`, one at a time.
@@ -297,19 +252,7 @@ class SRDataModule(L.LightningDataModule):
     def _loaders(
         self, caches: Mapping[str, PictureCache]
     ) -> DataLoader[RawPicture] | dict[str, DataLoader[RawPicture]]:
-        if not caches:
-            raise _NOT_SET_UP
-        loaders = {
-            name: DataLoader(
-                pictures,
-                batch_size=None,
-                shuffle=False,
-                num_workers=self.num_workers,
-                pin_memory=self._on_gpu(),
-            )
-            for name, pictures in self._limited(caches).items()
-        }
-        return loaders.get("", loaders)
+        return picture_loaders(self._limited(caches), self.num_workers, self._on_gpu())
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Raw pixels, now on the device, become a `TrainBatch` or a `ValPicture`."""
@@ -321,59 +264,26 @@ class SRDataModule(L.LightningDataModule):
 
     # Helpers.
 
-    def _crops(self, pictures: Sequence[CachedPicture]) -> CropIndex:
-        sizes = [(p.height, p.width) for p in pictures]
-        return CropIndex(sizes, self.pairs.crop, self.stride, self.min_rest)
+    def _ready(self) -> Split:
+        if self.split is None:
+            raise DataError("The data module is not set up: call prepare_data() and setup() first.")
+        return self.split
 
-    def _usable(self, cache: PictureCache) -> set[str]:
-        """The sources that have a crop, at whatever scale."""
-        counts = self._crops(cache.pictures).counts
-        return {p.source for p, n in zip(cache.pictures, counts, strict=True) if n > 0}
-
-    def _open_caches(self) -> tuple[PictureCache, dict[str, PictureCache], set[str]]:
-        """Opens or builds the training and the validation caches; also the names held out."""
-        root, folders = self.train_folder(), self.val_folders()
-        files = training_files(root, folders.values())
-        cache = PictureCache.open_or_build(files, root, self.cache_dir, self.downscale_factors)
-        if folders:
-            listed = {name: (folder, list_pictures(folder)) for name, folder in folders.items()}
-            held_out: set[str] = set()
-        else:
-            held_out = self._held_out(cache)
-            listed = {"": (root, [root / name for name in sorted(held_out)])}
-        return cache, self._full_size(listed), held_out
-
-    def _full_images(self, folders: Mapping[str, Path]) -> dict[str, PictureCache]:
-        """All pictures of folders, by the folders' names."""
-        return self._full_size(
-            {n: (folder, list_pictures(folder)) for n, folder in folders.items()}
+    def _splitter(self) -> Splitter:
+        return Splitter(
+            self.train_folder(),
+            self.val_folders(),
+            self.val_count,
+            self.cache_dir,
+            self.downscale_factors,
+            partial(CropIndex, crop=self.crop, stride=self.stride, min_rest=self.min_rest),
         )
-
-    def _full_size(self, listed: Mapping[str, tuple[Path, list[Path]]]) -> dict[str, PictureCache]:
-        return {
-            name: PictureCache.open_or_build(pictures, folder, self.cache_dir, (1.0,))
-            for name, (folder, pictures) in listed.items()
-        }
-
-    def _held_out(self, cache: PictureCache) -> set[str]:
-        chosen = choose_held_out(self._usable(cache), cache, self.val_count)
-        if not chosen:
-            raise DataError(
-                f"{self.root}: {len(self._usable(cache))} pictures of at least {self.pairs.crop} x "
-                f"{self.pairs.crop} pixels are too few to train on one and validate on another. "
-                "Add pictures, or name a validation folder with data.val_root=DIR."
-            )
-        return chosen
 
     def _limited(self, caches: Mapping[str, PictureCache]) -> dict[str, ValidationPictures]:
         return {name: ValidationPictures(c, self.val_limit) for name, c in caches.items()}
 
     def _on_gpu(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-
-
-_NOT_SET_UP = DataError("The data module is not set up: call prepare_data() and setup() first.")
-_info = rank_zero_only(_log.info)
 
 
 def _check(right: bool, key: str, value: object, expected: str) -> None:
