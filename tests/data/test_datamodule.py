@@ -295,7 +295,7 @@ class Watcher(L.LightningModule):
         self.validated = 0
 
     def training_step(self, batch: TrainBatch, _: int) -> Tensor:
-        data = b"".join(t.cpu().numpy().tobytes() for t in batch)
+        data = b"".join(t.cpu().numpy().tobytes() for t in batch if t is not None)
         self.seen.append(hashlib.md5(data).hexdigest()[:8])
         return self.layer(batch.lr_B3hw).mean()
 
