@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 from torch.nn import functional as F
 
+from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.inference import class_colours
 from pcsr_lightning.routing.refine import heavy_classes
 
@@ -143,9 +145,13 @@ def plain_axes(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """Writes a figure in the format that the suffix names."""
-    figure.savefig(path)
+def save_figure(
+    figure: Figure, path: str | Path, metadata: Mapping[str, str | None] | None = None
+) -> None:
+    """Writes a figure in the format that the suffix names, completely or not at all."""
+    path, content = Path(path), BytesIO()
+    figure.savefig(content, format=path.suffix.removeprefix(".") or None, metadata=metadata)
+    atomic_write(path, content.getvalue())
 
 
 def save_for_papers(figure: Figure, path: Path) -> list[Path]:
@@ -156,9 +162,9 @@ def save_for_papers(figure: Figure, path: Path) -> list[Path]:
     """
     pdf = path.with_suffix(".pdf")
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every step
-    figure.savefig(path)
+    save_figure(figure, path)
     with rc_context({"pdf.fonttype": 42}):
-        figure.savefig(pdf, metadata={"CreationDate": None})
+        save_figure(figure, pdf, {"CreationDate": None})
     return [path, pdf]
 
 
