@@ -27,8 +27,8 @@ demo: core-env ## upscale a shipped photograph x4 in five ways and compare them
 app: demo-env ## serve the demo page on 127.0.0.1 (APP_ARGS='--port 8000' for more words)
 	$(RUN) -m pcsr_lightning.app $(APP_ARGS)
 
-release: core-env ## train (or take WEIGHTS=… MADE=…), measure, write MODEL=… (TRAIN= VALID= TEST= WORDS=)
-	$(RUN) -m pcsr_lightning.release $(MODEL) \
+release: core-env ## train (or take WEIGHTS=… MADE=…), measure, write MODEL=… (ON=gpu TRAIN= VALID= TEST= WORDS=)
+	$(RUN) -m pcsr_lightning.release $(MODEL) $(if $(ON),--on $(ON)) \
 		$(if $(WEIGHTS),--weights "$(WEIGHTS)" --made "$(MADE)" $(if $(SCALES),--scales $(SCALES)),--train "$(TRAIN)") $(if $(VALID),--valid "$(VALID)") \
 		$(if $(TEST),--test $(TEST)) $(if $(ABOUT),--about-data "$(ABOUT)") $(if $(OUT),--out "$(OUT)") -- $(WORDS)
 

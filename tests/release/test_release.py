@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from tests.commands import run_command, start
@@ -20,7 +22,8 @@ from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError, TrainingError
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.release.card import describe_validation
-from pcsr_lightning.release.experiment import list_experiments, train_experiment
+from pcsr_lightning.release.experiment import GPU, list_experiments, train_experiment
+from pcsr_lightning.training.callbacks.clock import parse_time, time_used
 from pcsr_lightning.training.stage_configs import listed_stages, stage_name, stage_overrides
 from pcsr_lightning.training.train_stage import check_settings
 from pcsr_lightning.weights import find_model, load
@@ -157,6 +160,28 @@ def composed(*words: str) -> DictConfig:
     return cfg
 
 
+def test_every_released_model_has_a_recipe_for_a_gpu() -> None:
+    assert list_experiments(GPU) == list_experiments()
+
+
+@pytest.mark.parametrize("name", list_experiments(GPU))
+def test_a_recipe_for_a_gpu_lasts_nine_minutes(name: str) -> None:
+    alone = [f"experiment=release/{GPU}/{name}"]
+    stages = listed_stages(composed(*alone))
+    seconds = 0.0
+    for own in stages:
+        cfg = composed(*stage_overrides(alone, own))
+        check_settings(cfg)
+        duration = parse_time(cfg.trainer.max_time)
+        assert duration is not None
+        seconds += duration.total_seconds()
+        assert (cfg.trainer.accelerator, cfg.trainer.precision) == ("gpu", "bf16-mixed")
+        assert (cfg.data.batch_size, cfg.stage.get("queries")) == (256, "per_pixel:2")
+    assert seconds == 540
+    last = listed_stages(composed(f"experiment=release/{name}"))[-1]
+    assert stage_name(stages[-1]) == stage_name(last)  # the same model
+
+
 @pytest.mark.parametrize("name", list_experiments())
 def test_every_stage_of_an_experiment_can_be_trained(name: str) -> None:
     alone = [f"experiment=release/{name}"]
@@ -193,6 +218,51 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     ]:
         with pytest.raises(ConfigError, match=word):
             train_experiment(name, [], tmp_path)
+
+
+def test_without_a_gpu_its_recipe_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in (CUDAAccelerator, MPSAccelerator):
+        monkeypatch.setattr(kind, "is_available", lambda: False)
+    train = ["--train", SAMPLE_FOLDER / "train", "--out", tmp_path]
+    done = run_command("release", "carn-pcsr-x4", "--on", "gpu", *train, code=1)
+    [line] = done.err.splitlines()
+    assert line.startswith("error: --on gpu: PyTorch finds no GPU here; without --on gpu (ON=gpu)")
+    own = tmp_path / "own.yaml"
+    own.write_text(EXPERIMENT)
+    done = run_command("release", own, "--on", "gpu", *train, code=1)
+    assert "own has no recipe for a GPU" in done.err
+    assert not list(tmp_path.glob("own/*"))
+
+
+@pytest.mark.slow
+def test_killed_in_a_recipe_by_the_clock_it_goes_on_with_the_time_left(tmp_path: Path) -> None:
+    given = [
+        "fsrcnn-pcsr-x4", "--on", "gpu", "--train", SAMPLE_FOLDER / "train", "--out", tmp_path,
+        "--allow-unsound", "--", "trainer=cpu", "trainer.precision=32-true",
+        "trainer.max_time=00:00:04", "backbone.args={d:8,s:4,m:1}",
+        "backbone.upsamplers=[[8,8],[8]]", "data.batch_size=2", "data.lr_crop=8", *WORDS[2:],
+        "callbacks.last.train_time_interval.seconds=1",
+    ]  # fmt: skip
+    process = start(
+        "pcsr_lightning.release", *given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    await_checkpoint(tmp_path, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    stage = tmp_path / "fsrcnn-pcsr-x4" / "stage-1"
+    kept = torch.load(stage / "checkpoints" / "last.ckpt", weights_only=True)
+    done = run_command("release", *given, code=0)
+    assert "stage 1 resumes: " in done.err
+    assert "other settings" not in done.err
+    last = torch.load(stage / "checkpoints" / "last.ckpt", weights_only=True)
+    assert 0 < time_used(kept) < 4 <= time_used(last) < 6
+    assert last["global_step"] > kept["global_step"]
+    card = (tmp_path / "fsrcnn-pcsr-x4" / "fsrcnn-pcsr-x4.md").read_text()
+    assert "trainer.max_time=00:00:04" in card
+    assert "--on gpu" in card
 
 
 @pytest.mark.parametrize(("code", "error"), [(1, TrainingError), (130, KeyboardInterrupt)])

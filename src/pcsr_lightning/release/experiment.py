@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -66,35 +67,43 @@ class StageRun:
         ]
 
 
-def list_experiments() -> list[str]:
-    """The names in ``conf/experiment/release``."""
-    folder = conf_dir() / "experiment" / "release"
-    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "base")
+GPU = "gpu"
+"""The folder in ``conf/experiment/release`` of the recipes for a GPU, which are by the clock."""
 
 
-def train_experiment(name_or_file: str, overrides: Sequence[str], output: Path) -> list[StageRun]:
+def list_experiments(folder: str = "") -> list[str]:
+    """The names in ``conf/experiment/release``, or in a folder there."""
+    files = (conf_dir() / "experiment" / "release" / folder).glob("*.yaml")
+    return sorted(path.stem for path in files if path.stem != "base")
+
+
+def train_experiment(
+    name_or_file: str, overrides: Sequence[str], output: Path, on_gpu: bool = False
+) -> list[StageRun]:
     """Trains what is not trained yet of an experiment's stages.
 
-    A finished stage is left as it is; one with a checkpoint resumes from it, and ends in the very
-    weights that it would have had without the interruption.
+    A finished stage is left as it is; one with a checkpoint resumes from it, and unless it is by
+    the clock it ends in the very weights that it would have had without the interruption.
 
     Args:
         name_or_file: an experiment of ``conf/experiment/release`` by its name, or a YAML file of
             that form.
         overrides: further settings of every stage's training (where the data is, ...).
         output: the model gets a folder below, with a folder for each stage inside.
+        on_gpu: takes the recipe of that name for a GPU.
 
     Returns:
         The stages in order.
 
     Raises:
-        ConfigError: there is no such experiment.
+        ConfigError: there is no such experiment, or no GPU.
         TrainingError: the training ended without a result; its own messages stand above.
     """
     name = model_name(name_or_file)
     folder = output / name
     if not is_finished(folder):
-        _train(name, [*_choice(name_or_file, folder), "stage=all", *overrides], folder)
+        choice = _of_gpu(name, overrides) if on_gpu else _choice(name_or_file, folder)
+        _train(name, [*choice, "stage=all", *overrides], folder)
     paths = folder.glob(f"stage-*/{RECORD}")
     runs = [StageRun(path.parent.name.removeprefix("stage-"), path.parent) for path in paths]
     return sorted(runs, key=lambda run: float(run.record["finished"]))
@@ -115,6 +124,19 @@ def model_name(name_or_file: str) -> str:
             f"{', '.join(list_experiments())}; or give a .yaml file"
         )
     return name_or_file
+
+
+def _of_gpu(name: str, overrides: Sequence[str]) -> list[str]:
+    """Arguments that choose a recipe for a GPU, where there is one or another device is named."""
+    if name not in list_experiments(GPU):
+        raise ConfigError(f"--on gpu: {name} has no recipe for a GPU; leave out --on")
+    elsewhere = any(word.startswith(("trainer=", "trainer.accelerator=")) for word in overrides)
+    if not elsewhere and not (CUDAAccelerator.is_available() or MPSAccelerator.is_available()):
+        raise ConfigError(
+            "--on gpu: PyTorch finds no GPU here; without --on gpu (ON=gpu) the model is trained "
+            "by its recipe for a CPU"
+        )
+    return [f"experiment=release/{GPU}/{name}"]
 
 
 def _choice(name_or_file: str, folder: Path) -> list[str]:

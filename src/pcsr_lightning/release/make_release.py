@@ -76,6 +76,7 @@ def release(
     overrides: Sequence[str] = (),
     command: str = "",
     allow_unsound: bool = False,
+    on_gpu: bool = False,
 ) -> list[Path]:
     """Trains what is not trained yet, measures the model, and writes it with its card.
 
@@ -86,6 +87,7 @@ def release(
         overrides: further settings of every stage's training.
         command: for the card.
         allow_unsound: write it even if it breaks on pictures unlike photographs; its card says so.
+        on_gpu: by the experiment of that name for a GPU.
 
     Returns:
         The files: the weights, the architecture, the card, the measurements, and a curve for each
@@ -96,7 +98,7 @@ def release(
             pictures unlike photographs; the message says which.
     """
     sources.check()
-    runs = train_experiment(experiment, [*sources.overrides(), *overrides], output)
+    runs = train_experiment(experiment, [*sources.overrides(), *overrides], output, on_gpu)
     config, name = runs[-1].config, model_name(experiment)
     low, high = _scales(config.data.scale)
     metadata = {
