@@ -2,8 +2,8 @@
 
     python docs/screenshots.py
 
-Writes app-desktop.png, app-desktop-dark.png and app-phone.png into docs/images/. Needs the extra
-`dev` and a Chromium on the PATH.
+Writes app-desktop.png, app-desktop-dark.png, app-large.png and app-phone.png into docs/images/.
+Needs the extra `dev` and a Chromium on the PATH.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pathlib import Path
 import pyvips
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from pcsr_lightning.app.loading import sample_file
+
 OUT = Path(__file__).parent / "images"
 MODEL = "carn-pcsr-multi"
 SAMPLE, BUDGET = "Rocket", 58
@@ -30,7 +32,10 @@ CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture: its file, the window, and how far the line and the class map are moved."""
+    """One picture: its file, the window, and how far the line and the class map are moved.
+
+    ``large`` is of a photograph that is too large to be shown as a whole.
+    """
 
     file: str
     width: int
@@ -39,11 +44,13 @@ class Shot:
     cut: int = 50
     opacity: int = 0
     compare: str = "bicubic"
+    large: bool = False
 
 
 SHOTS = (
     Shot("app-desktop.png", 1280, 1130, cut=46),
     Shot("app-desktop-dark.png", 1280, 1130, "dark", cut=46, opacity=55),
+    Shot("app-large.png", 1280, 1130, cut=46, large=True),
     Shot("app-phone.png", 390, 844, cut=46),
 )
 
@@ -100,7 +107,7 @@ def take(browser: Browser, url: str, shot: Shot, out: Path) -> None:
     page.goto(url)
     show(page, shot)
     path = out / shot.file
-    page.screenshot(path=path, full_page=phone)
+    page.screenshot(path=path, full_page=phone or shot.large)
     context.close()
     image = pyvips.Image.new_from_file(str(path), memory=True)
     image.pngsave(str(path), palette=True, Q=100, dither=1.0, effort=10, compression=9)
@@ -111,6 +118,22 @@ def take(browser: Browser, url: str, shot: Shot, out: Path) -> None:
 
 
 def show(page: Page, shot: Shot) -> None:
+    """A picture with its result, and the controls as the shot has them."""
+    if shot.large:
+        page.locator("#pcsr-drop input[type=file]").set_input_files(sample_file("retina"))
+        page.wait_for_function("document.querySelector('.pv').dataset.shown")
+        page.locator("#pcsr-command textarea").wait_for()
+    else:
+        compare(page)
+    page.locator(".pv-choice").select_option(shot.compare)
+    page.locator(".pv-cut").fill(str(shot.cut))
+    page.locator(".pv-opacity").fill(str(shot.opacity))
+    page.mouse.move(2, 2)
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    page.wait_for_timeout(2500)
+
+
+def compare(page: Page) -> None:
     """A sample, all-heavy there to compare with, the budget moved."""
     page.get_by_role("button", name=SAMPLE).click()
     page.get_by_role("button", name="Compare with all-heavy").click()
@@ -119,11 +142,6 @@ def show(page: Page, shot: Shot) -> None:
     page.locator("#pcsr-compute input[type=range]").fill(str(BUDGET))
     words = f"document.querySelector('.pv-right').textContent.includes('{BUDGET} %')"
     page.wait_for_function(words)
-    page.locator(".pv-choice").select_option(shot.compare)
-    page.locator(".pv-cut").fill(str(shot.cut))
-    page.locator(".pv-opacity").fill(str(shot.opacity))
-    page.mouse.move(2, 2)
-    page.wait_for_timeout(2500)
 
 
 if __name__ == "__main__":

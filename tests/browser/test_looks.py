@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from playwright.sync_api import Browser
 from tests.browser.serving import PATIENCE, Served, open_page
@@ -65,5 +67,40 @@ def test_width_and_contrast(browser: Browser, served: Served, width: int, scheme
         assert (background == "rgb(15, 17, 21)") == (scheme == "dark")
         poor = {word: page.evaluate(CONTRAST, word) for word in WORDS}
         assert {word: value for word, value in poor.items() if value < 4.5} == {}
+    finally:
+        context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_controls_come_in_the_order_of_use(browser: Browser, served: Served, width: int) -> None:
+    """By the tab key; from top to bottom on a phone; beside the result on a desk."""
+    context = browser.new_context(viewport={"width": width, "height": 844}, has_touch=width < 700)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    try:
+        open_page(page, served)
+        page.get_by_role("button", name="Coffee").click()
+        page.wait_for_function("document.querySelector('.pv').dataset.shown")
+        order = (
+            "#pcsr-drop", "#pcsr-samples", "#pcsr-scale", "#pcsr-model", "#pcsr-status",
+            "#pcsr-viewer", "#pcsr-compute", "#pcsr-compare", "#pcsr-take", "#pcsr-download",
+        )  # fmt: skip
+        after = "([a, b]) => !!(document.querySelector(a).compareDocumentPosition("
+        after += "document.querySelector(b)) & Node.DOCUMENT_POSITION_FOLLOWING)"
+        assert all(page.evaluate(after, pair) for pair in itertools.pairwise(map(str, order)))
+        boxes = [box for box in (page.locator(name).bounding_box() for name in order) if box]
+        assert len(boxes) == len(order)
+        columns = [boxes] if width < 700 else [boxes[:4], boxes[4:]]
+        for column in columns:
+            tops = [box["y"] for box in column]
+            assert tops == sorted(tops)
+        if len(columns) == 2:
+            left, right = columns
+            assert max(box["x"] + box["width"] for box in left) <= min(box["x"] for box in right)
+        for name in (".min_value", ".max_value"):  # faster ... sharper
+            end = page.locator(f"#pcsr-compute {name}").bounding_box()
+            assert end is not None
+            assert end["height"] < 40  # in one line
+            assert 0 <= end["x"] < end["x"] + end["width"] <= width
     finally:
         context.close()

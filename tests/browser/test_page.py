@@ -2,74 +2,34 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect
-from tests.browser.serving import MAX_PIXELS, MODEL, PATIENCE, Served, open_page, wait_for
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+from tests.browser.serving import MAX_PIXELS, MODEL, Served, open_page, wait_for
+from tests.browser.visiting import (
+    compared,
+    compute,
+    downloaded,
+    file_of,
+    key,
+    picture,
+    shown,
+    upload,
+)
 from torch import Tensor
 
 import pcsr_lightning
 from pcsr_lightning.app.loading import load_sample
-from pcsr_lightning.images import Picture, decode, encode, read
+from pcsr_lightning.images import Picture, decode, encode
 from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.weights import describe_models
 
 pytestmark = pytest.mark.browser
-
-
-def picture(h: int, w: int, seed: int = 0, bits: int = 8, alpha: bool = False) -> Picture:
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.rand(3, h, w, generator=generator)
-    ramp = torch.linspace(0, 1, w)
-    rgb = 0.5 * (1 - ramp) + noise * ramp
-    alpha_1hw = torch.linspace(0.2, 1, h)[None, :, None].expand(1, h, w) if alpha else None
-    return Picture(rgb, alpha_1hw, bits)
-
-
-def file_of(picture: Picture, name: str = "mine.png") -> FilePayload:
-    return {"name": name, "mimeType": "image/png", "buffer": encode(picture, "png")}
-
-
-def upload(page: Page, file: FilePayload) -> None:
-    page.locator("#pcsr-drop input[type=file]").set_input_files(files=[file])
-
-
-def key(page: Page) -> str:
-    """Of the request whose result is shown."""
-    return page.locator(".pv").get_attribute("data-shown") or ""
-
-
-def shown(page: Page, label: str) -> None:
-    """Until the viewer shows a result so labelled."""
-    expect(page.locator(".pv-right")).to_have_text(label)
-    page.wait_for_function("document.querySelector('.pv').dataset.shown")
-
-
-def compared(page: Page) -> None:
-    """Asks for the all-heavy run, and waits until it can be compared with."""
-    page.get_by_role("button", name="Compare with all-heavy").click()
-    page.wait_for_function(
-        "[...document.querySelectorAll('.pv-choice option')].some(o => o.value == 'all-heavy')"
-    )
-
-
-def compute(page: Page, percent: int) -> None:
-    page.locator("#pcsr-compute input[type=range]").fill(str(percent))
-
-
-def downloaded(page: Page, folder: Path) -> tuple[str, Picture]:
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name="Download", exact=True).click()
-    path = folder / "downloaded.png"
-    waiting.value.save_as(path)
-    return waiting.value.suggested_filename, read(path)
 
 
 def by_api(rgb_3hw: Tensor, budget: float | None = None, bits: int = 8) -> Tensor:
@@ -201,20 +161,6 @@ def test_the_slider_goes_from_the_floor_to_all_heavy(page: Page) -> None:
     assert "sharper" in page.locator("#pcsr-compute .max_value").evaluate(ends)
 
 
-def test_a_download_does_not_wait_for_the_comparison(page: Page, tmp_path: Path) -> None:
-    page.get_by_label("Model").click()
-    page.get_by_role("option", name="srresnet-pcsr-x4:").click()
-    upload(page, file_of(picture(300, 300), "slow.png"))
-    shown(page, "PCSR, automatic")
-    page.get_by_role("button", name="Compare with all-heavy").click()
-    expect(page.locator("#pcsr-status")).to_contain_text("All-heavy, to compare with")
-    name, _ = downloaded(page, tmp_path)
-    assert name == "slow_x4.png"
-    options = page.locator(".pv-choice option")
-    assert "all-heavy" not in options.all_inner_texts()
-    expect(options.filter(has_text="all-heavy")).to_have_count(1)
-
-
 def test_models_say_what_they_are_best_for(page: Page) -> None:
     page.get_by_label("Model").click()
     for about in describe_models():
@@ -226,95 +172,6 @@ def test_models_say_what_they_are_best_for(page: Page) -> None:
         else:  # the page could not route its pixels
             expect(option).to_have_count(0)
     assert page.get_by_role("option").count() == sum(m.has_classes for m in describe_models())
-
-
-def test_a_part_of_a_large_picture_and_the_whole_as_a_file(
-    browser: Browser, phone_served: Served, tmp_path: Path
-) -> None:
-    context = browser.new_context(accept_downloads=True)
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
-    try:
-        open_page(page, phone_served)
-        source = picture(3000, 4000)
-        upload(page, file_of(source, "phone.png"))
-        shown(page, "PCSR, automatic")
-        status = page.locator("#pcsr-status")
-        expect(status).to_contain_text("4000 x 3000 → 16000 x 12000 pixels")
-        expect(status).to_contain_text("a part of it is shown")
-        expect(page.locator("#pcsr-download")).to_have_text("Download this part")
-        first = key(page)
-        page.locator("#pcsr-overview img").click(position={"x": 10, "y": 10})
-        wait_for(lambda: key(page) not in ("", first))
-        command = page.locator("#pcsr-command textarea")
-        assert "phone.png phone_x4.png" in command.input_value()
-        page.locator("#pcsr-make").click()
-        expect(page.locator("#pcsr-made")).to_contain_text("phone.png")
-        compute(page, 30)  # the page stays usable
-        shown(page, "PCSR, 30 %")
-        page.locator("#pcsr-cancel").click()
-        expect(page.locator("#pcsr-made")).to_contain_text("Cancelled")
-        # At x1 the whole fits; so this is made of several.
-        files = [file_of(picture(20, 30, seed), f"{seed}.png") for seed in (1, 2)]
-        page.locator("#pcsr-drop input[type=file]").set_input_files(files=files)
-        expect(page.locator("#pcsr-make")).to_have_text("Upscale all 2 pictures")
-        page.locator("#pcsr-make").click()
-        link = page.locator("#pcsr-made a")
-        expect(link).to_contain_text("pictures_x4.zip")
-        with page.expect_download() as waiting:
-            link.click()
-        waiting.value.save_as(tmp_path / "all.zip")
-        with zipfile.ZipFile(tmp_path / "all.zip") as archive:
-            assert archive.namelist() == ["1_x4.png", "2_x4.png"]
-            assert archive.testzip() is None
-    finally:
-        context.close()
-
-
-@pytest.mark.parametrize("format", ["JPEG", "WebP"])
-def test_format_and_quality_of_the_download(page: Page, tmp_path: Path, format: str) -> None:
-    page.get_by_role("button", name="Coffee").click()
-    shown(page, "PCSR, automatic")
-    quality = page.get_by_label("number input for Quality")
-    expect(quality).to_be_hidden()
-    page.get_by_role("radio", name=format).check()
-    sizes = []
-    for value in ("95", "20"):
-        quality.fill(value)
-        quality.press("Tab")
-        with page.expect_download() as waiting:
-            page.get_by_role("button", name="Download", exact=True).click()
-        suffix = {"JPEG": ".jpg", "WebP": ".webp"}[format]
-        assert waiting.value.suggested_filename == f"coffee_x4{suffix}"
-        path = tmp_path / f"{value}{suffix}"
-        waiting.value.save_as(path)
-        assert read(path).rgb.shape == (3, 400, 600)
-        sizes.append(path.stat().st_size)
-    assert sizes[0] > 2 * sizes[1]
-
-
-def test_controls_come_in_the_order_of_use(browser: Browser, served: Served) -> None:
-    """On a phone, from top to bottom; by the tab key in any window."""
-    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
-    try:
-        open_page(page, served)
-        page.get_by_role("button", name="Coffee").click()
-        shown(page, "PCSR, automatic")
-        order = (
-            "#pcsr-drop", "#pcsr-samples", "#pcsr-scale", "#pcsr-model", "#pcsr-viewer",
-            "#pcsr-compute", "#pcsr-compare", "#pcsr-take", "#pcsr-download",
-        )  # fmt: skip
-        boxes = [page.locator(name).bounding_box() for name in order]
-        tops = [box["y"] for box in boxes if box is not None]
-        assert len(tops) == len(order)
-        assert tops == sorted(tops)
-        after = "([a, b]) => !!(document.querySelector(a).compareDocumentPosition("
-        after += "document.querySelector(b)) & Node.DOCUMENT_POSITION_FOLLOWING)"
-        assert all(page.evaluate(after, pair) for pair in itertools.pairwise(map(str, order)))
-    finally:
-        context.close()
 
 
 def test_k_and_automatic(page: Page) -> None:

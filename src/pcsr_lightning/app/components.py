@@ -99,7 +99,7 @@ def choose(models: Mapping[str, str], model: str, max_pixels: int) -> dict[str, 
         step=0.1,
         label="Scale",
         buttons=[],
-        info=f"Results of up to {max_pixels:,} pixels",
+        info=f"Results of up to {max_pixels / 1e6:,.4g} megapixels",
         elem_id="pcsr-scale",
     )
     chooser = gr.Dropdown(

@@ -34,8 +34,9 @@ def parser() -> argparse.ArgumentParser:
         type=_count,
         default=MAX_PIXELS,
         metavar="N",
-        help="refuse to make pictures with more pixels (default: %(default)s); above 8 million a "
-        "part is shown, and the whole made as a file, in bounded memory",
+        help="refuse to make pictures with more pixels (default: %(default)s, so 50 megapixels at "
+        "x4); above 8 million a part is shown, and the whole made as a file; memory hardly grows "
+        "with it, time and the file do",
     )
     p.add_argument(
         "--model",
