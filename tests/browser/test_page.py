@@ -27,7 +27,7 @@ from pcsr_lightning.app.loading import load_sample
 from pcsr_lightning.images import Picture, decode, encode
 from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.weights import describe_models
+from pcsr_lightning.weights import DEFAULT_MODEL, describe_models
 
 pytestmark = pytest.mark.browser
 
@@ -168,7 +168,10 @@ def test_models_say_what_they_are_best_for(page: Page) -> None:
         if about.has_classes:
             expect(option).to_contain_text(about.best_for)
             expect(option).to_contain_text(about.scales_text)
-            expect(option).to_contain_text("times as long")
+            if about.name != DEFAULT_MODEL:
+                expect(option).to_contain_text(
+                    f"{about.relative_time:.1f} times the default's time"
+                )
         else:  # the page could not route its pixels
             expect(option).to_have_count(0)
     assert page.get_by_role("option").count() == sum(m.has_classes for m in describe_models())

@@ -12,7 +12,7 @@ from pcsr_lightning.app.choices import BY_BUDGET, BY_K, Choices
 from pcsr_lightning.app.visitors import Visitor
 from pcsr_lightning.app.work import bicubic_result, cost_percent, model_named, psnr
 from pcsr_lightning.inference import all_heavy_flops, class_colours, output_size, routing_note
-from pcsr_lightning.weights import ModelDescription, scale_warning
+from pcsr_lightning.weights import DEFAULT_MODEL, ModelDescription, scale_warning
 
 MIB = 2**20
 FILE_ROUTE = "gradio_api/file="
@@ -44,8 +44,8 @@ def note(message: str) -> str:
 def model_label(model: ModelDescription) -> str:
     """A model's name and what it is best for, its scales, and its time beside the default's."""
     facts = [model.scales_text]
-    if model.relative_time is not None:
-        facts.append(f"{model.relative_time:.1f} times as long")
+    if model.relative_time is not None and model.name != DEFAULT_MODEL:
+        facts.append(f"{model.relative_time:.1f} times the default's time")
     return f"{model.name}: {model.best_for} ({', '.join(facts)})"
 
 
