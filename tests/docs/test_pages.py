@@ -22,12 +22,13 @@ OVERRIDES = (
     "--size=400x300",
     "sweep_values=[-0.5,0,1]",
     "trainer.max_steps=2",
+    "trainer.max_time=00:00:01 stage.queries=64",
     "trainer.max_steps=2 stage.queries=64",
     "trainer.max_steps=2 stage.queries=64 num_classes=2,3",
     "trainer.max_steps=2 stage.queries=64 hydra.sweeper.n_trials=2",
     "trainer.max_steps=2 stage.queries=64 data=folder data.root=pictures",
 )
-"""What the tests may replace: sizes of results, steps, trials, numbers of classes, values, data."""
+"""What the tests may replace: sizes of results, steps, time, trials, classes, values, data."""
 
 
 TO_RUN = [
