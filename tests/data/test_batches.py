@@ -16,6 +16,7 @@ from pcsr_lightning.data.crop_plan import CropPlan, CropPlanner
 from pcsr_lightning.data.cutting import cut_windows
 from pcsr_lightning.data.degradation import BicubicDegradation, Box, Degradation
 from pcsr_lightning.data.pairs import PairMaker, validation_pair
+from pcsr_lightning.data.picture_buffer import PictureBuffer
 from pcsr_lightning.data.picture_cache import PictureCache
 from pcsr_lightning.data.whole_pictures import RawPicture, ValidationPictures
 from pcsr_lightning.errors import ConfigError, DataError
@@ -72,15 +73,16 @@ def test_plans_depend_on_seed_and_step_only(cache: PictureCache) -> None:
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-@pytest.mark.parametrize("scale", [(4.0, 4.0), (2.0, 4.0)])
+@pytest.mark.parametrize(
+    "scales", [{}, {"scale": (2.0, 4.0)}, {"scale": (2.0, 4.0), "mix_scales": True}]
+)
 def test_ranks_share_out_one_batch(
-    cache: PictureCache, world_size: int, scale: tuple[float, float]
+    cache: PictureCache, world_size: int, scales: dict[str, Any]
 ) -> None:
-    """Crops, augmentation and scale of several processes are those of one."""
-    whole = batches(cache, 8, scale=scale)
+    """Crops, augmentation and scales of several processes are those of one."""
+    whole = batches(cache, 8, **scales)
     parts = [
-        batches(cache, 8, scale=scale, rank=rank, world_size=world_size)
-        for rank in range(world_size)
+        batches(cache, 8, **scales, rank=rank, world_size=world_size) for rank in range(world_size)
     ]
     for step in (0, 3):
         raw = [part[step] for part in parts]
@@ -89,7 +91,12 @@ def test_ranks_share_out_one_batch(
         made = [pairs().train_batch(r) for r in raw]
         expected = pairs().train_batch(whole[step])
         assert torch.equal(torch.cat([m.hr_B3HW for m in made]), expected.hr_B3HW)
-        assert torch.equal(torch.cat([m.lr_B3hw for m in made]), expected.lr_B3hw)
+        torch.testing.assert_close(
+            torch.cat([m.lr_B3hw for m in made]), expected.lr_B3hw, rtol=0, atol=1e-6
+        )
+        if expected.side_B is not None:
+            sides = [m.side_B for m in made if m.side_B is not None]
+            assert torch.equal(torch.cat(sides), expected.side_B)
 
 
 def test_windows_hold_the_crop_and_its_surroundings(cache: PictureCache) -> None:
@@ -180,6 +187,71 @@ def test_multi_scale_pairs_match(cache: PictureCache, augment: bool) -> None:
     assert len(sides) > 6
 
 
+@pytest.mark.parametrize("augment", [False, True])
+def test_mixed_scales_in_a_batch(cache: PictureCache, augment: bool) -> None:
+    """Each crop has its own scale; HR, LR and side belong together."""
+    data = batches(cache, 64, scale=(2.0, 4.0), mix_scales=True, augment=augment)
+    raw = data[0]
+    batch = pairs().train_batch(raw)
+    assert batch.side_B is not None
+    assert (batch.lr_B3hw.shape, batch.hr_B3HW.shape) == ((64, 3, 32, 32), (64, 3, 128, 128))
+    assert (batch.hr_B3HW.dtype, batch.side_B.dtype) == (torch.uint8, torch.int64)
+    sides = batch.side_B.tolist()
+    assert sides == raw.plan.side_B.tolist()
+    assert 64 <= min(sides) <= max(sides) <= 128
+    assert len(set(sides)) > 20
+    assert raw.window_B3SS is not None
+    for b, side in enumerate(sides):
+        # As the same crop would be in a batch of its own scale, with its own margin.
+        own = CropPlan(raw.plan.numbers_7B[:, b : b + 1].copy(), side, 8, False, 0, 0)
+        window_13SS = raw.window_B3SS[b : b + 1, :, : side + 16, : side + 16]
+        alone = pairs().train_batch(RawCrops(window_13SS, own))
+        hr_3HW = batch.hr_B3HW[b, :, :side, :side]
+        assert torch.equal(hr_3HW.float().div(255), alone.hr_B3HW[0])
+        torch.testing.assert_close(batch.lr_B3hw[b], alone.lr_B3hw[0], rtol=0, atol=1e-6)
+
+
+def test_mixed_crops_are_of_the_plain_pictures(cache: PictureCache) -> None:
+    data = batches(cache, 32, scale=(2.0, 4.0), mix_scales=True, augment=False)
+    raw = data[1]
+    batch = pairs().train_batch(raw)
+    for b, (picture, row, _, column, _, _, side) in enumerate(raw.plan.numbers_7B.T.tolist()):
+        top, left = row + raw.plan.margin, column + raw.plan.margin
+        expected = cache.pixels(picture)[top : top + side, left : left + side]
+        found = batch.hr_B3HW[b, :, :side, :side].permute(1, 2, 0).numpy()
+        assert np.array_equal(found, expected)
+
+
+def test_scales_are_not_mixed_where_there_is_one(cache: PictureCache) -> None:
+    batch = pairs().train_batch(batches(cache, scale=(4.0, 4.0), mix_scales=True)[0])
+    assert batch.side_B is None
+    assert batch.hr_B3HW.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"augment": False},
+        {"scale": (1.5, 4.0)},
+        {"scale": (2.0, 4.0), "mix_scales": True},
+        {"scale": (2.0, 4.0), "rank": 1, "world_size": 2},
+        {"margin": 60.0},  # windows reach over the pictures' borders, and over them again
+    ],
+)
+def test_the_device_cuts_the_same_windows(cache: PictureCache, options: dict[str, Any]) -> None:
+    data = batches(cache, 32, numbers=[1, 4, 0, 10], **options)
+    sizes = [(cache.pictures[n].height, cache.pictures[n].width) for n in data.numbers]
+    pictures = (cache.pixels(n) for n in data.numbers)
+    buffer = PictureBuffer(pictures, sizes, torch.device("cpu"))
+    for step in range(3):
+        raw = data[step]
+        window_B3SS = buffer.cut_windows(raw.plan)
+        assert window_B3SS.dtype == torch.uint8
+        assert window_B3SS.is_contiguous()
+        assert torch.equal(window_B3SS, raw.window_B3SS)
+
+
 def test_a_smaller_crop_lies_anywhere_in_the_largest(cache: PictureCache) -> None:
     planner = batches(cache, 256, scale=(2.0, 2.0), augment=False).planner
     _, top, left = planner.index.locate(planner.crop_numbers(0))
@@ -259,6 +331,34 @@ def test_a_degradation_of_ones_own(cache: PictureCache) -> None:
         other = pairs(own, seed).train_batch(RawCrops(raw.window_B3SS, plan))
         assert torch.equal(other.hr_B3HW, batch.hr_B3HW)
         assert not torch.equal(other.lr_B3hw, batch.lr_B3hw)
+
+
+def test_a_degradation_of_ones_own_at_mixed_scales(cache: PictureCache) -> None:
+    """Crop by crop, through the one method that it has."""
+    own = NoisyArea(sigma=0)
+    raw = batches(cache, 3, margin=0, scale=(2.0, 4.0), mix_scales=True)[0]
+    batch = pairs(own).train_batch(raw)
+    sides = raw.plan.side_B.tolist()
+    assert own.seen == [((0, 0, side, side), (32, 32)) for side in sides]
+    for b, side in enumerate(sides):
+        hr_3HW = batch.hr_B3HW[b, :, :side, :side].float().div(255)
+        expected = torch.nn.functional.adaptive_avg_pool2d(hr_3HW, (32, 32))
+        torch.testing.assert_close(batch.lr_B3hw[b], expected)
+
+
+def test_a_degradation_may_draw_on_the_device(cache: PictureCache) -> None:
+    class Recorded(NoisyArea):
+        draws_on_device = True
+
+        def __call__(self, window_B3HW: torch.Tensor, *more: Any) -> torch.Tensor:
+            devices.append((window_B3HW.device, more[-1].device))
+            return super().__call__(window_B3HW, *more)
+
+    devices: list[tuple[torch.device, torch.device]] = []
+    raw = batches(cache, margin=0)[0]
+    with_own = pairs(Recorded()).train_batch(raw)
+    assert devices == [(torch.device("cpu"), torch.device("cpu"))]
+    assert torch.equal(with_own.lr_B3hw, pairs(NoisyArea()).train_batch(raw).lr_B3hw)
 
 
 def test_a_degradation_of_ones_own_in_validation() -> None:

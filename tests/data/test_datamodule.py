@@ -22,6 +22,7 @@ from pcsr_lightning.data import (
     TrainBatch,
     ValPicture,
 )
+from pcsr_lightning.data.picture_buffer import _fits
 from pcsr_lightning.errors import ConfigError, DataError, PictureError
 from pcsr_lightning.settings.instantiation import instantiate as settings_instantiate
 
@@ -387,6 +388,48 @@ def test_worker_processes_give_the_same(folder: Path, checkpoint: Path) -> None:
     with_workers = run(folder, data={"num_workers": 1}, max_steps=3)
     assert with_workers.seen == alone.seen
     assert with_workers.validated == 2
+
+
+@pytest.mark.parametrize("mix_scales", [False, True])
+def test_pictures_on_the_device_give_the_same(
+    folder: Path, checkpoint: Path, mix_scales: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut = run(folder, data={"on_device": False, "mix_scales": mix_scales}, max_steps=8)
+    with caplog.at_level(logging.INFO, "pcsr_lightning.data.picture_buffer"):
+        kept = {"on_device": True, "mix_scales": mix_scales, "num_workers": 1}
+        assert run(folder, data=kept, max_steps=8).seen == cut.seen
+    said = [r.getMessage() for r in caplog.records if r.name.endswith("picture_buffer")]
+    assert said == ["Data: 0.0 GB of pictures, kept on cpu"]
+    content = torch.load(checkpoint, weights_only=True)
+    assert checkpoint.stat().st_size < 50_000  # the pictures are no part of it
+    assert content["global_step"] == 6
+    assert run(folder, checkpoint, kept, max_steps=8).seen == cut.seen[6:]
+
+
+def test_pictures_stay_in_the_cache_by_default(folder: Path, valid: Path) -> None:
+    data = ready(folder, val_root=valid)
+    assert next(iter(data.train_dataloader())).window_B3SS is not None
+
+
+def test_room_on_a_gpu(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """What is said and done where pictures fit and where they do not."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (8_000_000_000, 80_000_000_000))
+    gpu = torch.device("cuda", 0)
+    with caplog.at_level(logging.INFO):
+        assert _fits(None, 4_000_000_000, gpu)
+        assert not _fits(None, 4_100_000_000, gpu)
+        assert _fits(True, 4_100_000_000, gpu)
+        assert not _fits(False, 1, gpu)
+        assert not _fits(None, 1, torch.device("cpu"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "Data: 4.0 GB of pictures, kept on cuda:0",
+        "Data: 4.1 GB of pictures, more than half of the 8.0 GB free on cuda:0: crops are cut on "
+        "the CPU",
+        "Data: 4.1 GB of pictures, kept on cuda:0",
+    ]
+    message = r"data\.on_device=true: .* 9\.0 GB of pictures, and cuda:0 has 8\.0 GB free"
+    with pytest.raises(ConfigError, match=message):
+        _fits(True, 9_000_000_000, gpu)
 
 
 def test_a_batch_that_cannot_be_shared_out(folder: Path, valid: Path) -> None:

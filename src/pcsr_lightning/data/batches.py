@@ -25,11 +25,11 @@ class RawCrops(NamedTuple):
     """A step's crops on their way to the device.
 
     Attributes:
-        window_B3SS: uint8.
+        window_B3SS: uint8; `None` where the device itself cuts what `plan` says.
         plan: stays on the CPU.
     """
 
-    window_B3SS: Tensor
+    window_B3SS: Tensor | None
     plan: CropPlan
 
 
@@ -56,18 +56,27 @@ class StepBatches(Dataset[RawCrops]):
         numbers: which of the cache's pictures, in the order of the planner's index.
         planner: says what each step's crops are.
         steps: length of an epoch in steps; items beyond it exist too.
+        cut: cuts the windows; otherwise the device does.
     """
 
     def __init__(
-        self, cache: PictureCache, numbers: Sequence[int], planner: CropPlanner, steps: int
+        self,
+        cache: PictureCache,
+        numbers: Sequence[int],
+        planner: CropPlanner,
+        steps: int,
+        cut: bool = True,
     ) -> None:
         self.cache, self.numbers, self.planner, self.steps = cache, list(numbers), planner, steps
+        self.cut = cut
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> RawCrops:
         plan = self.planner.plan(step)
+        if not self.cut:
+            return RawCrops(None, plan)
         window_B3SS = cut_windows(lambda n: self.cache.pixels(self.numbers[n]), plan)
         return RawCrops(torch.from_numpy(window_B3SS), plan)
 
@@ -79,21 +88,24 @@ class StepSampler(DistributedSampler[int]):
     devices: all ranks get the same steps, and the dataset hands each rank its own crops.
 
     Args:
-        steps: length of an epoch.
-        first: asked at each start of iteration for the step to go on from. Lightning starts the
-            first iteration after it has restored a checkpoint's step.
+        dataset: the batches; its length is that of an epoch.
+        done: asked at each start of iteration for the optimizer steps that are done. Lightning
+            starts the first iteration after it has restored a checkpoint's step.
+        accumulate: batches of an optimizer step.
     """
 
-    def __init__(self, dataset: StepBatches, first: Callable[[], int]) -> None:
+    def __init__(self, dataset: StepBatches, done: Callable[[], int], accumulate: int = 1) -> None:
         super().__init__(dataset, num_replicas=1, rank=0, shuffle=False)
-        self._first = first
+        self._done, self._accumulate = done, accumulate
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[int]:
-        first = self._first()
-        return iter(range(first, (first // len(self) + 1) * len(self)))
+        # An epoch's last optimizer step may be short.
+        epoch, within = divmod(self._done(), max(1, -(-len(self) // self._accumulate)))
+        first = epoch * len(self) + within * self._accumulate
+        return iter(range(first, (epoch + 1) * len(self)))
 
 
 class StepLoader(DataLoader[RawCrops]):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcsr_lightning.data.crop_index import CropIndex
+from pcsr_lightning.errors import ConfigError
 
 Ints = NDArray[np.int64]
 
@@ -64,7 +65,12 @@ class CropPlanner:
             at a random place of the index's crop (PCSR, Sec. 4.1: [2, 4] for multi-scale training).
         margin: LR pixels around a crop.
         augment: flip and transpose crops at random, all eight orientations alike.
-        mix_scales: each crop draws its own scale, and not each batch.
+        mix_scales: each crop draws its own scale, and not each batch, if there are several.
+        rank: of this process.
+        world_size: how many processes there are.
+
+    Raises:
+        ConfigError: a batch cannot be shared out over them.
     """
 
     def __init__(
@@ -80,9 +86,14 @@ class CropPlanner:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        if batch_size % world_size:
+            raise ConfigError(
+                f"data.batch_size={batch_size} counts the crops of all devices together and "
+                f"cannot be shared out over {world_size}. Use a multiple of {world_size}."
+            )
         self.index, self.batch_size, self.seed = index, batch_size, seed
         self.lr_crop, self.scale, self.margin = lr_crop, scale, margin
-        self.augment, self.mix_scales = augment, mix_scales
+        self.augment, self.mix_scales = augment, mix_scales and scale[0] < scale[1]
         self.rank, self.world_size = rank, world_size
 
     def crop_numbers(self, step: int) -> Ints:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader
 
 from pcsr_lightning.data.batches import RawCrops, StepBatches, StepLoader, StepSampler
@@ -13,6 +14,7 @@ from pcsr_lightning.data.crop_index import CropIndex
 from pcsr_lightning.data.crop_plan import CropPlanner
 from pcsr_lightning.data.degradation import BicubicDegradation, Degradation
 from pcsr_lightning.data.pairs import PairMaker, validation_pair
+from pcsr_lightning.data.picture_buffer import PictureBuffer, buffer_if_wanted
 from pcsr_lightning.data.picture_cache import SCALES, PictureCache
 from pcsr_lightning.data.split import Split, Splitter, ValRoot, full_size_caches, named_folders
 from pcsr_lightning.data.whole_pictures import (
@@ -28,9 +30,8 @@ from pcsr_lightning.errors import ConfigError, DataError, check_path
 class SRDataModule(L.LightningDataModule):
     """Any folder of pictures (sub-folders too) as training data (PCSR, Sec. 4.1).
 
-    The walk of a crop: picture cache -> crop index -> uint8 windows by step number -> device ->
-    augmentation and degradation there. Training batches are `TrainBatch`, validation ones
-    `ValPicture`.
+    The walk of a crop: picture cache -> crop index -> plan of a step -> uint8 windows -> device ->
+    degradation there. Training batches are `TrainBatch`, validation ones `ValPicture`.
 
     Args:
         root: folder of training pictures.
@@ -39,7 +40,8 @@ class SRDataModule(L.LightningDataModule):
         val_count: how many to hold out; at most half of the pictures.
         val_limit: validate on at most this many pictures of each folder, spread evenly over it.
         batch_size: crops of an optimizer step's batch over all devices.
-        scale: one scale, or (lowest, highest) for multi-scale training, one draw a batch.
+        scale: one scale, or (lowest, highest) for multi-scale training.
+        mix_scales: each crop draws a scale of its own; otherwise each batch does.
         val_scale: scale of validation; the highest of `scale` if None.
         lr_crop: side of an LR crop; HR crops are `lr_crop * scale` (the highest).
         stride: HR pixels from one crop to the next.
@@ -47,6 +49,8 @@ class SRDataModule(L.LightningDataModule):
         downscale_factors: each picture is also used shrunk by these factors.
         augment: flip and transpose at random.
         num_workers: loader processes; 0 is quick when the cache fits into memory.
+        on_device: keep the training pictures on the device and cut crops there; None does so on a
+            GPU, if they take at most half of its free memory.
         seed: of the order of crops, the augmentation and the scales.
         cache_dir: where picture caches lie; `~/.cache/pcsr_lightning` (or under $XDG_CACHE_HOME)
             if None.
@@ -82,6 +86,8 @@ class SRDataModule(L.LightningDataModule):
         degradation: Degradation | None = None,
         test_root: ValRoot = None,
         predict_root: str | Path | None = None,
+        mix_scales: bool = False,
+        on_device: bool | None = None,
     ) -> None:
         super().__init__()
         scales = list(scale) if isinstance(scale, Sequence) else [scale, scale]
@@ -123,7 +129,10 @@ class SRDataModule(L.LightningDataModule):
         self.pairs = PairMaker(self.degradation, lr_crop, seed)
         self.test_roots = named_folders(test_root, "data.test_root")
         self.predict_root = None if predict_root is None else Path(predict_root).expanduser()
+        self.mix_scales, self.on_device = mix_scales, on_device
         self.split: Split | None = None
+        self._buffer: PictureBuffer | None = None
+        self._kept_for: torch.device | None = None
         self.test_caches: dict[str, PictureCache] = {}
 
     # What a source of pictures overrides.
@@ -173,28 +182,26 @@ class SRDataModule(L.LightningDataModule):
             by_epochs = self.trainer.max_epochs not in (None, -1)
             max_steps = -1 if by_epochs else self.trainer.max_steps
             accumulate = self.trainer.accumulate_grad_batches
-        if self.batch_size % world_size:
-            raise ConfigError(
-                f"data.batch_size={self.batch_size} counts the crops of all devices together and "
-                f"cannot be shared out over {world_size}. Use a multiple of {world_size}."
-            )
         one_pass = -(-len(index) // self.batch_size)
         steps = one_pass if max_steps == -1 else max_steps * accumulate
         dataset = self.step_batches(steps, rank=rank, world_size=world_size)
+        device = self._device()
+        if self._kept_for != device:  # once: loaders are made more than once
+            self._buffer = buffer_if_wanted(self.on_device, dataset.cache, dataset.numbers, device)
+            self._kept_for = device
+        dataset.cut = self._buffer is None
+        num_workers = self.num_workers if dataset.cut else 0
 
-        def first() -> int:
-            """How many batches are done; an epoch's last optimizer step may have been short."""
-            done = 0 if self.trainer is None else self.trainer.global_step
-            epoch, within = divmod(done, max(1, -(-steps // accumulate)))
-            return epoch * steps + within * accumulate
+        def done() -> int:
+            return 0 if self.trainer is None else self.trainer.global_step
 
         return StepLoader(
             dataset,
             batch_size=None,
-            sampler=StepSampler(dataset, first),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self._on_gpu(),
+            sampler=StepSampler(dataset, done, accumulate),
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=device.type == "cuda",
         )
 
     def step_batches(
@@ -211,11 +218,8 @@ class SRDataModule(L.LightningDataModule):
 
         Args:
             steps: length of an epoch.
-            batch_size: other than the settings'.
-            seed: other than the settings'.
-            augment: other than the settings'.
-            rank: the share of each batch.
-            world_size: of how many.
+            batch_size, seed, augment: other than the settings'.
+            rank, world_size: the share of each batch.
         """
         found = self._ready()
         planner = CropPlanner(
@@ -226,6 +230,7 @@ class SRDataModule(L.LightningDataModule):
             self.scale,
             self.degradation.margin,
             self.augment if augment is None else augment,
+            self.mix_scales,
             rank=rank,
             world_size=world_size,
         )
@@ -252,17 +257,19 @@ class SRDataModule(L.LightningDataModule):
     def _loaders(
         self, caches: Mapping[str, PictureCache]
     ) -> DataLoader[RawPicture] | dict[str, DataLoader[RawPicture]]:
-        return picture_loaders(self._limited(caches), self.num_workers, self._on_gpu())
+        on_gpu = self._device().type == "cuda"
+        return picture_loaders(self._limited(caches), self.num_workers, on_gpu)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Raw pixels, now on the device, become a `TrainBatch` or a `ValPicture`."""
         if isinstance(batch, RawCrops):
+            if batch.window_B3SS is None:
+                assert self._buffer is not None
+                batch = batch._replace(window_B3SS=self._buffer.cut_windows(batch.plan))
             return self.pairs.train_batch(batch)
         if isinstance(batch, RawPicture):
             return validation_pair(batch, self.val_scale, self.degradation, self.seed)
         return batch
-
-    # Helpers.
 
     def _ready(self) -> Split:
         if self.split is None:
@@ -282,8 +289,8 @@ class SRDataModule(L.LightningDataModule):
     def _limited(self, caches: Mapping[str, PictureCache]) -> dict[str, ValidationPictures]:
         return {name: ValidationPictures(c, self.val_limit) for name, c in caches.items()}
 
-    def _on_gpu(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
 
 def _check(right: bool, key: str, value: object, expected: str) -> None:

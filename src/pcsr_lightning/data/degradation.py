@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pcsr_lightning.images import bicubic
+from pcsr_lightning.data.transfer import to_device
+from pcsr_lightning.images import bicubic, bicubic_crops
 
 
 class Box(NamedTuple):
@@ -25,9 +28,11 @@ class Degradation(ABC):
 
     Attributes:
         margin: how many LR pixels around a crop it looks at.
+        draws_on_device: its generator lives on the device of the windows, and not on the CPU.
     """
 
     margin: float = 2.0
+    draws_on_device: bool = False
 
     @abstractmethod
     def __call__(
@@ -45,13 +50,43 @@ class Degradation(ABC):
                 validation a full image, with none.
             box: the part of the window that is to be seen in LR: the crop, or the full image.
             size: ``(h, w)`` of the result. The scale is ``box.height / h``.
-            generator: random numbers on the CPU. In training they depend on seed, step and process
-                alone, in validation on seed and picture. A degradation that draws from no other
-                source gives the same batches again after resuming.
+            generator: random numbers, on the CPU unless ``draws_on_device``. In training they
+                depend on seed, step and process alone, in validation on seed and picture. A
+                degradation that draws from no other source gives the same batches again after
+                resuming.
 
         Returns:
             ``(B, 3, h, w)``, float32, in [0, 1] or a little beyond.
         """
+
+    def mixed(
+        self,
+        window_B3SS: Tensor,
+        margin: int,
+        sides: Sequence[int],
+        size: int,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The LR pixels of square crops of different scales (``data.mix_scales=true``).
+
+        One crop after the other, unless a class has a quicker way.
+
+        Args:
+            window_B3SS: as above, of one side for all crops.
+            margin: where each crop begins, from the window's top and left.
+            sides: of the crops.
+            size: side of the results.
+            generator: as above.
+
+        Returns:
+            ``(B, 3, size, size)``, float32.
+        """
+        boxes = [Box(margin, margin, side, side) for side in sides]
+        crops = [
+            self(window_B3SS[b : b + 1], box, (size, size), generator)
+            for b, box in enumerate(boxes)
+        ]
+        return torch.cat(crops)
 
 
 class BicubicDegradation(Degradation):
@@ -67,3 +102,16 @@ class BicubicDegradation(Degradation):
         del generator
         scale = (size[0] / box.height, size[1] / box.width)
         return bicubic(window_B3HW, size, scale, (box.top, box.left))
+
+    def mixed(
+        self,
+        window_B3SS: Tensor,
+        margin: int,
+        sides: Sequence[int],
+        size: int,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """All crops at once."""
+        del generator
+        side_B = to_device(np.array(sides), window_B3SS.device)
+        return bicubic_crops(window_B3SS, margin, side_B, size)

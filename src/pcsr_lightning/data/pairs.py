@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pcsr_lightning.data.batches import RawCrops, TrainBatch
 from pcsr_lightning.data.degradation import BicubicDegradation, Box, Degradation
+from pcsr_lightning.data.transfer import to_device
 from pcsr_lightning.data.whole_pictures import RawPicture, ValPicture
 from pcsr_lightning.errors import ConfigError, DataError
 
@@ -35,12 +36,21 @@ class PairMaker:
         Raises:
             ConfigError: the degradation gives something else than LR pixels.
         """
+        assert raw.window_B3SS is not None
         window_B3SS = raw.window_B3SS.float().div_(255)
         plan, size = raw.plan, (self.lr_crop, self.lr_crop)
         margin, side = plan.margin, plan.largest
-        box, seeds = Box(margin, margin, side, side), [self.seed, plan.step, plan.rank, 1]
+        seeds, crop = [self.seed, plan.step, plan.rank, 1], slice(margin, margin + side)
+        if plan.mixed:
+            draws = _generator(self.degradation, window_B3SS.device, seeds)
+            sides = plan.side_B.tolist()
+            lr_B3hw = self.degradation.mixed(window_B3SS, margin, sides, self.lr_crop, draws)
+            _check(self.degradation, lr_B3hw, (len(window_B3SS), 3, *size))
+            side_B = to_device(plan.side_B, window_B3SS.device)
+            # As bytes: of mixed scales only a few HR pixels of each LR one are looked up.
+            return TrainBatch(lr_B3hw, raw.window_B3SS[:, :, crop, crop].contiguous(), side_B)
+        box = Box(margin, margin, side, side)
         lr_B3hw = _degraded(self.degradation, window_B3SS, box, size, seeds)
-        crop = slice(margin, margin + side)
         return TrainBatch(lr_B3hw, window_B3SS[:, :, crop, crop].contiguous())
 
 
@@ -74,13 +84,23 @@ def _degraded(
     seeds: list[int],
 ) -> Tensor:
     """The LR pixels, with random numbers that ``seeds`` decide, once their type is checked."""
+    lr_B3hw = degradation(
+        window_B3HW, box, size, _generator(degradation, window_B3HW.device, seeds)
+    )
+    _check(degradation, lr_B3hw, (len(window_B3HW), 3, *size))
+    return lr_B3hw
+
+
+def _generator(degradation: Degradation, device: torch.device, seeds: list[int]) -> torch.Generator:
     seed = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
-    lr_B3hw = degradation(window_B3HW, box, size, torch.Generator().manual_seed(seed))
-    expected = f"a torch.float32 tensor of shape {(len(window_B3HW), 3, *size)}"
+    return torch.Generator(device if degradation.draws_on_device else "cpu").manual_seed(seed)
+
+
+def _check(degradation: Degradation, lr_B3hw: object, shape: tuple[int, ...]) -> None:
+    expected = f"a torch.float32 tensor of shape {shape}"
     found = f"a {type(lr_B3hw).__name__}"
     if isinstance(lr_B3hw, Tensor):
         found = f"a {lr_B3hw.dtype} tensor of shape {tuple(lr_B3hw.shape)}"
     if found != expected:
         name = type(degradation).__name__
         raise ConfigError(f"data.degradation: {name} returned {found}, expected {expected}")
-    return lr_B3hw

@@ -2,6 +2,7 @@
 
 from pcsr_lightning.images.alpha import AlphaRange, ColourRows, fill_under_alpha
 from pcsr_lightning.images.bicubic import bicubic
+from pcsr_lightning.images.bicubic_crops import bicubic_crops
 from pcsr_lightning.images.files import decode, read, read_rgb8
 from pcsr_lightning.images.formats import (
     FALLBACK,
@@ -36,6 +37,7 @@ __all__ = [
     "Picture",
     "TakesRows",
     "bicubic",
+    "bicubic_crops",
     "check_writable",
     "decode",
     "encode",

@@ -29,7 +29,9 @@ from pcsr_lightning.training.initialization import stage_number
 DECIDING = ("backbone", "stage", "optimizer", "scheduler", "loss", "data", "trainer")
 """Groups that say what comes out of a training."""
 FREE = {
-    "data": {"num_workers", "cache_dir", "download", "url", "val_limit", "val_scale"},
+    "data": {
+        "num_workers", "cache_dir", "download", "url", "val_limit", "val_scale", "on_device",
+    },
     "trainer": {
         "accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar",
         "val_check_interval", "check_val_every_n_epoch", "limit_val_batches", "log_every_n_steps",
