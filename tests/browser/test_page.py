@@ -68,7 +68,11 @@ def test_upload_slide_compare_download(page: Page, served: Served, tmp_path: Pat
     assert line["x"] + line["width"] / 2 == pytest.approx(box["x"] + box["width"] / 4, abs=1)
     seen = page.locator(".pv-before").evaluate("image => getComputedStyle(image).clipPath")
     assert re.fullmatch(r"inset\(0(px)? (calc\(100% - 25%\)|75%) 0(px)? 0(px)?\)", seen), seen
+    # All-heavy is computed when it is asked for, and not before.
+    options = page.locator(".pv-choice option")
+    assert options.all_inner_texts() == ["bicubic"]
     compared(page)
+    assert options.all_inner_texts() == ["bicubic", "all-heavy"]
     expect(page.get_by_role("button", name="Compare with all-heavy")).to_be_disabled()
     sources = set()
     for name in ("bicubic", "all-heavy"):
