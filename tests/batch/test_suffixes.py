@@ -18,7 +18,8 @@ RGB = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 10, 3), np.
 def encoded(kind: str) -> bytes:
     file = io.BytesIO()
     if kind == "HEIF":
-        pytest.importorskip("pillow_heif").from_pillow(RGB).save(file, quality=-1)
+        heif = pytest.importorskip("pillow_heif")
+        heif.from_pillow(RGB).save(file, quality=-1)
     else:
         RGB.save(file, kind)
     return file.getvalue()
@@ -33,7 +34,9 @@ def mixed(tmp_path: Path) -> Path:
         (folder / name).write_bytes(jpeg)
     (folder / "e.gif").write_bytes(encoded("GIF"))
     (folder / "png").write_bytes(encoded("PNG"))
-    (folder / "f.jp2").write_bytes(b"\0\0\0\x0cjP  \r\n\x87\n")
+    (folder / "f.jp2").write_bytes(encoded("JPEG2000"))
+    (folder / "jpeg 2000").write_bytes(encoded("JPEG2000"))
+    (folder / "i.heic").write_bytes(encoded("HEIF"))
     for name in ("g.txt", "h.txt", "sub/i.pdf", "notes", ".hidden.txt"):
         (folder / name).write_text("no picture")
     return folder
@@ -43,16 +46,42 @@ def test_every_kind(mixed: Path, tmp_path: Path) -> None:
     code, out, err = upscale(mixed, tmp_path / "out")
     assert (code, err) == (0, "")
     assert sorted(files(tmp_path / "out")) == [
-        *("a.jpg", "b.jfif", "c.JPE", "d.jpg", "e.png", "png.png", "sub/plain.jpg"),
+        *("a.jpg", "b.jfif", "c.JPE", "d.jpg", "e.png", "i.png", "png.png", "sub/plain.jpg"),
     ]
     for name in files(tmp_path / "out"):
         assert images.read(tmp_path / "out" / name).rgb.shape == (3, 48, 40)
-    total = out.splitlines().index(next(x for x in out.splitlines() if x.startswith("7 pictures")))
+    total = out.splitlines().index(next(x for x in out.splitlines() if x.startswith("8 pictures")))
     assert " ".join(line.strip() for line in out.splitlines()[total + 1 :]) == (
-        "left out, as no pictures that are read: 2 .txt, 1 .jp2, 1 without a suffix, 1 .pdf"
+        "left out, as no pictures that are read: 2 .txt, 2 without a suffix, "
+        "1 .jp2 (JPEG 2000), 1 .pdf"
     )
     summary = lines(upscale(mixed, tmp_path / "out", "--json").out)[1]
-    assert summary["left_out"] == {".txt": 2, "": 1, ".jp2": 1, ".pdf": 1}
+    assert summary["left_out"] == {".txt": 2, "": 2, ".jp2": 1, ".pdf": 1}
+    assert (summary["done"], summary["skipped"]) == (0, 8)
+
+
+def test_every_kind_where_heic_cannot_be_read(
+    mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pcsr_lightning.images.heic.find_spec", lambda _: None)
+    code, out, err = upscale(mixed, tmp_path / "out")
+    assert code == 1
+    assert len(files(tmp_path / "out")) == 7
+    assert "8 pictures: 7 done, 1 failed" in out
+    assert err.startswith(f"error: {mixed / 'i.heic'}: HEIC needs the package pillow-heif")
+
+
+def test_jpeg_2000_alone(tmp_path: Path) -> None:
+    """The folder's error says what is there."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.jp2", "b.JP2"):
+        (tmp_path / "in" / name).write_bytes(encoded("JPEG2000"))
+    code, _, err = upscale(tmp_path / "in", tmp_path / "out")
+    assert code == 1
+    assert err.endswith("; found 2 .jp2 (JPEG 2000)\n")
+    code, _, err = upscale(tmp_path / "in" / "a.jp2", tmp_path / "out.png")
+    assert code == 1
+    assert "cannot read this picture (a JPEG 2000 file)" in err
 
 
 def test_a_pattern_counts_what_it_matches(mixed: Path, tmp_path: Path) -> None:
@@ -94,4 +123,4 @@ def test_heic_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("pcsr_lightning.images.heic.find_spec", lambda _: None)
     code, _, err = upscale(tmp_path / "a.heic")
     assert code == 1
-    assert "HEIC needs the package pillow-heif: pip install pillow-heif" in err
+    assert err.endswith("a.heic: HEIC needs the package pillow-heif: pip install pillow-heif\n")

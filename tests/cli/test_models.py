@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 from tests.commands import run_command
 
@@ -20,6 +22,22 @@ def test_every_model_has_a_line() -> None:
     assert sorted(table) == pcsr_lightning.list_models()
     assert "  x2 to x4  1.00  " in table[DEFAULT_MODEL]
     assert " x4  " in table["fsrcnn-pcsr-x4"]
+
+
+def test_floors_are_those_of_the_docs() -> None:
+    """Of every model that routes, at every scale of the table."""
+    lines = run_command("models", "--floors", code=0).out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    rows = [re.split(r"  +", line) for line in lines[: lines.index("")]]
+    page = (Path(__file__).parents[2] / "docs" / "choosing.md").read_text("utf-8")
+    table = page.partition("## The lowest possible cost")[2].partition("## On Set14")[0]
+    said = {}
+    for line in (line for line in table.splitlines() if line.startswith("|")):
+        first, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        said |= {name: cells for name in re.findall(r"`([\w-]+)`", first) if cells}
+    assert said == {name: cells for name, *cells in rows[1:]}
+    assert f"| | {' | '.join(rows[0][1:])} |" in table
+    assert sorted(said) == [name for name in pcsr_lightning.list_models() if "pcsr" in name]
 
 
 def test_as_json() -> None:

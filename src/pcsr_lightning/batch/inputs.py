@@ -6,17 +6,19 @@ import fnmatch
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.images import READ_SUFFIXES, FolderWalk, is_picture
+from pcsr_lightning.images.formats import UNREAD
 
 STREAM = Path("-")
 """Standard input as a source, standard output as a target."""
 
 _MAGIC = re.compile(r"[*?\[]")
+_MOST_KINDS = 8
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,17 @@ def find_inputs(words: Sequence[str], without: Sequence[Path]) -> Inputs:
     return inputs
 
 
+def by_suffix(counts: Mapping[str, int]) -> str:
+    """Numbers of files that are not read, most frequent first: ``2 .txt, 1 .jp2 (JPEG 2000)``."""
+    kinds = sorted(counts.items(), key=lambda item: -item[1])
+    words = [
+        f"{n} {suffix or 'without a suffix'}" + (f" ({UNREAD[suffix]})" if suffix in UNREAD else "")
+        for suffix, n in kinds[:_MOST_KINDS]
+    ]
+    others = sum(n for _, n in kinds[_MOST_KINDS:])
+    return ", ".join(words + ([f"{others} others"] if others else []))
+
+
 def _add_folder(
     inputs: Inputs,
     folder: Path,
@@ -109,6 +122,7 @@ def _add_folder(
         raise PictureError(
             f"{folder}: no picture in this folder or those below; looked for "
             f"{', '.join(READ_SUFFIXES)}"
+            + (f"; found {by_suffix(inputs.left_out)}" if inputs.left_out else "")
         )
     # Several folders would otherwise pour their files into one.
     above = Path(folder.resolve().name) if keep_name else Path()

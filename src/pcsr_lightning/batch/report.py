@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcsr_lightning.batch.inputs import STREAM
+from pcsr_lightning.batch.inputs import STREAM, by_suffix
 from pcsr_lightning.batch.outputs import Job
 from pcsr_lightning.batch.terminal import fitted, indented
 from pcsr_lightning.errors import error_line, single_line
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from pcsr_lightning.batch.one_picture import Done
-
-_MOST_KINDS = 8
 
 
 @dataclass
@@ -105,7 +103,7 @@ class Reporter:
     ) -> None:
         self.tally = Tally()
         self._json, self._quiet, self._single = as_json, quiet, single
-        self._left_out = dict(sorted((left_out or {}).items(), key=lambda item: -item[1]))
+        self._left_out = dict(left_out or {})
         self._verbose, self._to_stderr, self._total = verbose, to_stderr, total
         self._start = time.perf_counter()
         self._bars: Bars | None = None
@@ -216,8 +214,7 @@ class Reporter:
             noun = "picture" if self._total == 1 else "pictures"
             self._print(f"{self._total} {noun}: {tally.summary()}, in {seconds:.1f} s{by}")
             if self._left_out:
-                kinds = [f"{n} {suffix or 'without a suffix'}" for suffix, n in self._kinds()]
-                self._notes(f"left out, as no pictures that are read: {', '.join(kinds)}")
+                self._notes(f"left out, as no pictures that are read: {by_suffix(self._left_out)}")
             if tally.unrecorded:
                 self._notes(
                     f"of {tally.unrecorded} that exist it is not known with which settings they "
@@ -253,12 +250,6 @@ class Reporter:
         # In one piece: several processes may write to one pipe.
         sys.stdout.write(json.dumps(content) + "\n")
         sys.stdout.flush()
-
-    def _kinds(self) -> list[tuple[str, int]]:
-        """The most frequent kinds of what was left out, and the sum of the others."""
-        kinds = list(self._left_out.items())
-        others = sum(count for _, count in kinds[_MOST_KINDS:])
-        return kinds[:_MOST_KINDS] + ([("others", others)] if others else [])
 
     def _notes(self, *sentences: str) -> None:
         for line in [line for sentence in sentences for line in indented(sentence)]:

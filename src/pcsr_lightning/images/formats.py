@@ -101,6 +101,12 @@ _WRITTEN_INSTEAD = {".mpo": ".jpg"}
 _BY_SUFFIX = {suffix: format_ for format_ in FORMATS for suffix in format_.suffixes}
 _BMP_MOST_BYTES = 2**32 - 2**16  # its header counts bytes in 32 bits
 
+UNREAD = {
+    **dict.fromkeys((".jp2", ".j2k", ".jpx", ".jpf"), "JPEG 2000"),
+    **{".jxl": "JPEG XL", ".psd": "Photoshop", ".svg": "vector graphics", ".exr": "OpenEXR"},
+    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"), "raw"),
+}
+"""Kinds of pictures that are not read, by their usual suffixes."""
 RAW = "a {} raw file; develop it, and save it as TIFF or PNG"
 """What is said of a camera's file, with the name of its kind."""
 # Formats that are recognised in order to be refused by name.

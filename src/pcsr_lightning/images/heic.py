@@ -23,11 +23,12 @@ def read_heic(file: BinaryIO, check: Callable[[int, int], None]) -> pyvips.Image
         check: raises if a picture of (h, w) is not to be read.
 
     Raises:
-        ValueError: pillow-heif is not installed, or cannot read the file.
+        ImportError: pillow-heif is not installed.
+        ValueError: it cannot read the file.
         OSError: the file cannot be read.
     """
     if find_spec("pillow_heif") is None:
-        raise ValueError("HEIC needs the package pillow-heif: pip install pillow-heif")
+        raise ImportError("HEIC needs the package pillow-heif: pip install pillow-heif")
     import pillow_heif
 
     try:

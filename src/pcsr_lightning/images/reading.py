@@ -104,6 +104,8 @@ def decode_file(
             image = load(source(), access="sequential", fail_on="error", **found.page)
         check(image.height, image.width)
         return _decoded(image, found, name)
+    except ImportError as error:
+        raise PictureError(f"{name}: {error}") from error
     except (pyvips.Error, OSError, ValueError, MemoryError) as error:
         raise PictureError(
             f"{name}: cannot read this picture ({one_line(error)}). The file is damaged, cut off, "
