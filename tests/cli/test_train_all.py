@@ -228,6 +228,8 @@ def test_a_folder_of_other_settings_is_not_gone_on_with(sweep: tuple[Path, str])
         ("optimizer.lr=0.1", "optimizer.lr=0.001, and this command says optimizer.lr=0.1"),
         ("num_classes=3", "num_classes=2, and this command says num_classes=3"),
         ("init=fsrcnn-pcsr-x4", "init=None, and this command says init=fsrcnn-pcsr-x4"),
+        ("trainer.accumulate_grad_batches=2", "accumulate_grad_batches=None, and this"),
+        ("trainer.max_time=00:01:00", "trainer.max_time=None, and this command says"),
     ):
         assert says in train(folder, *words, other, code=1).err
     assert (folder / ".hydra" / "config.yaml").read_bytes() == config

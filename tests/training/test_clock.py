@@ -1,5 +1,6 @@
 """Training by the clock, most of it with a clock that only the test's steps move."""
 
+import csv
 import json
 import math
 import re
@@ -235,6 +236,14 @@ def test_where_it_ends(
     found = record(folder / name)
     assert (found["steps"], found["complete"]) == (steps, True), found["ended"]
     assert [int(step) for step, _ in validations(folder / name)] == validated
+
+
+def test_jobs_of_a_sweep_have_a_table(train: Run, folder: Path) -> None:
+    more = ["seed=0,1", "hydra.sweep.dir=sweep", "trainer.val_check_interval=100"]
+    assert train("sweep", "-m", FIVE_S, *more) == 0
+    with (folder / "sweep" / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["seed"], row["steps"]) for row in rows] == [("0", "20"), ("1", "20")]
 
 
 def test_the_bar_shows_the_time_left_as_steps(train: Run, folder: Path) -> None:

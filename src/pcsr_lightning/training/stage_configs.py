@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from pcsr_lightning import conf_dir
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.settings.hydra_job import output_dir
@@ -208,7 +209,10 @@ def check_same(plan: StagePlan, first: bool) -> None:
     if first:
         before["init"], now["init"] = begun.init, plan.cfg.init
     # Another release may have had other keys; but what is given to the trainer is all told.
-    now |= {key: None for key in before if key.startswith("trainer.") and key not in now}
+    usual = OmegaConf.load(conf_dir() / "trainer" / "default.yaml")
+    for found, other in ((now, before), (before, now)):
+        keys = [key for key in other if key.startswith("trainer.") and key not in found]
+        found |= {key: OmegaConf.select(usual, key.removeprefix("trainer.")) for key in keys}
     for key, value in now.items():
         if before.get(key, value) != value:
             raise ConfigError(

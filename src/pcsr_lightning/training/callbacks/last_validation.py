@@ -14,10 +14,6 @@ class ValidateLastStep(L.Callback):
     What a run's record says of its model is then true of the weights that it ends with.
     """
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if 0 < trainer.max_steps <= trainer.global_step:  # resumed between the last step and that
-            validate_here(trainer)
-
     def on_train_batch_end(
         self,
         trainer: L.Trainer,
