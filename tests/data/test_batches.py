@@ -294,6 +294,27 @@ def test_batches_leave_the_global_generators_alone(cache: PictureCache) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize(
+    ("window", "box", "size"),
+    [
+        ((144, 144), Box(8, 8, 128, 128), (32, 32)),  # a training crop
+        ((144, 144), Box(7, 7, 128, 128), (32, 32)),  # too little around it
+        ((144, 160), Box(8, 8, 128, 128), (32, 32)),
+        ((144, 144), Box(8, 8, 128, 64), (32, 16)),
+        ((128, 128), Box(0, 0, 128, 128), (32, 32)),  # a full image
+    ],
+)
+def test_bicubic_degradation_is_bicubic(
+    window: tuple[int, int], box: Box, size: tuple[int, int]
+) -> None:
+    draws = torch.Generator().manual_seed(0)
+    window_B3HW = torch.rand(2, 3, *window, generator=draws)
+    found = BicubicDegradation()(window_B3HW, box, size, draws)
+    scale = (size[0] / box.height, size[1] / box.width)
+    expected = bicubic(window_B3HW, size, scale, (box.top, box.left))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 class NoisyArea(Degradation):
     """The mean of each block, with noise. The crop alone decides, so it needs no margin."""
 
@@ -344,6 +365,16 @@ def test_a_degradation_of_ones_own_at_mixed_scales(cache: PictureCache) -> None:
         hr_3HW = batch.hr_B3HW[b, :, :side, :side].float().div(255)
         expected = torch.nn.functional.adaptive_avg_pool2d(hr_3HW, (32, 32))
         torch.testing.assert_close(batch.lr_B3hw[b], expected)
+
+
+def test_what_a_class_adds_to_bicubic_is_added_at_mixed_scales(cache: PictureCache) -> None:
+    class Brighter(BicubicDegradation):
+        def __call__(self, *arguments: Any) -> torch.Tensor:
+            return super().__call__(*arguments) + 0.5
+
+    raw = batches(cache, 3, scale=(2.0, 4.0), mix_scales=True)[0]
+    brighter, plain = (pairs(d).train_batch(raw).lr_B3hw for d in (Brighter(), None))
+    torch.testing.assert_close(brighter, plain + 0.5, rtol=0, atol=1e-6)
 
 
 def test_a_degradation_may_draw_on_the_device(cache: PictureCache) -> None:
