@@ -3,8 +3,14 @@
 from pcsr_lightning.data.batches import TrainBatch
 from pcsr_lightning.data.crop_index import CropIndex
 from pcsr_lightning.data.datamodule import SRDataModule
-from pcsr_lightning.data.degradation import BicubicDegradation, Box, Degradation
+from pcsr_lightning.data.degradation import (
+    BicubicDegradation,
+    Box,
+    Degradation,
+    DegradedPair,
+)
 from pcsr_lightning.data.div2k import DIV2KDataModule
+from pcsr_lightning.data.photo_degradation import PhotoDegradation
 from pcsr_lightning.data.picture_cache import PictureCache
 from pcsr_lightning.data.sample_pictures import SAMPLE_FOLDER, SampleDataModule
 from pcsr_lightning.data.whole_pictures import PredictPicture, ValPicture
@@ -16,6 +22,8 @@ __all__ = [
     "CropIndex",
     "DIV2KDataModule",
     "Degradation",
+    "DegradedPair",
+    "PhotoDegradation",
     "PictureCache",
     "PredictPicture",
     "SRDataModule",

@@ -41,11 +41,13 @@ class TrainBatch(NamedTuple):
         hr_B3HW: float32 in [0, 1], or uint8.
         side_B: int64, the HR side of each crop where crops of one batch have different scales:
             crop `b` is `hr_B3HW[b, :, :side, :side]`. `None`: each crop is all of its HR pixels.
+        clean_lr_B3hw: LR before noise and compression, if the degradation adds any.
     """
 
     lr_B3hw: Tensor
     hr_B3HW: Tensor
     side_B: Tensor | None = None
+    clean_lr_B3hw: Tensor | None = None
 
 
 class StepBatches(Dataset[RawCrops]):

@@ -23,6 +23,19 @@ class Box(NamedTuple):
     width: int
 
 
+class DegradedPair(NamedTuple):
+    """LR pixels twice, each ``(B, 3, h, w)``, float32.
+
+    Attributes:
+        lr_B3hw: with all that a degradation does.
+        clean_lr_B3hw: before what it adds to them, such as noise and compression; ``None`` where
+            it adds nothing.
+    """
+
+    lr_B3hw: Tensor
+    clean_lr_B3hw: Tensor | None = None
+
+
 class Degradation(ABC):
     """Makes LR pictures. ``data.degradation._target_=my_package.MyDegradation`` takes another one.
 
@@ -58,6 +71,16 @@ class Degradation(ABC):
         Returns:
             ``(B, 3, h, w)``, float32, in [0, 1] or a little beyond.
         """
+
+    def pair(
+        self, window_B3HW: Tensor, box: Box, size: tuple[int, int], generator: torch.Generator
+    ) -> DegradedPair:
+        """The same pixels, and what they were before anything was added to them.
+
+        A degradation that adds noise or the like overrides it, if ``denoise=true`` is to learn how
+        much of that is taken away.
+        """
+        return DegradedPair(self(window_B3HW, box, size, generator))
 
     def mixed(
         self,

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.data.batches import RawCrops, TrainBatch
-from pcsr_lightning.data.degradation import BicubicDegradation, Box, Degradation
+from pcsr_lightning.data.degradation import (
+    BicubicDegradation,
+    Box,
+    Degradation,
+    DegradedPair,
+)
 from pcsr_lightning.data.transfer import to_device
 from pcsr_lightning.data.whole_pictures import RawPicture, ValPicture
 from pcsr_lightning.errors import ConfigError, DataError
@@ -50,8 +55,9 @@ class PairMaker:
             # As bytes: of mixed scales only a few HR pixels of each LR one are looked up.
             return TrainBatch(lr_B3hw, raw.window_B3SS[:, :, crop, crop].contiguous(), side_B)
         box = Box(margin, margin, side, side)
-        lr_B3hw = _degraded(self.degradation, window_B3SS, box, size, seeds)
-        return TrainBatch(lr_B3hw, window_B3SS[:, :, crop, crop].contiguous())
+        lr_B3hw, clean_lr_B3hw = _degraded(self.degradation, window_B3SS, box, size, seeds)
+        hr_B3SS = window_B3SS[:, :, crop, crop].contiguous()
+        return TrainBatch(lr_B3hw, hr_B3SS, clean_lr_B3hw=clean_lr_B3hw)
 
 
 def validation_pair(
@@ -72,7 +78,7 @@ def validation_pair(
         )
     H, W = round(h * scale), round(w * scale)
     hr = raw.hr_B3HW[:, :, :H, :W].contiguous().float().div_(255)
-    lr = _degraded(degradation, hr, Box(0, 0, H, W), (h, w), [seed, *raw.name.encode()])
+    lr, _ = _degraded(degradation, hr, Box(0, 0, H, W), (h, w), [seed, *raw.name.encode()])
     return ValPicture(lr, hr, raw.name)
 
 
@@ -82,13 +88,12 @@ def _degraded(
     box: Box,
     size: tuple[int, int],
     seeds: list[int],
-) -> Tensor:
+) -> DegradedPair:
     """The LR pixels, with random numbers that ``seeds`` decide, once their type is checked."""
-    lr_B3hw = degradation(
-        window_B3HW, box, size, _generator(degradation, window_B3HW.device, seeds)
-    )
-    _check(degradation, lr_B3hw, (len(window_B3HW), 3, *size))
-    return lr_B3hw
+    draws = _generator(degradation, window_B3HW.device, seeds)
+    pair = degradation.pair(window_B3HW, box, size, draws)
+    _check(degradation, pair.lr_B3hw, (len(window_B3HW), 3, *size))
+    return pair
 
 
 def _generator(degradation: Degradation, device: torch.device, seeds: list[int]) -> torch.Generator:

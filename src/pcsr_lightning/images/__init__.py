@@ -1,7 +1,7 @@
 """Image files in and out, and MATLAB-style bicubic resizing."""
 
 from pcsr_lightning.images.alpha import AlphaRange, ColourRows, fill_under_alpha
-from pcsr_lightning.images.bicubic import bicubic
+from pcsr_lightning.images.bicubic import RESIZE_KERNELS, ResizeKernel, bicubic
 from pcsr_lightning.images.bicubic_crops import bicubic_crops
 from pcsr_lightning.images.files import decode, read, read_rgb8
 from pcsr_lightning.images.formats import (
@@ -29,12 +29,14 @@ __all__ = [
     "FALLBACK",
     "MAX_PIXELS",
     "READ_SUFFIXES",
+    "RESIZE_KERNELS",
     "SUFFIXES",
     "AlphaRange",
     "ColourRows",
     "FolderWalk",
     "Metadata",
     "Picture",
+    "ResizeKernel",
     "TakesRows",
     "bicubic",
     "bicubic_crops",

@@ -1,4 +1,4 @@
-"""MATLAB-style bicubic resizing of tensors: the degradation every PCSR number rests on.
+"""MATLAB-style resizing of tensors: bicubic is the degradation every PCSR number rests on.
 
 Shapes: `x` is (..., h, w), the result (..., H, W). Index arrays: `N` output places, `T` taps.
 """
@@ -6,11 +6,16 @@ Shapes: `x` is (..., h, w), the result (..., H, W). Index arrays: `N` output pla
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 _SUPPORT = 2.0  # the cubic kernel is zero beyond two pixels
+
+ResizeKernel = Literal["bicubic", "bilinear", "area"]
+"""How a pixel is made of those around it; all are stretched when shrinking, against aliasing."""
+RESIZE_KERNELS: tuple[ResizeKernel, ...] = get_args(ResizeKernel)
 
 
 def _cubic(x: Tensor) -> Tensor:
@@ -21,9 +26,25 @@ def _cubic(x: Tensor) -> Tensor:
     return torch.where(x <= 1, near, torch.where(x < _SUPPORT, far, 0.0))
 
 
+def _weights(kernel: ResizeKernel, distance_TN: Tensor, stretch: float) -> Tensor:
+    """Of input pixels at so many input pixels from an output pixel's centre."""
+    if kernel == "bicubic":
+        return _cubic(distance_TN * stretch)
+    if kernel == "bilinear":
+        return (1 - distance_TN.abs() * stretch).clamp(min=0)
+    # Area: the part of each input pixel that the output pixel covers.
+    return (0.5 / stretch + 0.5 - distance_TN.abs()).clamp(0, 1)
+
+
 @lru_cache(maxsize=512)
 def _taps(
-    n_in: int, n_out: int, scale: float, origin: float, device: torch.device, dtype: torch.dtype
+    n_in: int,
+    n_out: int,
+    scale: float,
+    origin: float,
+    device: torch.device,
+    dtype: torch.dtype,
+    kernel: ResizeKernel,
 ) -> tuple[Tensor, Tensor]:
     """Which input pixels each output pixel reads, and how much of each.
 
@@ -36,7 +57,7 @@ def _taps(
     centre_N = origin + (torch.arange(n_out, dtype=torch.float64) + 0.5) / scale - 0.5
     first_N = torch.floor(centre_N - reach)
     index_TN = first_N + torch.arange(math.ceil(2 * reach) + 2, dtype=torch.float64)[:, None]
-    weight_TN = _cubic((index_TN - centre_N) * stretch)
+    weight_TN = _weights(kernel, index_TN - centre_N, stretch)
     weight_TN = weight_TN / weight_TN.sum(0)
     used_T = (weight_TN.abs() > 1e-12).any(1)
     index_TN, weight_TN = index_TN[used_T].long(), weight_TN[used_T]
@@ -46,10 +67,12 @@ def _taps(
     return index_TN.to(device), weight_TN.to(device=device, dtype=dtype)
 
 
-def _resize_rows(x: Tensor, n_out: int, scale: float, origin: float) -> Tensor:
+def _resize_rows(
+    x: Tensor, n_out: int, scale: float, origin: float, kernel: ResizeKernel
+) -> Tensor:
     """Resizes dimension -2. A sum over taps, not a matrix product: the result must not depend
     on reduced-precision modes (TF32, autocast) that the surrounding training may switch on."""
-    index_TN, weight_TN = _taps(x.shape[-2], n_out, scale, origin, x.device, x.dtype)
+    index_TN, weight_TN = _taps(x.shape[-2], n_out, scale, origin, x.device, x.dtype, kernel)
     out = x.new_zeros(*x.shape[:-2], index_TN.shape[1], x.shape[-1])
     for index_N, weight_N in zip(index_TN, weight_TN, strict=True):
         out.addcmul_(x.index_select(-2, index_N), weight_N[:, None])
@@ -61,6 +84,7 @@ def bicubic(
     size: tuple[int, int],
     scale: float | Sequence[float] | None = None,
     origin: tuple[float, float] = (0.0, 0.0),
+    kernel: ResizeKernel = "bicubic",
 ) -> Tensor:
     """Resizes as MATLAB's `imresize(x, 'bicubic')` does; neither rounds nor clamps.
 
@@ -72,6 +96,7 @@ def bicubic(
         size: (H, W) of the result.
         scale: output pixels per input pixel, one number or (vertical, horizontal);
             `size / (h, w)` if not given.
+        kernel: `bicubic`, or another one, with the same borders.
         origin: (y, x) offset, in input pixels, of the output's first edge. With it a window cut
             with a margin is resized to exactly what the whole picture would give there: for a
             margin of m pixels, `origin=(m, m)` and an explicit `scale`. A margin of
@@ -98,6 +123,6 @@ def bicubic(
             f"bicubic needs positive sizes and scale: input {h}x{w}, output {size[0]}x{size[1]}, "
             f"scale ({scale_y}, {scale_x})."
         )
-    x = _resize_rows(x, size[0], scale_y, float(origin[0]))
-    x = _resize_rows(x.transpose(-1, -2), size[1], scale_x, float(origin[1]))
+    x = _resize_rows(x, size[0], scale_y, float(origin[0]), kernel)
+    x = _resize_rows(x.transpose(-1, -2), size[1], scale_x, float(origin[1]), kernel)
     return x.transpose(-1, -2).contiguous()

@@ -56,7 +56,9 @@ def group_keys(group: str) -> frozenset[str]:
     """
     nodes = [_node(path, group) for path in (conf_dir() / group).glob("*.yaml")]
     nodes += [choice.node for choice in ConfigStore.instance().repo.get(group, {}).values()]
-    return frozenset(key for node in nodes for key in _flat(node))
+    own = frozenset(key for node in nodes for key in _flat(node))
+    inner = _groups_below(group)
+    return own.union(inner, *({f"{i}.{key}" for key in group_keys(f"{group}/{i}")} for i in inner))
 
 
 def default_choice(config_name: str, group: str) -> str:
@@ -65,9 +67,20 @@ def default_choice(config_name: str, group: str) -> str:
 
 
 def choices(group: str) -> list[str]:
-    """The files of a config group, those in its sub-folders too: ``paper/carn_x4``."""
+    """The files of a config group, those in its sub-folders too: ``paper/carn_x4``.
+
+    A sub-folder that is a group of its own, as ``data/degradation``, has its own choices.
+    """
+    folder, inner = conf_dir() / group, _groups_below(group)
+    files = (path.relative_to(folder) for path in folder.rglob("*.yaml"))
+    return sorted(p.with_suffix("").as_posix() for p in files if p.parts[0] not in inner)
+
+
+def _groups_below(group: str) -> set[str]:
+    """The groups that files of a group choose from in its sub-folders: ``degradation``."""
     folder = conf_dir() / group
-    return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.yaml"))
+    named = {name for path in folder.glob("*.yaml") for name in _groups(_load(path))}
+    return {name for name in named if (folder / name).is_dir()}
 
 
 def known_keys(config_name: str) -> list[str]:
@@ -144,6 +157,8 @@ def in_one_line(
 def _missing_choice(folder: str, name: str, text: str, config_name: str | None) -> str:
     groups = [] if config_name is None else _groups(_load(conf_dir() / f"{config_name}.yaml"))
     group = next((group for group in groups if f"{folder}/".startswith(f"{group}/")), folder)
+    if folder.removeprefix(f"{group}/") in _groups_below(group):
+        group = folder
     chosen = f"{folder}/{name}".removeprefix(f"{group}/")
     there = choices(group) or re.findall(r"^\t(\S+)$", text, re.MULTILINE)
     close = difflib.get_close_matches(chosen, there, n=1)
@@ -174,7 +189,7 @@ def _suggestion(key: str, config_name: str | None, overrides: Sequence[str]) -> 
 
 def _groups(main: DictConfig) -> dict[str, str | None]:
     """The config groups of a main file, each with its default choice."""
-    entries = [entry for entry in main.defaults if isinstance(entry, DictConfig)]
+    entries = [entry for entry in main.get("defaults", ()) if isinstance(entry, DictConfig)]
     found = {str(group): entry[group] for entry in entries for group in entry}
     return {group: choice for group, choice in found.items() if not group.startswith("optional")}
 
