@@ -218,8 +218,11 @@ class SRDataModule(L.LightningDataModule):
 
         Args:
             steps: length of an epoch.
-            batch_size, seed, augment: other than the settings'.
-            rank, world_size: the share of each batch.
+            batch_size: other than the settings'.
+            seed: likewise.
+            augment: likewise.
+            rank: of this process, which makes its share of each batch.
+            world_size: how many processes share a batch.
         """
         found = self._ready()
         planner = CropPlanner(
