@@ -31,9 +31,9 @@ def test_all_figures_of_a_picture(
     Image.fromarray(coarse).resize((130, 90), Image.Resampling.BICUBIC).save(picture)
     out = tmp_path / "new" / "out"
     words = ["--picture", str(picture), "--model", str(model_file), "--out", str(out)]
-    assert figures.main(words) == 0
+    assert figures.main([*words, "--oracle"]) == 0
 
-    names = ["psnr_flops", "difficulty", "refinement", "class_map"]
+    names = ["psnr_flops", "difficulty", "refinement", "class_map", "regret"]
     assert capsys.readouterr().out.split() == [str(out / f"{name}.png") for name in names]
     sizes = {}
     for path in out.iterdir():
@@ -43,7 +43,7 @@ def test_all_figures_of_a_picture(
     assert sizes["psnr_flops"] == (1770, 660)
     assert sizes["difficulty"] == (960, 600)
     assert sizes["refinement"][0] == 4 * 510
-    assert sizes["class_map"][0] == 2 * 510
+    assert sizes["class_map"][0] == sizes["regret"][0] == 2 * 510
 
 
 def test_the_shipped_photograph_and_model(

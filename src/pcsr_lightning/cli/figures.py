@@ -13,11 +13,17 @@ from pcsr_lightning.errors import exit_at_once_on_signal
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    return picture_parser(
+    p = picture_parser(
         "figures",
         "Shrinks a photograph, upscales it x4 under many routings, and draws PSNR against FLOPs, "
         "the spread of difficulties, what refinement does, and the class map.",
     )
+    p.add_argument(
+        "--oracle",
+        action="store_true",
+        help="draw also what the best classifier would reach, and where this one errs",
+    )
+    return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = args.model or DEFAULT_MODEL
         model = load_with_classes(name)
         title = Path(name).stem if Path(name).exists() else name
-        drawn = figures(args.picture or shipped_photograph(), model, title, args.out)
+        drawn = figures(args.picture or shipped_photograph(), model, title, args.out, args.oracle)
         return "\n".join(str(path) for path in drawn)
 
     return run_command(task, args.debug)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from pcsr_lightning.evaluation.bjontegaard import Difference, bjontegaard_difference
-from pcsr_lightning.evaluation.curves import Curve
+from pcsr_lightning.evaluation.curves import ORACLE, Curve
 from pcsr_lightning.evaluation.jobs import SEED, Settings, job_folders, swept
 from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.prepared import model_name
 from pcsr_lightning.evaluation.published import PublishedPoint
-from pcsr_lightning.evaluation.report import METRICS, SWEEP, sweep_points
+from pcsr_lightning.evaluation.report import METRICS, SWEEP, measured_points
 from pcsr_lightning.evaluation.seeds import Spread, by_seed
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Row:
         apart = {key: text for key, text in self.settings.items() if key not in _NOT_OF_A_CURVE}
         routing = self.measured.routing
         rule = None if routing is None else (routing.mode, routing.cost, routing.refine)
-        return of_model, frozenset(apart.items()), rule
+        return of_model, frozenset(apart.items()), rule, self.measured.oracle is not None
 
     @property
     def seed(self) -> str:
@@ -141,9 +141,8 @@ def _read(folder: Path) -> tuple[tuple[Measurement, ...], tuple[PublishedPoint, 
             content: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue  # not there: the job has failed, and has said so
-        points = sweep_points(content) if name == SWEEP else [Measurement.from_json(content)]
         published = (PublishedPoint(**point) for point in content.get("published", ()))
-        return tuple(points), tuple(published)
+        return tuple(measured_points(content)), tuple(published)
     return (), ()
 
 
@@ -190,7 +189,9 @@ def _shown_anyway(key: str) -> bool:
 def pools_of(rows: Sequence[Row]) -> list[Pool]:
     """Rows that differ in their seed only, together."""
     groups = by_seed(
-        rows, lambda row: (row.where, row.curve, row.measured.routing), lambda row: row.seed
+        rows,
+        lambda row: (row.where, row.curve, row.measured.routing, row.measured.oracle),
+        lambda row: row.seed,
     )
     return [Pool(tuple(group)) for group in groups]
 
@@ -210,7 +211,8 @@ def curves_of(pools: Sequence[Pool]) -> list[tuple[Row, Curve]]:
         spreads = [pool.spread("psnr") for pool in members]
         deviations = [math.nan if s is None else s.deviation or math.nan for s in spreads]
         bars = () if all(map(math.isnan, deviations)) else tuple(deviations)
-        found.append((members[0].first, Curve(name, tuple(map(_mean, members)), bars)))
+        bound = members[0].first.measured.oracle is not None
+        found.append((members[0].first, Curve(name, tuple(map(_mean, members)), bars, bound)))
     return found
 
 
@@ -235,6 +237,7 @@ def _names(firsts: Sequence[Pool]) -> list[str]:
                 pool.model,
                 *(f"{key}={_text(pool, key)}" for key in keys if _text(pool, key)),
                 *([_rule(pool)] if modes and pool.first.measured.routing is not None else []),
+                *([ORACLE] if pool.first.measured.oracle is not None else []),
             ]
         )
         for pool in firsts

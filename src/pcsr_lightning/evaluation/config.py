@@ -16,6 +16,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from pcsr_lightning.distributed import ALONE, ProcessGroup
 from pcsr_lightning.errors import ConfigError, check_path
 from pcsr_lightning.evaluation.metrics import check_lpips
+from pcsr_lightning.evaluation.oracle import check_oracle
 from pcsr_lightning.evaluation.pairs import Protocol, check_integer_scale, scale_pair
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.picture_metrics import build_metrics
@@ -53,6 +54,7 @@ class EvaluationConfig:
     sweep: str | None
     sweep_values: list[float]
     reference: str | None = None
+    oracle: bool = False
     metrics: dict[str, Any] | None = None
     backbones: list[str] = field(default_factory=list)
     logger: dict[str, Any] = field(default_factory=dict)  # by name
@@ -94,6 +96,8 @@ class EvaluationConfig:
         Layout.of(self.chosen_protocol, self.patch_size)
         check_target(None, routing, self.target_psnr)
         self.check_sweep()
+        if self.oracle:
+            check_oracle(self.chosen_protocol)
         if self.lpips:
             check_lpips()
         build_metrics(self.metrics)

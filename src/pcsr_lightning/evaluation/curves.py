@@ -21,6 +21,8 @@ MARKERS = {"original": "s", "ClassSR": "^", "ARM": "v", "MGA": "D", "PCSR": "o"}
 """The published methods; always hollow, so that they are not taken for measurements of ours."""
 SOURCES = ("#2166ac", "#762a83", "#1b7837", "#8c510a", "#01665e", "#4d4d4d", "#bf812d")
 """Colours of the published tables."""
+ORACLE = "oracle"
+"""What the curve of the best choice of classes is called."""
 TOUCHING = 0.03
 """Of the axes' spans: our points closer than this share one label."""
 _FOOTNOTE = (
@@ -37,11 +39,13 @@ class Curve:
         name: in the legend.
         points: at least one, in any order.
         deviations: the standard deviation in dB of each point's PSNR, drawn as a bar; may be empty.
+        bound: whether it bounds the curve before it: dotted, in the same colour.
     """
 
     name: str
     points: tuple[Measurement, ...]
     deviations: tuple[float, ...] = ()
+    bound: bool = False
 
 
 def psnr_flops(
@@ -51,6 +55,7 @@ def psnr_flops(
     title: str = "",
     beside: str | None = None,
     label: Callable[[Measurement], str] = attrgetter("routing_name"),
+    bound: Sequence[Measurement] = (),
 ) -> Figure:
     """PSNR against GFLOPs of one model, with its points named; see :func:`draw_curves`.
 
@@ -61,13 +66,17 @@ def psnr_flops(
         title: as of :func:`draw_curves`.
         beside: as of :func:`draw_curves`.
         label: what is written beside a point; may be empty.
+        bound: the oracle's points, a curve of their own.
 
     Raises:
         ConfigError: there are no points.
     """
     if not points:
         raise ConfigError("a plot of PSNR against GFLOPs needs a point at least")
-    return draw_curves([Curve(name, tuple(points))], published, title, beside, label)
+    curves = [Curve(name, tuple(points))]
+    if bound:
+        curves.append(Curve(f"{name}, {ORACLE}", tuple(bound), bound=True))
+    return draw_curves(curves, published, title, beside, label)
 
 
 def draw_curves(
@@ -91,10 +100,13 @@ def draw_curves(
     apart = bool(theirs) and beside is not None
     figure = new_figure(6.4 + 2.6 * bool(theirs) + 2.8 * apart, 4.4)
     columns = figure.subplots(1, 1 + apart, squeeze=False, width_ratios=[1.5, 1][: 1 + apart])[0]
-    for place, curve in enumerate(curves):
-        _draw_ours(columns[0], curve, place)
-    if label is not None and len(curves) == 1:
-        _label_points(columns[0], curves[0].points, label)
+    own = [curve for curve in curves if not curve.bound]
+    place = -1
+    for curve in curves:
+        place += not curve.bound
+        _draw_ours(columns[0], curve, max(place, 0))
+    if label is not None and len(own) == 1:
+        _label_points(columns[0], own[0].points, label)
     columns[0].set_title(title, fontsize=11)
     if theirs:
         _draw_published(columns[-1], theirs)
@@ -109,7 +121,7 @@ def draw_curves(
         if theirs and axes is columns[-1]:  # too many entries to leave the points visible
             axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1), labelspacing=1.1)
         else:
-            axes.legend(fontsize=8, loc="lower right" if len(curves) == 1 else "best")
+            axes.legend(fontsize=8, loc="lower right" if len(own) == 1 else "best")
     if any(p.model == "FSRCNN" for p in theirs):
         figure.supxlabel(_FOOTNOTE, fontsize=7.5, color="#555555")
     return figure
@@ -121,7 +133,7 @@ def _draw_ours(axes: Axes, curve: Curve, place: int) -> None:
         key=lambda i: (curve.points[i].gflops_published, curve.points[i].psnr),
     )
     colour, marker = OURS[place % len(OURS)], OUR_MARKERS[place % len(OUR_MARKERS)]
-    style = ("-", "--", ":", "-.")[place // len(OURS) % 4]
+    style = ":" if curve.bound else ("-", "--", "-.")[place // len(OURS) % 3]
     x, y = (
         [getattr(curve.points[i], name) for i in order] for name in ("gflops_published", "psnr")
     )

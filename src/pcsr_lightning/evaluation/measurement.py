@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields, replace
+from enum import StrEnum
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Self
@@ -22,6 +23,13 @@ from pcsr_lightning.inference import UpscaleResult
 from pcsr_lightning.routing import RoutingConfig
 
 Lpips = Callable[[Tensor, Tensor, int], float]
+
+
+class OracleCost(StrEnum):
+    """What classes that the ground truth has chosen may cost."""
+
+    SAME = "same"
+    ANY = "any"
 
 
 def decibels(value: float) -> str:
@@ -116,6 +124,9 @@ class Measurement(Quality):
         classes: ``M``; 1 for an original model.
         parameters: trained values of the network.
         routing: ``None`` for an original model.
+        oracle: where the ground truth chose the classes, see
+            :class:`~pcsr_lightning.evaluation.oracle.Oracle`; its cost may then be that of
+            ``routing``, or any.
         scale: (vertical, horizontal).
         protocol: see :func:`~pcsr_lightning.evaluation.make_pair`.
         patch_size: LR pixels, where pictures are upscaled patch by patch.
@@ -136,6 +147,7 @@ class Measurement(Quality):
     classes: int = 1
     parameters: int | None = None
     routing: RoutingConfig | None = None
+    oracle: OracleCost | None = None
     scale: tuple[float, float] = (1.0, 1.0)
     protocol: str = ""
     patch_size: int | None = None
@@ -155,8 +167,11 @@ class Measurement(Quality):
 
     @property
     def routing_name(self) -> str:
-        """``k = 0.5``, ``adaptive``, ...; ``original`` for a model that has none."""
-        return "original" if self.routing is None else self.routing.description
+        """``k = 0.5``, ``oracle at any cost``, ...; ``original`` for a model that has none."""
+        if self.oracle is OracleCost.ANY:
+            return "oracle at any cost"
+        own = "original" if self.routing is None else self.routing.description
+        return own if self.oracle is None else f"oracle at the cost of {own}"
 
     def of_result(self, result: UpscaleResult, **numbers: Any) -> Self:
         """This setup with the costs and shares of an upscaling, and other numbers."""
@@ -189,6 +204,7 @@ class Measurement(Quality):
             "classes": self.classes,
             "parameters": self.parameters,
             "routing": None if self.routing is None else self.routing.to_dict(),
+            "oracle": self.oracle,
             "k": self.k,
             "scale": sy if sy == sx else [sy, sx],
             "protocol": self.protocol,
@@ -218,6 +234,8 @@ class Measurement(Quality):
         values = _read(cls, content)
         if values.get("routing") is not None:
             values["routing"] = RoutingConfig(**values["routing"])
+        if values.get("oracle") is not None:
+            values["oracle"] = OracleCost(values["oracle"])
         if "bicubic" in values:
             values["bicubic"] = Quality(**_read(Quality, values["bicubic"]))
         if "scale" in values:

@@ -255,7 +255,8 @@ def _differences(pools: Sequence[Pool]) -> dict[int, Spread | None]:
     first: dict[object, Pool] = {}
     found: dict[int, Spread | None] = {}
     for pool in pools:
-        base = first.setdefault((pool.first.where, pool.first.measured.routing), pool)
+        measured = pool.first.measured
+        base = first.setdefault((pool.first.where, measured.routing, measured.oracle), pool)
         found[id(pool)] = (
             None if base is pool else paired(base.by_seed("psnr"), pool.by_seed("psnr"))
         )

@@ -9,6 +9,7 @@ from pcsr_lightning.evaluation.demo import SCALE, prepare
 from pcsr_lightning.evaluation.figures import Panel, save_figure, side_by_side, telling_boxes
 from pcsr_lightning.evaluation.measurement import Measurement, decibels
 from pcsr_lightning.evaluation.metrics import psnr
+from pcsr_lightning.evaluation.oracle import Oracle
 from pcsr_lightning.evaluation.plots import difficulty_density, refinement_pair
 from pcsr_lightning.evaluation.published import published_points
 from pcsr_lightning.images import bicubic
@@ -20,7 +21,7 @@ PUBLISHED_SET = "Test2K"
 """Whose published points stand beside the sweep of a picture."""
 
 
-def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
+def figures(picture: Path, model: PCSR, name: str, out: Path, oracle: bool = False) -> list[Path]:
     """Shrinks a photograph, upscales it again under many routings, and draws what came out.
 
     Args:
@@ -28,9 +29,11 @@ def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
         model: with two classes or more.
         name: what to call it.
         out: a folder, made where missing.
+        oracle: draws also what the best classifier would reach, and where this one errs.
 
     Returns:
-        The figures: ``psnr_flops.png``, ``difficulty.png``, ``refinement.png``, ``class_map.png``.
+        The figures: ``psnr_flops.png``, ``difficulty.png``, ``refinement.png``, ``class_map.png``;
+        with ``oracle`` also ``regret.png``.
 
     Raises:
         PCSRError: the picture cannot be used, or the model has one class.
@@ -42,6 +45,7 @@ def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
     at_0, classes_HW = runs[0.0], runs[0.0].assignment[0]
     rough = session.run(RoutingConfig(k=0.0, refine=False))
     theirs = published_points(PUBLISHED_SET, model.backbone.name, SCALE)
+    bound = Oracle(session, pair.hr_13HW, SCALE) if oracle else None
     drawn = {
         "psnr_flops": psnr_flops(
             [
@@ -52,6 +56,7 @@ def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
             name=f"{name} (ours)",
             title=f"{picture.name}, x{SCALE}",
             beside=f"the paper, {PUBLISHED_SET}, x{SCALE}",
+            bound=bound.sweep([RoutingConfig(k=k) for k in SWEEP]) if bound else (),
         ),
         "difficulty": difficulty_density(
             session.logits, title=f"{picture.name}, x{SCALE}, {model.num_classes} classes"
@@ -82,6 +87,14 @@ def figures(picture: Path, model: PCSR, name: str, out: Path) -> list[Path]:
             shares=(1, at_0.shares),
         ),
     }
+    if bound is not None:
+        drawn["regret"] = side_by_side(
+            [
+                Panel("classes", class_map(at_0.image[0], classes_HW, model.num_classes)),
+                Panel("regret", bound.regret_map(RoutingConfig(k=0.0))),
+            ],
+            shares=(0, at_0.shares),
+        )
     paths = []
     for stem, figure in drawn.items():
         paths.append(out / f"{stem}.png")

@@ -117,6 +117,10 @@ def prepare(config: EvaluationConfig, run_dir: Path, group: ProcessGroup) -> Pre
         _log.warning("%s", warning)
     published = published_for(config.data_name, model, scale) if config.published else []
     routings: tuple[RoutingConfig, ...] = (routing,)
+    if config.oracle and model.num_classes == 1:
+        if group.rank == 0:
+            _log.warning("%s has one class only: an oracle has no choice", config.model)
+        config = replace(config, oracle=False)
     if config.sweep is not None and model.num_classes == 1:
         if group.rank == 0:
             _log.warning("%s has one class only: measured once, not swept", config.model)

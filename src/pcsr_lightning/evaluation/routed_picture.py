@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.metrics import psnr
+from pcsr_lightning.evaluation.oracle import Oracle
 from pcsr_lightning.evaluation.pairs import Pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout, join_results
 from pcsr_lightning.inference import RoutingConfig, Session
@@ -54,3 +55,8 @@ class RoutedPicture:
         result = join_results(runs, self._layout, self._lr_size)
         hr_13HW = self._hr_13HW.to(result.image.device)
         return setup.of_result(result, psnr=psnr(result.image, hr_13HW, self._border))
+
+    def oracle(self) -> Oracle:
+        """The upper bound of every classifier; only for a picture that is not cut into patches."""
+        assert self._layout is None
+        return Oracle(self.sessions[0], self._hr_13HW, self._border)

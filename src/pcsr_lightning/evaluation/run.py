@@ -34,14 +34,14 @@ from pcsr_lightning.evaluation.report import (
     METRICS,
     SWEEP,
     benchmark_table,
+    measured_points,
     metrics,
     sweep_content,
-    sweep_points,
     sweep_table,
     write_json,
 )
-from pcsr_lightning.evaluation.saved_pictures import save_pictures
-from pcsr_lightning.evaluation.sweep import Sweep, sweep
+from pcsr_lightning.evaluation.saved_pictures import save_pictures, save_regret
+from pcsr_lightning.evaluation.sweep import OnOracle, Sweep, sweep
 from pcsr_lightning.evaluation.tables import print_path, print_table
 from pcsr_lightning.evaluation.target import KForTarget, find_k
 from pcsr_lightning.inference import RoutingConfig, UpscaleResult
@@ -101,12 +101,13 @@ def _evaluate_routing(
             )  # fmt: skip
             routing = routing.replace(k=found.k)
         result = prepared.measure(partial(run_benchmark, config, routing, prepared.pictures))
-        content = metrics(result, _metadata(prepared))
+        bound = _oracle(prepared, routing)
+        content = metrics(result, _metadata(prepared), bound)
         if prepared.first:
             path = write_json(content, prepared.run_dir / METRICS)
             label = f"{model_name(config.model)} ({_routing_name(prepared, routing, found)})"
-            title = _title(prepared, result)
-            table = benchmark_table(result, label, config.per_image, title, prepared.published)
+            title, published = _title(prepared, result), prepared.published
+            table = benchmark_table(result, label, config.per_image, title, published, bound)
             print_table(table, console)
             for written in (*table.write(prepared.run_dir), path):
                 print_path(written, console)
@@ -131,18 +132,28 @@ def _evaluate_sweep(
             console.print(title, soft_wrap=True, highlight=False, markup=False)
             table = sweep_table(found, published)
             print_table(table, console)
-            figure = psnr_flops(found.points, published, name, f"{config.data_name}, {how}")
+            title_of_figure = f"{config.data_name}, {how}"
+            figure = psnr_flops(found.points, published, name, title_of_figure, bound=found.oracle)
             files = [*replace(table, title=title).write(run_dir), path]
             for written in (*files, *save_for_papers(figure, run_dir / FIGURE)):
                 print_path(written, console)
             warn_if_worse(config.model, found.points)
         if overview:
             log_overview(
-                overview, overview_rows(sweep_points(content), published), [run_dir / FIGURE]
+                overview, overview_rows(measured_points(content), published), [run_dir / FIGURE]
             )
     if loggers is not None:
         log_points(loggers, prepared.name, found.points)
     return content
+
+
+def _oracle(prepared: PreparedEvaluation, routing: RoutingConfig) -> Sweep | None:
+    """The routing beside the oracle, if that was asked for; with maps where pictures are kept."""
+    config, folder = prepared.config, prepared.pictures
+    if not config.oracle:
+        return None
+    keep = None if folder is None else partial(save_regret, routing, folder)
+    return prepared.measure(partial(run_sweep, config, (routing,), on_oracle=keep, warn=False))
 
 
 def warn_if_worse(model: str, points: Sequence[Measurement]) -> None:
@@ -207,6 +218,8 @@ def run_sweep(
     routings: tuple[RoutingConfig, ...],
     model: PCSR | Original,
     group: ProcessGroup,
+    on_oracle: OnOracle | None = None,
+    warn: bool = True,
 ) -> Sweep:
     """Likewise of a sweep."""
     assert isinstance(model, PCSR)  # prepare() refuses models of one class
@@ -219,6 +232,9 @@ def run_sweep(
         config.patch_size,
         progress=True,
         processes=group,
+        oracle=config.oracle,
+        on_oracle=on_oracle,
+        warn=warn,
     )
 
 

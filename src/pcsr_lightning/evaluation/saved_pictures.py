@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pcsr_lightning.evaluation.oracle import Oracle
 from pcsr_lightning.images import Picture, write
-from pcsr_lightning.inference import UpscaleResult, class_map
+from pcsr_lightning.inference import RoutingConfig, UpscaleResult, class_map
 
 
 def save_pictures(name: str, result: UpscaleResult, folder: Path) -> None:
@@ -16,6 +17,13 @@ def save_pictures(name: str, result: UpscaleResult, folder: Path) -> None:
     if len(result.shares) > 1:
         colours_3HW = class_map(result.image[0], result.assignment[0], len(result.shares))
         write(Picture(colours_3HW), class_file(path))
+
+
+def save_regret(routing: RoutingConfig, folder: Path, name: str, oracle: Oracle) -> None:
+    """Writes ``NAME.regret.png``, see :meth:`Oracle.regret_map`."""
+    path = picture_file(name, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(Picture(oracle.regret_map(routing)), path.with_name(f"{path.stem}.regret.png"))
 
 
 def picture_file(name: str, folder: Path) -> Path:

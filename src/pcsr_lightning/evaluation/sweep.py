@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pcsr_lightning.distributed import ALONE, ProcessGroup
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.benchmark import check_fits, describe_setup
-from pcsr_lightning.evaluation.measurement import Measurement, Quality, mean
+from pcsr_lightning.evaluation.measurement import Measurement, OracleCost, Quality, mean
 from pcsr_lightning.evaluation.metrics import psnr
+from pcsr_lightning.evaluation.oracle import Oracle, check_oracle
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.reader import Reader, Skipped
@@ -18,6 +19,8 @@ from pcsr_lightning.evaluation.routed_picture import RoutedPicture
 from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR
+
+OnOracle = Callable[[str, Oracle], None]
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,14 @@ class Sweep:
     Attributes:
         points: the mean over the pictures for each routing, in the order asked for: PSNR and cost.
         skipped: which pictures were left out.
+        unrefined: the same routings without refinement; empty where no oracle was asked for.
+        oracle: the best choice at the cost of each routing, then the best at any cost.
     """
 
     points: tuple[Measurement, ...]
     skipped: tuple[Skipped, ...] = ()
+    unrefined: tuple[Measurement, ...] = ()
+    oracle: tuple[Measurement, ...] = ()
 
     @property
     def bicubic_psnr(self) -> float:
@@ -52,6 +59,9 @@ def sweep(
     patch_size: int | None = None,
     progress: bool = False,
     processes: ProcessGroup = ALONE,
+    oracle: bool = False,
+    on_oracle: OnOracle | None = None,
+    warn: bool = True,
 ) -> Sweep:
     """Scores every routing on every picture.
 
@@ -62,9 +72,13 @@ def sweep(
     Args:
         model: with two classes or more.
         routings: at least one.
+        oracle: measures also what the best classifier would reach, see
+            :class:`~pcsr_lightning.evaluation.oracle.Oracle`.
+        on_oracle: gets each picture's name and oracle, in the process that measured it.
+        warn: names pictures that are left out.
 
     Raises:
-        ConfigError: no routing, or one that does not fit the model.
+        ConfigError: no routing, or one that does not fit the model; or an oracle of patches.
         PictureError: no such folder, or no picture in it.
         DataError: none of its pictures could be used.
     """
@@ -73,15 +87,34 @@ def sweep(
         raise ConfigError("a sweep needs at least one value")
     for routing in routings:
         check_fits(model, scales, routing, protocol)
+    if oracle:
+        check_oracle(protocol)
     layout = Layout.of(protocol, patch_size)
     reader = Reader(Path(folder), scales, protocol, processes)
     setups = [describe_setup(model, folder, scales, r, protocol, layout) for r in routings]
 
-    def measure(_name: str, pair: Pair) -> list[Measurement]:
+    def measure(name: str, pair: Pair) -> list[Measurement]:
         picture = RoutedPicture(model, pair, scales, layout)
         upscaled_13HW = bicubic(pair.lr_13hw, (pair.hr_13HW.shape[-2], pair.hr_13HW.shape[-1]))
         simple = Quality(psnr=psnr(upscaled_13HW, pair.hr_13HW, shaved_border(scales)))
-        return [picture.measure(replace(setup, bicubic=simple)) for setup in setups]
+        here = [replace(setup, bicubic=simple) for setup in setups]
+        measured = [picture.measure(setup) for setup in here]
+        if oracle:
+            bound = picture.oracle()
+            measured += [bound.measure_unrefined(setup) for setup in here]
+            measured += [bound.measure(setup, OracleCost.SAME) for setup in here]
+            measured.append(bound.measure(here[0], OracleCost.ANY))
+            if on_oracle is not None:
+                on_oracle(name, bound)
+        return measured
 
-    by_routing = zip(*reader.each(measure, progress), strict=True)
-    return Sweep(tuple(mean(pictures) for pictures in by_routing), tuple(reader.skipped))
+    means = [mean(pictures) for pictures in zip(*reader.each(measure, progress, warn), strict=True)]
+    points, unrefined, bounds = (
+        tuple(means[part])
+        for part in (
+            slice(len(setups)),
+            slice(len(setups), 2 * len(setups)),
+            slice(2 * len(setups), None),
+        )
+    )
+    return Sweep(points, tuple(reader.skipped), unrefined, bounds)

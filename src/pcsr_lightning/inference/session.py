@@ -27,7 +27,7 @@ from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.kernels import QueryKernels, Strip
 from pcsr_lightning.inference.output_rows import RefinedRows, UpsampledRows
 from pcsr_lightning.inference.result import UpscaleResult
-from pcsr_lightning.networks import PCSR, unwrapped
+from pcsr_lightning.networks import PCSR, BranchMacs, unwrapped
 from pcsr_lightning.routing import RoutingConfig, RoutingPolicy, make_policy
 
 
@@ -110,6 +110,14 @@ class Session:
         return self.model.num_classes
 
     @property
+    def branch_macs(self) -> BranchMacs:
+        """Of the parts, un-hoisted as the paper counts; a pixel's share does not depend on others'.
+
+        :attr:`macs` has what is really executed.
+        """
+        return self._parts.plain
+
+    @property
     def feat_BDhw(self) -> Tensor:
         """The backbone's features."""
         return self._features.feat_BhwD.permute(0, 3, 1, 2)
@@ -170,11 +178,18 @@ class Session:
         """
         policy = make_policy(routing, self.macs)
         class_BHW = self.assign(routing, part_of(progress, 0.0, 0.3))
-        with torch.inference_mode():
-            image_B3HW = self._upscale(policy, class_BHW, part_of(progress, 0.3, 1.0))
-            done = self._engine.counted(policy, class_BHW)
-        flops = done.flops(self._parts, self.lr_B3hw[:, 0].numel(), policy)
-        return UpscaleResult(image_B3HW, class_BHW, flops, done.shares)
+        return self._result(policy, class_BHW, part_of(progress, 0.3, 1.0))
+
+    def run_classes(self, class_BHW: Tensor) -> UpscaleResult:
+        """What comes out if pixels take these classes, whoever chose them; seams are left.
+
+        The cost is that of a classifier that had chosen them.
+
+        Args:
+            class_BHW: uint8, 0 the heaviest.
+        """
+        policy = make_policy(RoutingConfig(k=0, refine=False), self.macs)
+        return self._result(policy, class_BHW, None)
 
     def each_strip(
         self, work: Callable[[Strip, Tensor], None], progress: Progress | None = None
@@ -287,6 +302,15 @@ class Session:
     def _whole(self) -> Strip:
         """The whole picture as one strip."""
         return Strip(0, self.lr_size[0], 0, self.size[0])
+
+    def _result(
+        self, policy: RoutingPolicy, class_BHW: Tensor, progress: Progress | None
+    ) -> UpscaleResult:
+        with torch.inference_mode():
+            image_B3HW = self._upscale(policy, class_BHW, progress)
+            done = self._engine.counted(policy, class_BHW)
+        flops = done.flops(self._parts, self.lr_B3hw[:, 0].numel(), policy)
+        return UpscaleResult(image_B3HW, class_BHW, flops, done.shares)
 
     def _upscale(
         self, policy: RoutingPolicy, class_BHW: Tensor, progress: Progress | None

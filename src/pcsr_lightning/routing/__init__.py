@@ -5,6 +5,7 @@ rule's :class:`RoutingPolicy` for one picture size. Every rule is a file in :mod
 
 - :mod:`.by_k` (Eq. 10), :mod:`.adm` (Appendix A) and :mod:`.budget`: classes of whole tensors;
 - :mod:`.histogram` and :mod:`.scores`: pictures whose scores do not fit into memory;
+- :mod:`.oracle`: classes by the ground truth, which bound every rule;
 - :mod:`.cost` (Eq. 9) and :mod:`.refine` (Sec. 3.4).
 
 Everything here takes numbers and tensors, never a model. What this file exports is imported without

@@ -65,10 +65,25 @@ def class_thresholds(logits_BMHW: Tensor, costs_M: Tensor) -> Tensor:
     Returns:
         ``(B, M - 1, H, W)``, float32; for a single picture without ``B`` likewise.
     """
-    logits = logits_BMHW.float()
-    scale_M = costs_M.double().log().tolist()
+    return best_trades(logits_BMHW, costs_M.double().log().tolist())
+
+
+def best_trades(value_BMHW: Tensor, scale_M: Sequence[float]) -> Tensor:
+    """Up to which price a pixel takes class ``j`` or a heavier one, ``j = 0 .. M - 2``.
+
+    The class is the one with the highest ``value - price * scale``; of equals, the lightest. So
+    the thresholds are those of :func:`class_thresholds`, with any values and scales.
+
+    Args:
+        value_BMHW: how good each class is.
+        scale_M: what each class takes, never rising.
+
+    Returns:
+        ``(B, M - 1, H, W)``, float32, in units of ``1 / (scale_0 - scale_(M-1))``.
+    """
+    values = value_BMHW.float()
     span = scale_M[0] - scale_M[-1]
-    M, parts = len(scale_M), logits.unbind(-3)
+    M, parts = len(scale_M), values.unbind(-3)
     out: list[Tensor] = []
     for j in range(M - 1):
         best: Tensor | None = None
