@@ -346,3 +346,6 @@ def test_a_model_that_was_trained_in_another_way(
         with pytest.raises(SystemExit):
             main(wrong)
         assert "expected either --train DIR, or --weights FILE" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*words, "--on", "gpu"])
+    assert "with --weights nothing is trained" in capsys.readouterr().err

@@ -118,6 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.made is None
     ):
         p.error("expected either --train DIR, or --weights FILE with --made FILE.md")
+    if args.weights is not None and args.on == "gpu":
+        p.error("--on gpu chooses a recipe, and with --weights nothing is trained: leave out one")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     command = shlex.join(["python", "-m", "pcsr_lightning.release", *given])
     return run_command(lambda: _run(args, overrides, command), args.debug)
