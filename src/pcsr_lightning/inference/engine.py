@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.inference.checks import check_finite
 from pcsr_lightning.inference.features import FeatureRows, KeptRows
-from pcsr_lightning.inference.flops import Executed
+from pcsr_lightning.inference.flops import Flops, ModelMacs
 from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.kernels import QueryKernels, Strip
 from pcsr_lightning.inference.lr_pixels import LRPixels
@@ -55,6 +55,36 @@ def part_of(progress: Progress | None, start: float, stop: float) -> Progress | 
     if progress is None:
         return None
     return lambda part: progress(start * (1 - part) + stop * part)
+
+
+class Executed:
+    """What a run did.
+
+    Attributes:
+        counts_M: HR pixels of each class.
+        projected_M: LR pixels on which each class's first layer ran: those of the strips in which
+            it has a pixel.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.counts_M = [0] * num_classes
+        self.projected_M = [0] * num_classes
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The part of the pixels in each class, heaviest first."""
+        return tuple(count / sum(self.counts_M) for count in self.counts_M)
+
+    def add(self, counts_M: Sequence[int], lr_pixels: int, every_class: bool) -> None:
+        """A strip of so many LR pixels is done."""
+        for j, count in enumerate(counts_M):
+            self.counts_M[j] += count
+            self.projected_M[j] += lr_pixels if count or every_class else 0
+
+    def flops(self, macs: ModelMacs, lr_pixels: int, policy: RoutingPolicy) -> Flops:
+        """Its cost."""
+        classified = policy.fixed_class is None
+        return macs.flops(lr_pixels, self.counts_M, self.projected_M, classified)
 
 
 class Engine:

@@ -19,7 +19,7 @@ from pcsr_lightning.networks import (
     evaluating,
     hoisted_macs,
 )
-from pcsr_lightning.routing import RoutingConfig, RoutingPolicy, make_policy
+from pcsr_lightning.routing import RoutingConfig, make_policy
 from pcsr_lightning.routing.cost import PictureMacs
 
 PROBE = 16
@@ -107,36 +107,6 @@ class ModelMacs:
             all_light=1e9 * self.flops(lr_pixels, light_M, classified=M > 1).gmacs,
             branches_M=tuple(self.plain.branches((size[0] / lr_size[0], size[1] / lr_size[1]))),
         )
-
-
-class Executed:
-    """What a run did.
-
-    Attributes:
-        counts_M: HR pixels of each class.
-        projected_M: LR pixels on which each class's first layer ran: those of the strips in which
-            it has a pixel.
-    """
-
-    def __init__(self, num_classes: int) -> None:
-        self.counts_M = [0] * num_classes
-        self.projected_M = [0] * num_classes
-
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """The part of the pixels in each class, heaviest first."""
-        return tuple(count / sum(self.counts_M) for count in self.counts_M)
-
-    def add(self, counts_M: Sequence[int], lr_pixels: int, every_class: bool) -> None:
-        """A strip of so many LR pixels is done."""
-        for j, count in enumerate(counts_M):
-            self.counts_M[j] += count
-            self.projected_M[j] += lr_pixels if count or every_class else 0
-
-    def flops(self, macs: ModelMacs, lr_pixels: int, policy: RoutingPolicy) -> Flops:
-        """Its cost."""
-        classified = policy.fixed_class is None
-        return macs.flops(lr_pixels, self.counts_M, self.projected_M, classified)
 
 
 # Counted by fvcore once per architecture: tracing a network takes longer than running it.

@@ -16,6 +16,7 @@ from pcsr_lightning.networks.cell_queries import CellQueries
 from pcsr_lightning.networks.compiled import uncompiled, unwrapped, without_wrappers
 from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.networks.original import Original
+from pcsr_lightning.networks.padded import PaddedTwin, wider_backbone
 from pcsr_lightning.networks.pcsr import PCSR, PCSROutput, bilinear_upsample
 from pcsr_lightning.networks.pixel_mlp import PixelMLP, plain_inputs
 from pcsr_lightning.networks.query_grid import QueryGrid
@@ -29,6 +30,7 @@ __all__ = [
     "DefaultSizes",
     "Original",
     "PCSROutput",
+    "PaddedTwin",
     "PixelMLP",
     "QueryGrid",
     "UnknownBackboneError",
@@ -47,5 +49,6 @@ __all__ = [
     "uncompiled",
     "unwrapped",
     "upsampler_widths",
+    "wider_backbone",
     "without_wrappers",
 ]

@@ -30,6 +30,7 @@ from pcsr_lightning.training.initialization import stage_number
 DECIDING = ("backbone", "stage", "optimizer", "scheduler", "loss", "data", "trainer")
 """Groups that say what comes out of a training."""
 FREE = {
+    "stage": {"captured"},
     "data": {
         "num_workers", "cache_dir", "download", "url", "val_limit", "val_scale", "on_device",
     },

@@ -63,6 +63,9 @@ def quieten_lightning() -> None:
         r".*does not have many workers.*",  # batches come from a memory map
         r"It is recommended to use .self.log\('val/",  # means of all processes already
         r"Checkpoint directory .* exists and is not empty",
+        # Of hooks that do Lightning's own work then: such a step is not captured.
+        r"When using `Trainer\(accumulate_grad_batches != 1\)`",
+        r"This instance was constructed with capturable=True",  # the steps before a graph
     ):
         warnings.filterwarnings("ignore", message=text)
 

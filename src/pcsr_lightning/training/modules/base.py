@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import lightning as L
-import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -21,12 +20,8 @@ from pcsr_lightning.evaluation.picture_metrics import PictureMetric, measure_pic
 from pcsr_lightning.inference.checks import output_size
 from pcsr_lightning.networks import PCSR, Original, evaluating
 from pcsr_lightning.training.callbacks.freezing import FreezeEarlierStages
-from pcsr_lightning.training.modules.batches import (
-    TrainBatch,
-    ValPicture,
-    check_train_batch,
-    check_val_picture,
-)
+from pcsr_lightning.training.modules.batches import ValPicture, check_val_picture
+from pcsr_lightning.training.modules.steps import TrainingSteps
 from pcsr_lightning.training.optim.factories import make_optimizer, make_schedule
 from pcsr_lightning.training.validation import ValidationMeans
 from pcsr_lightning.weights import load_model_file
@@ -46,7 +41,7 @@ class Prediction(NamedTuple):
     gmacs: float | None = None
 
 
-class SRStage(L.LightningModule, ABC):
+class SRStage(TrainingSteps):
     """A stage of training: a network, of which some parts are trained and the others frozen.
 
     Args:
@@ -58,6 +53,7 @@ class SRStage(L.LightningModule, ABC):
         scheduler: makes the learning rate schedule of an optimizer, see
             :func:`~pcsr_lightning.training.optim.make_schedule`; ``None`` keeps the rate as it is.
         name: of the stage: ``original``, ``1``, ``2``, ...
+        captured: whether a training step is one CUDA graph, see :class:`TrainingSteps`.
         metrics: of validation beside PSNR, by the names they are logged under, ``val/NAME``: each
             gets an upscaled picture and the ground truth, ``(1, 3, H, W)`` in [0, 1], rounded to
             8 bit with a border shaved off, and gives one number.
@@ -76,10 +72,11 @@ class SRStage(L.LightningModule, ABC):
         scheduler: Callable[..., Any] | None = None,
         *,
         name: str,
+        captured: bool | None = None,
         metrics: Mapping[str, PictureMetric] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(captured)
         self.network, self.loss = network, nn.L1Loss() if loss is None else loss
         self.optimizer, self.scheduler = optimizer, scheduler
         config = network.config()
@@ -91,10 +88,6 @@ class SRStage(L.LightningModule, ABC):
         # Not a ModuleDict: their weights belong neither to checkpoints nor to DDP.
         self.metrics = dict(metrics or {})
         self._means = ValidationMeans()
-
-    @abstractmethod
-    def losses(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to be minimised, and its parts to be logged."""
 
     @abstractmethod
     def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:
@@ -188,24 +181,6 @@ class SRStage(L.LightningModule, ABC):
             return optimizer
         schedule: Any = make_schedule(self.scheduler, optimizer, self._trainer)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
-
-    def on_train_batch_start(self, batch: TrainBatch, batch_idx: int) -> None:
-        check_train_batch(batch)
-
-    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
-        loss, parts = self.losses(batch)
-        self.log("train/loss", loss, prog_bar=True)
-        self.log_dict({f"train/{name}": value for name, value in parts.items()})
-        return loss
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        # A NaN written into the weights would only be noticed at the end of a long run.
-        loss = self.trainer.callback_metrics.get("train/loss")
-        if loss is not None and not bool(torch.isfinite(loss)):
-            raise ConfigError(
-                f"the training loss became {float(loss)} at step {self.global_step}: "
-                "lower optimizer.lr, or look for damaged pictures in the data"
-            )
 
     def on_validation_epoch_start(self) -> None:
         self._means.clear()

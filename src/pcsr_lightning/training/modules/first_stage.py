@@ -74,11 +74,11 @@ class FirstStage(PCSRStage):
 
     def losses(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
-        queries = self.draw_queries(batch)
+        queries = self.queries_of_step(batch)
         target_B3Q = at_queries(batch.hr_B3HW, queries)
         if self.teacher is not None:
             target_B3Q = self.teacher.target(batch.lr_B3hw, target_B3Q, size, queries)
-        sr_B3Q = self.network(batch.lr_B3hw, size, queries).mixed()
+        sr_B3Q = self.outputs(batch.lr_B3hw, size, queries).mixed()
         whole = size if queries is None else None
         return reconstruction(self.loss, sr_B3Q, target_B3Q, whole)
 

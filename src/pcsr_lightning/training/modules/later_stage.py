@@ -51,8 +51,9 @@ class LaterStage(PCSRStage):
 
     def losses(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
-        queries = self.draw_queries(batch)
-        out = self.network(batch.lr_B3hw, size, queries)
+        queries = self.queries_of_step(batch)
+        out = self.outputs(batch.lr_B3hw, size, queries)
+        assert out.logits_BMQ is not None
         hr_B3Q, whole = at_queries(batch.hr_B3HW, queries), size if queries is None else None
         recon, parts = reconstruction(self.loss, out.mixed(), hr_B3Q, whole)
         average = average_loss(out.logits_BMQ, self.sum_over_ranks)

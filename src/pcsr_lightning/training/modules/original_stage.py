@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.inference import original_flops
-from pcsr_lightning.networks import Original
+from pcsr_lightning.networks import Original, wider_backbone
 from pcsr_lightning.training.losses import reconstruction
 from pcsr_lightning.training.modules.base import Prediction, SRStage
 from pcsr_lightning.training.modules.batches import TrainBatch, as_float, common_size
@@ -30,6 +31,11 @@ class OriginalStage(SRStage):
     def losses(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         size = common_size(batch, "an original model")
         return reconstruction(self.loss, self.network(batch.lr_B3hw), as_float(batch.hr_B3HW), size)
+
+    def prepare_capture(self) -> None:
+        # Captured as it is; but of other backbones nobody knows whether they can be.
+        if wider_backbone(self.network.backbone) is None:
+            raise ConfigError(f"backbone {self.network.backbone.name} may not be fit for it")
 
     def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:
         cost = original_flops(self.network, lr_B3hw[:, 0].numel())

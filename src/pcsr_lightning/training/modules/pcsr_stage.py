@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks import PCSR, CellQueries
+from pcsr_lightning.networks import PCSR, CellQueries, PaddedTwin, PCSROutput
 from pcsr_lightning.training.losses import needs_pictures
 from pcsr_lightning.training.modules.base import SRStage
 from pcsr_lightning.training.modules.batches import TrainBatch, as_float, common_size
@@ -39,6 +40,7 @@ class PCSRStage(SRStage):
         self, network: PCSR, *, queries: int | str | None = None, seed: int = 0, **options: Any
     ) -> None:
         super().__init__(network, **options)
+        self._twin: PaddedTwin | None = None
         per_pixel = _PER_PIXEL.fullmatch(queries) if isinstance(queries, str) else None
         fits = per_pixel or queries is None or (isinstance(queries, int) and queries >= 1)
         if not fits:
@@ -78,6 +80,19 @@ class PCSRStage(SRStage):
         size_B2 = torch.stack(full if side_B is None else [side_B, side_B], dim=1)
         share = (self.global_rank, self.trainer.world_size if self._trainer else 1)
         return CellQueries.draw((h, w), size_B2, count, self.generator(self.device), share)
+
+    def outputs(
+        self, lr_B3hw: Tensor, size: tuple[int, int], queries: Tensor | CellQueries | None
+    ) -> PCSROutput:
+        """The network's outputs in training: where the step is captured, by its padded twin."""
+        run: Callable[..., PCSROutput] = self.network if self._twin is None else self._twin
+        return run(lr_B3hw, size, queries)
+
+    def prepare_capture(self) -> None:
+        self._twin = PaddedTwin(self.network)
+
+    def end_capture(self) -> None:
+        self._twin = None
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """Random numbers of this step, which a resumed run draws as the uninterrupted one would."""

@@ -114,7 +114,14 @@ class Muon(torch.optim.Adam):
             steps = torch.chunk(orthogonal(batch_NRC), len(found))
             for (p, _), step in zip(found, steps, strict=True):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(step.reshape(p.shape), alpha=-group["lr"] * size)
+                _descend(p, step.reshape(p.shape), group["lr"] * size)
+
+
+def _descend(p: nn.Parameter, step: Tensor, rate: float | Tensor) -> None:
+    if isinstance(rate, Tensor):  # as in a CUDA graph, which must not wait for its number
+        p.sub_(step * rate)
+    else:
+        p.add_(step, alpha=-rate)
 
 
 def split(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
