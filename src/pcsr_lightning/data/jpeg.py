@@ -1,9 +1,9 @@
 """JPEG compression and decompression of a batch, on its device (ITU-T T.81; JFIF 1.02).
 
-``kornia.enhance.jpeg_codec_differentiable`` is made for gradients: it rounds coefficients softly,
-so that some of what JPEG throws away stays, and knows 4:2:0 only. A network would learn to read
-what it leaves. Here coefficients, tables and pixels are rounded as libjpeg does, and each crop is
-4:2:0 or 4:4:4.
+Colours are kornia's. Its ``kornia.enhance.jpeg_codec_differentiable`` is made for gradients: it
+rounds coefficients softly, so that some of what JPEG throws away stays, and knows 4:2:0 only. A
+network would learn to read what it leaves. Here coefficients, tables and pixels are rounded as
+libjpeg does, and each crop is 4:2:0 or 4:4:4.
 
 Legend: B crops, C components, h w pixels, i j blocks, u v frequencies.
 """
@@ -14,6 +14,7 @@ import math
 from functools import lru_cache
 
 import torch
+from kornia.color import rgb_to_ycbcr, ycbcr_to_rgb
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,20 +36,16 @@ _CHROMA = (
     (47, 66, 99, 99, 99, 99, 99, 99),
     *(((99,) * 8,) * 4),
 )
-_TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
-_TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 
 
 @lru_cache(maxsize=8)
-def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The DCT as a matrix (8, 8), tables of luma and chroma (2, 8, 8), both colour matrices."""
+def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The DCT as a matrix (8, 8), and the tables of luma and chroma (2, 8, 8)."""
     u = torch.arange(8, dtype=torch.float64)
     dct = torch.cos((2 * u + 1) * u[:, None] * math.pi / 16) / 2
     dct[0] /= math.sqrt(2)
     tables = torch.tensor([_LUMA, _CHROMA])
-    parts = dct, tables, torch.tensor(_TO_YCC), torch.tensor(_TO_RGB)
-    dct, tables, to_ycc, to_rgb = (part.to(device, torch.float32) for part in parts)
-    return dct, tables, to_ycc, to_rgb
+    return dct.to(device, torch.float32), tables.to(device, torch.float32)
 
 
 def jpeg(
@@ -71,25 +68,26 @@ def jpeg(
     """
     h, w = rgb_B3hw.shape[-2:]
     (top, left), device = offset, rgb_B3hw.device
-    dct, tables, to_ycc, to_rgb = _constants(device)
-    rgb = rgb_B3hw.clamp(0, 1).mul(255).round()
+    dct, tables = _constants(device)
+    rgb = rgb_B3hw.clamp(0, 1).mul(255).round().div(255)
     rgb = F.pad(rgb, (left, -(left + w) % 16, top, -(top + h) % 16), mode="replicate")
-    ycc = torch.einsum("ck,bkhw->bchw", to_ycc, rgb).round()
+    ycc = rgb_to_ycbcr(rgb)
+    luma, chroma = ycc[:, :1].mul(255).round(), ycc[:, 1:].sub(0.5).mul(255).round()
     scale = torch.tensor([5000 // q if q < 50 else 200 - 2 * q for q in quality], device=device)
     table_B2uv = ((tables * scale[:, None, None, None] + 50) / 100).floor().clamp(1, 255)
-    # Luma is centred at 0 here, as chroma is.
-    luma = _quantized(ycc[:, :1] - 128, table_B2uv[:, :1], dct) + 128
-    chroma = torch.empty_like(ycc[:, 1:])
+    # Both centred at 0.
+    luma = _quantized(luma - 128, table_B2uv[:, :1], dct) + 128
     half = [b for b, is_half in enumerate(subsampled) if is_half]
     full = [b for b, is_half in enumerate(subsampled) if not is_half]
+    decoded = torch.empty_like(chroma)
     if full:
-        chroma[full] = _quantized(ycc[full, 1:], table_B2uv[full, 1:], dct)
+        decoded[full] = _quantized(chroma[full], table_B2uv[full, 1:], dct)
     if half:
-        small = _quantized(F.avg_pool2d(ycc[half, 1:], 2).round(), table_B2uv[half, 1:], dct)
+        small = _quantized(F.avg_pool2d(chroma[half], 2).round(), table_B2uv[half, 1:], dct)
         # libjpeg's "fancy upsampling" is this triangle filter.
-        chroma[half] = F.interpolate(small, scale_factor=2.0, mode="bilinear")
-    out = torch.einsum("ck,bkhw->bchw", to_rgb, torch.cat([luma, chroma], dim=1))
-    return out[:, :, top : top + h, left : left + w].round().clamp(0, 255).div(255)
+        decoded[half] = F.interpolate(small, scale_factor=2.0, mode="bilinear")
+    out = ycbcr_to_rgb(torch.cat([luma, decoded + 127.5], dim=1).div(255))
+    return out[:, :, top : top + h, left : left + w].mul(255).round().div(255)
 
 
 def _quantized(x_BChw: Tensor, table_B1uv: Tensor, dct: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from pcsr_lightning.atomic_io import atomic_write
 PICTURES = "pictures.json"
 """In a run folder: SHA-256 of every picture's file, by its name, below ``train`` and ``valid``."""
 PACKAGES = (
-    "pcsr_lightning", "torch", "lightning", "hydra-core", "numpy", "pyvips",
+    "pcsr_lightning", "torch", "lightning", "hydra-core", "kornia", "numpy", "pyvips",
     "pyvips-binary", "torchmetrics",
 )  # fmt: skip
 
