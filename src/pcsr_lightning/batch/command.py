@@ -132,7 +132,7 @@ def _load(args: argparse.Namespace, group: ProcessGroup) -> tuple[PCSR | Origina
         from pcsr_lightning.networks import import_backbone
 
         import_backbone(dotted)
-    model = weights.load(model_name(args), device)
+    model = weights.load(model_name(args), device, args.denoise)
     scale = args.scale
     if scale is None:
         scale = model.scale or 4

@@ -161,6 +161,13 @@ def _add_work(p: argparse.ArgumentParser) -> None:
         help="refuse to read pictures with more pixels, before memory is taken for them "
         "(default: 268435456)",
     )
+    p.add_argument(
+        "--denoise",
+        type=float,
+        metavar="S",
+        help="how much noise and compression is taken away, from 0 (none) to 1 (default), by a "
+        "model that was trained for it",
+    )
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
     p.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
 

@@ -10,6 +10,12 @@ from pcsr_lightning.networks.backbones import (
     import_backbone,
     register_backbone,
 )
+from pcsr_lightning.networks.bias_shifts import (
+    add_bias_shifts,
+    biases_at,
+    fix_strength,
+    has_bias_shifts,
+)
 from pcsr_lightning.networks.branch_flops import BranchMacs, branch_macs, count_macs, hoisted_macs
 from pcsr_lightning.networks.build import build_network, default_config, upsampler_widths
 from pcsr_lightning.networks.cell_queries import CellQueries
@@ -17,7 +23,7 @@ from pcsr_lightning.networks.compiled import uncompiled, unwrapped, without_wrap
 from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.networks.original import Original
 from pcsr_lightning.networks.padded import PaddedTwin, wider_backbone
-from pcsr_lightning.networks.pcsr import PCSR, PCSROutput, bilinear_upsample
+from pcsr_lightning.networks.pcsr import PCSR, PCSROutput, bilinear_at, bilinear_upsample
 from pcsr_lightning.networks.pixel_mlp import PixelMLP, plain_inputs
 from pcsr_lightning.networks.query_grid import QueryGrid
 
@@ -34,7 +40,10 @@ __all__ = [
     "PixelMLP",
     "QueryGrid",
     "UnknownBackboneError",
+    "add_bias_shifts",
     "backbone_class",
+    "biases_at",
+    "bilinear_at",
     "bilinear_upsample",
     "branch_macs",
     "build_backbone",
@@ -42,6 +51,8 @@ __all__ = [
     "count_macs",
     "default_config",
     "evaluating",
+    "fix_strength",
+    "has_bias_shifts",
     "hoisted_macs",
     "import_backbone",
     "plain_inputs",

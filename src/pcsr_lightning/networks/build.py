@@ -8,6 +8,7 @@ from typing import Any
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks.backbones import backbone_class, build_backbone, class_config
+from pcsr_lightning.networks.bias_shifts import add_bias_shifts
 from pcsr_lightning.networks.original import Original
 from pcsr_lightning.networks.pcsr import PCSR
 from pcsr_lightning.networks.pixel_mlp import PixelMLP
@@ -75,13 +76,14 @@ def build_network(config: Mapping[str, Any]) -> PCSR | Original:
     """
     kind = config.get("kind")
     wanted = {
-        "pcsr": {"kind", "backbone", "upsamplers", "classifier", "mean"},
+        "pcsr": {"kind", "backbone", "upsamplers", "classifier", "mean"},  # and perhaps denoise
         "original": {"kind", "backbone", "scale", "mean"},
     }
     if kind not in wanted:
         raise ConfigError(f"a network's kind is 'pcsr' or 'original', not {kind!r}")
-    if set(config) != wanted[kind]:
-        odd = sorted(set(config) ^ wanted[kind])
+    optional = {"denoise"} if kind == "pcsr" else set()
+    odd = sorted((set(config) ^ wanted[kind]) - optional)
+    if odd:
         raise ConfigError(f"keys missing or unknown in the network's config: {', '.join(odd)}")
     named = dict(config["backbone"])
     # Found by its name alone. A class named by the config serves error messages; it is never
@@ -94,4 +96,7 @@ def build_network(config: Mapping[str, Any]) -> PCSR | Original:
     upsamplers = [PixelMLP(channels, hidden, 3) for hidden in config["upsamplers"]]
     hidden = config["classifier"]
     classifier = None if hidden is None else PixelMLP(channels, hidden, len(upsamplers))
-    return PCSR(backbone, upsamplers, classifier, config["mean"])
+    network = PCSR(backbone, upsamplers, classifier, config["mean"])
+    if config.get("denoise"):
+        add_bias_shifts(network)
+    return network

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks.backbones import Backbone, backbone_config, validate_backbone
+from pcsr_lightning.networks.bias_shifts import has_bias_shifts
 from pcsr_lightning.networks.cell_queries import CellQueries
 from pcsr_lightning.networks.compiled import unwrapped
 from pcsr_lightning.networks.pixel_mlp import PixelMLP
@@ -120,6 +121,7 @@ class PCSR(nn.Module):
             "upsamplers": [list(self.upsampler(j).hidden) for j in range(self.num_classes)],
             "classifier": None if self.classifier is None else list(self.classifier.hidden),
             "mean": [round(v, 6) for v in self.mean.tolist()],
+            **({"denoise": True} if has_bias_shifts(self) else {}),
         }
 
     def grid(self, lr_size: tuple[int, int], size: tuple[int, int]) -> QueryGrid:
@@ -174,12 +176,7 @@ class PCSR(nn.Module):
             if self.classifier is None
             else self.classifier.query(feat_BDhw, grid, queries_Q).flatten(2)
         )
-        if isinstance(grid, CellQueries):
-            return PCSROutput(residuals, logits, grid.base(lr_B3hw))
-        base_B3Q = bilinear_upsample(lr_B3hw, grid.size).flatten(2)
-        if queries_Q is not None:
-            base_B3Q = base_B3Q.index_select(2, queries_Q)
-        return PCSROutput(residuals, logits, base_B3Q)
+        return PCSROutput(residuals, logits, bilinear_at(lr_B3hw, size, queries))
 
     def where(
         self,
@@ -202,3 +199,14 @@ class PCSR(nn.Module):
 def bilinear_upsample(lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
     """The bilinearly upsampled input ``upX`` of Eq. 6, ``(B, 3, H, W)``."""
     return F.interpolate(lr_B3hw, size=size, mode="bilinear", align_corners=False)
+
+
+def bilinear_at(
+    lr_B3hw: Tensor, size: tuple[int, int] | None, queries: Tensor | CellQueries | None
+) -> Tensor:
+    """The same at the queries of :meth:`PCSR.forward` alone, ``(B, 3, Q)``."""
+    if isinstance(queries, CellQueries):
+        return queries.base(lr_B3hw)
+    assert size is not None
+    base_B3Q = bilinear_upsample(lr_B3hw, size).flatten(2)
+    return base_B3Q if queries is None else base_B3Q.index_select(2, queries)

@@ -28,6 +28,7 @@ def stage_network(
     classifier: Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     scale: int = 4,
+    denoise: bool = False,
 ) -> PCSR | Original:
     """The untrained network of a stage: the original model, or PCSR with its first upsamplers.
 
@@ -40,6 +41,8 @@ def stage_network(
         classifier: hidden widths of the classifier.
         mean: RGB mean taken off the input.
         scale: of the original model; PCSR serves any.
+        denoise: whether the network is told how much to clean, see
+            :func:`~pcsr_lightning.networks.add_bias_shifts`.
 
     Raises:
         ConfigError: the stage does not exist for this ``M``, or the sizes do not fit.
@@ -64,7 +67,7 @@ def stage_network(
     config["upsamplers"] = config["upsamplers"][:number]
     if number == 1:
         config["classifier"] = None
-    return build_network(config)
+    return build_network({**config, "denoise": True} if denoise else config)
 
 
 def network_of(cfg: DictConfig) -> PCSR | Original:
@@ -81,6 +84,7 @@ def network_of(cfg: DictConfig) -> PCSR | Original:
     return stage_network(
         name, cfg.backbone.name, cfg.num_classes, **sizes,
         scale=int(scale) if name == "original" else 4,
+        denoise=cfg.denoise,
     )  # fmt: skip
 
 
@@ -163,12 +167,14 @@ def warm_start(earlier: PCSR | Original, network: PCSR | Original) -> None:
     before, after = earlier.config(), network.config()
     if isinstance(earlier, PCSR):
         before = {**before, "upsamplers": before["upsamplers"][:1], "classifier": None}
+        before = {"denoise": after["denoise"], **before} if "denoise" in after else before
     if before != after:
         raise ConfigError(
             f"init is a model of {_describe(before)}; this stage's is of {_describe(after)}"
         )
     mine = network.state_dict()
-    network.load_state_dict({k: v for k, v in earlier.state_dict().items() if k in mine})
+    # A model without bias shifts leaves them at 0: the same at every strength.
+    network.load_state_dict(mine | {k: v for k, v in earlier.state_dict().items() if k in mine})
 
 
 def _describe(config: dict[str, Any]) -> str:
@@ -186,7 +192,7 @@ def init_from_previous_stage(earlier: PCSR, network: PCSR) -> None:
     """
     before, after = earlier.config(), network.config()
     known = before["upsamplers"]
-    same = all(before[key] == after[key] for key in ("backbone", "mean"))
+    same = all(before.get(key) == after.get(key) for key in ("backbone", "mean", "denoise"))
     if not same or after["upsamplers"][: len(known)] != known or len(known) >= network.num_classes:
         raise ConfigError(
             "the model to start from does not fit this stage: it has backbone "

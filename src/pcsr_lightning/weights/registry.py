@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from pcsr_lightning.errors import ModelFileError, check_path
-from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.networks import PCSR, Original, fix_strength
 from pcsr_lightning.weights.files import load_model_file
 from pcsr_lightning.weights.hub import from_pretrained, is_repo_id
 
@@ -74,7 +74,11 @@ def find_model(name_or_file: str | Path) -> Path:
     )
 
 
-def load(name_or_file: str | Path, device: torch.device | str = "cpu") -> PCSR | Original:
+def load(
+    name_or_file: str | Path,
+    device: torch.device | str = "cpu",
+    denoise: float | None = None,
+) -> PCSR | Original:
     """A trained network, in evaluation mode on ``device``.
 
     Args:
@@ -83,9 +87,12 @@ def load(name_or_file: str | Path, device: torch.device | str = "cpu") -> PCSR |
             folder that ``save_pretrained`` wrote, or a model ``owner/name`` on the Hugging Face
             Hub. The Hub is asked only where there is neither such a file nor a folder ``owner``.
         device: where to put it.
+        denoise: how much it cleans, from 0 (noise and compression stay) to 1, of a model that was
+            trained for that (``denoise=true``); ``None`` for all it can.
 
     Raises:
         ModelFileError: no such model, or a damaged or foreign file.
+        ConfigError: a strength out of range, or of a model that has none.
 
     Example:
         >>> model = load("fsrcnn-pcsr-x4")
@@ -93,6 +100,9 @@ def load(name_or_file: str | Path, device: torch.device | str = "cpu") -> PCSR |
         2
     """
     if is_repo_id(name_or_file):
-        return from_pretrained(name_or_file, map_location=device)
-    model, _ = load_model_file(find_model(name_or_file))
+        model = from_pretrained(name_or_file, map_location=device)
+    else:
+        model, _ = load_model_file(find_model(name_or_file))
+    if denoise is not None:
+        fix_strength(model, denoise)
     return model.to(device)

@@ -13,7 +13,7 @@ from pcsr_lightning.training.distillation import Teacher
 from pcsr_lightning.training.losses import reconstruction
 from pcsr_lightning.training.modules.base import Prediction
 from pcsr_lightning.training.modules.batches import TrainBatch
-from pcsr_lightning.training.modules.pcsr_stage import PCSRStage, at_queries
+from pcsr_lightning.training.modules.pcsr_stage import PCSRStage
 from pcsr_lightning.training.reinitialization import reinitialize_dead_units
 
 
@@ -75,12 +75,11 @@ class FirstStage(PCSRStage):
     def losses(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
         queries = self.queries_of_step(batch)
-        target_B3Q = at_queries(batch.hr_B3HW, queries)
+        out, target_B3Q = self.query(batch, queries)
         if self.teacher is not None:
             target_B3Q = self.teacher.target(batch.lr_B3hw, target_B3Q, size, queries)
-        sr_B3Q = self.outputs(batch.lr_B3hw, size, queries).mixed()
         whole = size if queries is None else None
-        return reconstruction(self.loss, sr_B3Q, target_B3Q, whole)
+        return reconstruction(self.loss, out.mixed(), target_B3Q, whole)
 
     def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:
         sr_B3Q: Tensor = self.network(lr_B3hw, size).mixed()

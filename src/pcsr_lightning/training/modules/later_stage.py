@@ -15,7 +15,7 @@ from pcsr_lightning.routing import RoutingConfig
 from pcsr_lightning.training.losses import average_loss, reconstruction
 from pcsr_lightning.training.modules.base import Prediction
 from pcsr_lightning.training.modules.batches import TrainBatch
-from pcsr_lightning.training.modules.pcsr_stage import PCSRStage, at_queries
+from pcsr_lightning.training.modules.pcsr_stage import PCSRStage
 
 
 class LaterStage(PCSRStage):
@@ -52,10 +52,10 @@ class LaterStage(PCSRStage):
     def losses(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
         size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
         queries = self.queries_of_step(batch)
-        out = self.outputs(batch.lr_B3hw, size, queries)
+        out, target_B3Q = self.query(batch, queries)
+        whole = size if queries is None else None
+        recon, parts = reconstruction(self.loss, out.mixed(), target_B3Q, whole)
         assert out.logits_BMQ is not None
-        hr_B3Q, whole = at_queries(batch.hr_B3HW, queries), size if queries is None else None
-        recon, parts = reconstruction(self.loss, out.mixed(), hr_B3Q, whole)
         average = average_loss(out.logits_BMQ, self.sum_over_ranks)
         parts = {**parts, "recon": recon, "avg": average}
         return self.w_recon * recon + self.w_avg * average, parts

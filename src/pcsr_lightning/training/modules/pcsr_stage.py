@@ -1,4 +1,4 @@
-"""What PCSR's own stages share: the query pixels of a step."""
+"""What PCSR's own stages share: the query pixels of a step, and its strength of denoising."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks import PCSR, CellQueries, PaddedTwin, PCSROutput
+from pcsr_lightning.networks import (
+    PCSR,
+    CellQueries,
+    PaddedTwin,
+    PCSROutput,
+    biases_at,
+    bilinear_at,
+    has_bias_shifts,
+)
 from pcsr_lightning.training.losses import needs_pictures
 from pcsr_lightning.training.modules.base import SRStage
 from pcsr_lightning.training.modules.batches import TrainBatch, as_float, common_size
@@ -28,6 +37,8 @@ class PCSRStage(SRStage):
             the same for all crops of a batch; ``per_pixel:N``, ``N`` of every LR pixel, drawn for
             each crop by itself; ``None`` takes all of them.
         seed: of that draw.
+        full_strength: of a network with bias shifts, the share of the steps that train it to clean
+            all; in the others it learns to keep a part, drawn for each step.
         options: further arguments of :class:`SRStage`.
 
     Raises:
@@ -37,7 +48,13 @@ class PCSRStage(SRStage):
     network: PCSR
 
     def __init__(
-        self, network: PCSR, *, queries: int | str | None = None, seed: int = 0, **options: Any
+        self,
+        network: PCSR,
+        *,
+        queries: int | str | None = None,
+        seed: int = 0,
+        full_strength: float = 0.67,
+        **options: Any,
     ) -> None:
         super().__init__(network, **options)
         self._twin: PaddedTwin | None = None
@@ -53,7 +70,9 @@ class PCSRStage(SRStage):
                 f"stage.queries={queries}: this loss needs pictures and not drawn pixels; set "
                 "stage.queries=null"
             )
-        self.queries, self.seed = queries, seed
+        if not 0 <= full_strength <= 1:
+            raise ConfigError(f"stage.full_strength={full_strength}: must be a share in [0, 1]")
+        self.queries, self.seed, self.full_strength = queries, seed, full_strength
         self._per_pixel = None if per_pixel is None else int(per_pixel[1])
 
     def draw_queries(self, batch: TrainBatch) -> Tensor | CellQueries | None:
@@ -89,10 +108,45 @@ class PCSRStage(SRStage):
         return run(lr_B3hw, size, queries)
 
     def prepare_capture(self) -> None:
+        if has_bias_shifts(self.network):
+            raise ConfigError("denoise=true takes other biases in each step")
         self._twin = PaddedTwin(self.network)
 
     def end_capture(self) -> None:
         self._twin = None
+
+    def strength(self) -> float:
+        """How much this step's crops are to be cleaned, from 0 to 1; alike on all devices."""
+        full, strength = np.random.default_rng([self.seed, self.global_step]).random(2)
+        return 1.0 if full < self.full_strength else float(strength)
+
+    def query(
+        self, batch: TrainBatch, queries: Tensor | CellQueries | None
+    ) -> tuple[PCSROutput, Tensor]:
+        """The network's outputs at the queries, and what they are to be, ``(B, 3, Q)``.
+
+        That is the ground truth; for a network with bias shifts, the ground truth with a share
+        ``1 - strength`` of what noise and compression have added to the LR crop.
+
+        Raises:
+            ConfigError: nothing says what they have added.
+        """
+        size = (batch.hr_B3HW.shape[-2], batch.hr_B3HW.shape[-1])
+        hr_B3Q = at_queries(batch.hr_B3HW, queries)
+        if not has_bias_shifts(self.network):
+            return self.outputs(batch.lr_B3hw, size, queries), hr_B3Q
+        clean_B3hw: Tensor | None = getattr(batch, "clean_lr_B3hw", None)
+        if clean_B3hw is None:
+            raise ConfigError(
+                "denoise=true: the data's batches do not say what noise there is to take away; "
+                "set data/degradation=photo data.mix_scales=false, or give your own degradation a "
+                "method pair"
+            )
+        strength = self.strength()
+        arguments = (batch.lr_B3hw, size, queries)
+        out = functional_call(self.network, biases_at(self.network, strength), arguments)
+        added_B3Q = bilinear_at(batch.lr_B3hw - clean_B3hw, size, queries)
+        return out, hr_B3Q + (1 - strength) * added_B3Q
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """Random numbers of this step, which a resumed run draws as the uninterrupted one would."""
