@@ -107,7 +107,7 @@ def earlier_model(backbone: str) -> PCSR:
     return network
 
 
-def build_stage(backbone: str, stage: str, steps: int, queries: int | None) -> SRStage:
+def build_stage(backbone: str, stage: str, steps: int, queries: int | str | None) -> SRStage:
     """The stage, with the same weights in every process; its rate falls to nothing at the end."""
     L.seed_everything(SEED, verbose=False)
     earlier = earlier_model(backbone) if stage == "2" else None

@@ -2,6 +2,7 @@
 
     python benchmarks/training.py
     python benchmarks/training.py --quick --only fsrcnn --stages 1
+    python benchmarks/training.py --device cuda
 
 Prints three tables and writes them to ``training.md`` and ``training.json``; benchmarks/README.md
 says what they show and how they are taken.
@@ -35,6 +36,7 @@ from _measure import (
     run_main,
     say,
 )
+from _training_cuda import report, require_cuda
 from _training_tables import tables
 from _training_ways import WAYS, data_module, held_out, picture_folders, work
 from plain_training import AHEAD, BATCH
@@ -51,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python benchmarks/training.py", description=(__doc__ or "").split("\n\n")[0]
     )
+    p.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     p.add_argument("--quick", action="store_true", help="3 steps of each: a trial only")
     p.add_argument("--only", type=_some(BACKBONES), default=("fsrcnn", "carn"), metavar="BACKBONES")
     p.add_argument("--stages", type=_some(STAGES), default=STAGES, help="some of 1,2,original")
@@ -77,7 +80,17 @@ def _some(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns its exit code."""
     args = parser().parse_args(argv)
-    return run_main(args, lambda: work(args.worker), lambda: _run(args))
+    run = _run_on_cuda if args.device == "cuda" else _run
+    return run_main(args, lambda: work(args.worker), lambda: run(args))
+
+
+def _run_on_cuda(args: argparse.Namespace) -> None:
+    require_cuda()
+    roots, steps = picture_folders(args.data), args.steps or (10 if args.quick else 300)
+    text = report(roots, args.only, args.stages, steps)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "training_cuda.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
 
 
 def _run(args: argparse.Namespace) -> None:

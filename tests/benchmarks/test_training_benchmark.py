@@ -230,3 +230,38 @@ def test_a_way_that_fails_is_an_error(
     with pytest.raises(PCSRError, match="plain ended and said: no backbone is called nothing"):
         worker.answer()
     worker.close()
+
+
+def test_without_a_gpu(training: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    assert training.main(["--device", "cuda"]) == 1
+    assert capsys.readouterr().err == (
+        "error: --device cuda: there is no CUDA device here; leave it out for the CPU\n"
+    )
+
+
+def test_the_gpus_tables(training: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, where captured steps run without a graph."""
+    cuda = importlib.import_module("_training_cuda")
+    for name, value in (("SAME", 4), ("BATCH", 2), ("CASES", (("fsrcnn", 2),)), ("WARM_UP", 0)):
+        monkeypatch.setattr(cuda, name, value)
+    roots = (SAMPLE_FOLDER / "train", SAMPLE_FOLDER / "valid")
+    text = cuda.report(roots, ("fsrcnn",), ("1",), 2, "cpu")
+    assert "| fsrcnn, stage 1 | 2 |" in text
+    found = cuda.same_weights("fsrcnn", "1", roots, "cpu")
+    assert found["moved by"] > 1e-4
+    assert 0 < found["captured - plain"] < 1e-5
+    assert found["resumed - uninterrupted"] == 0
+
+
+@pytest.mark.gpu
+def test_captured_steps_on_a_gpu(training: ModuleType) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    cuda = importlib.import_module("_training_cuda")
+    roots = (SAMPLE_FOLDER / "train", SAMPLE_FOLDER / "valid")
+    found = cuda.same_weights("fsrcnn", "1", roots, "cuda")
+    # TF32 and another order of sums.
+    assert found["captured - plain"] < 0.05 * found["moved by"]
+    assert found["resumed - uninterrupted"] < 0.05 * found["moved by"]
