@@ -13,7 +13,7 @@ FOLDER = conf_dir() / "experiment"
 NAMES = sorted(
     p.relative_to(FOLDER).with_suffix("").as_posix()
     for p in FOLDER.rglob("*.yaml")
-    if p.stem != "base" and p.parent.name != "release"  # those are stage=all's
+    if p.stem != "base" and "release" not in p.relative_to(FOLDER).parts  # those are stage=all's
 )
 RATES = {"fsrcnn": 1e-3, "carn": 2e-4, "srresnet": 2e-4, "bsrn": 2e-4}  # Sec. 4.1
 ROWS = {
