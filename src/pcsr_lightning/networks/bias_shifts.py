@@ -53,8 +53,8 @@ def fix_strength(network: nn.Module, strength: float) -> None:
     found = list(_shifted(network))
     if not found:
         raise ConfigError(
-            f"denoise={strength}: this model's strength cannot be set; take one that was trained "
-            "for it, such as carn-photo-multi"
+            f"denoise={strength}: this model's strength cannot be set; take one trained for "
+            "that, with denoise=true"
         )
     for name, bias, shift in found:
         bias.add_(shift, alpha=1 - strength)
