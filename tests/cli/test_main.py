@@ -129,7 +129,8 @@ def test_a_training_in_two_processes(bin_folder: Path) -> None:
         ("pcsr upscale --cost p", {"proportional"}),
         ("pcsr convert pho", {"photo.jpg"}),
         ("pcsr train stage=o", {"stage=original"}),
-        ("pcsr train -m data", {"data.", "data="}),
+        ("pcsr train -m data", {"data.", "data"}),  # a group in which there is another
+        ("pcsr train -m data=s", {"data=sample"}),
         ("pcsr evaluate target", {"target_psnr="}),
     ],
 )
