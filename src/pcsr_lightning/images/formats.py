@@ -132,11 +132,16 @@ FALLBACK = ".png"
 """What a picture becomes whose own format can be read but not written."""
 
 
+class KindNotReadError(ValueError):
+    """A file of a known kind that is not read; the message says which."""
+
+
 def recognise(head: bytes) -> Format:
     """The format of a file from its first `HEAD_BYTES` bytes; its name does not count.
 
     Raises:
-        ValueError: none of the formats that are read; says what it is where that is known.
+        KindNotReadError: none of the formats that are read; says what it is.
+        ValueError: it is unknown what it is.
     """
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return PNG
@@ -145,7 +150,7 @@ def recognise(head: bytes) -> Format:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return WEBP
     if head[:4] == b"II*\0" and head[8:10] == b"CR":
-        raise ValueError(RAW.format("CR2"))
+        raise KindNotReadError(RAW.format("CR2"))
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return TIFF
     if head[:2] == b"BM":
@@ -155,15 +160,15 @@ def recognise(head: bytes) -> Format:
         if brands & {b"avif", b"avis"}:
             return AVIF
         if b"crx " in brands:
-            raise ValueError(RAW.format("CR3"))
+            raise KindNotReadError(RAW.format("CR3"))
         if brands & {b"heic", b"heix", b"heim", b"heis"}:
             return HEIC
-        raise ValueError("a video, or a HEIF picture that is neither AVIF nor HEIC")
+        raise KindNotReadError("a video, or a HEIF picture that is neither AVIF nor HEIC")
     if head[:6] in (b"GIF87a", b"GIF89a"):
         return GIF
     for start, what in _OTHERS:
         if head.startswith(start):
-            raise ValueError(what)
+            raise KindNotReadError(what)
     raise ValueError("not a picture, or of an unknown kind")
 
 

@@ -32,6 +32,7 @@ from pcsr_lightning.images.formats import (
     TIFF,
     WEBP,
     Format,
+    KindNotReadError,
     recognise,
 )
 from pcsr_lightning.images.heic import read_heic
@@ -90,7 +91,7 @@ def decode_file(
         format_ = recognise(head)
         found = inspect_file(file, format_)
         if found.problem is not None:
-            raise ValueError(found.problem)
+            raise KindNotReadError(found.problem)
         if found.claims is not None:
             check(*found.claims)
         file.seek(0)
@@ -106,6 +107,10 @@ def decode_file(
         return _decoded(image, found, name)
     except ImportError as error:
         raise PictureError(f"{name}: {error}") from error
+    except KindNotReadError as error:
+        raise PictureError(
+            f"{name}: cannot read this picture ({error}). These are read: {NAMES}."
+        ) from error
     except (pyvips.Error, OSError, ValueError, MemoryError) as error:
         raise PictureError(
             f"{name}: cannot read this picture ({one_line(error)}). The file is damaged, cut off, "
