@@ -59,8 +59,7 @@ def photograph(folder: Path, h: int, w: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("width", [PHONE, DESK])
-@pytest.mark.parametrize(("w", "h"), [(4000, 3000), (8160, 6120)])
+@pytest.mark.parametrize(("width", "w", "h"), [(PHONE, 8160, 6120), (DESK, 4000, 3000)])
 def test_a_part_of_a_large_photo_at_first(
     visit: Visit, tmp_path: Path, width: int, w: int, h: int
 ) -> None:
