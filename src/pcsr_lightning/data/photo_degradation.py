@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pcsr_lightning.data.degradation import Box, Degradation, DegradedPair
 from pcsr_lightning.data.jpeg import jpeg
+from pcsr_lightning.data.picture_buffer import mirrored
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.images import RESIZE_KERNELS, ResizeKernel, bicubic
 
@@ -132,8 +133,7 @@ class PhotoDegradation(Degradation):
         if full:  # mirrored, so that a blur does not wrap around
             spread = [math.ceil(_WIDTHS * self.blur_sigma[1] / s) for s in scale]
             pad_y, pad_x = (min(n, side) for n, side in zip(spread, box[2:], strict=True))
-            mirrored = _mirrored(_mirrored(window_B3HW, pad_y, -2), pad_x, -1)
-            return mirrored, pad_y, pad_x
+            return _padded(_padded(window_B3HW, pad_y, -2), pad_x, -1), pad_y, pad_x
         top, left = max(0, box.top - around_y), max(0, box.left - around_x)
         rows = slice(top, box.top + box.height + around_y)
         columns = slice(left, box.left + box.width + around_x)
@@ -199,11 +199,10 @@ def _between(low_high: tuple[float, float], u: float) -> float:
     return low_high[0] + (low_high[1] - low_high[0]) * u
 
 
-def _mirrored(x: Tensor, pad: int, dim: int) -> Tensor:
-    """Mirrored at both ends of a dimension, the border's pixel repeated."""
+def _padded(x: Tensor, pad: int, dim: int) -> Tensor:
+    """With its mirror image at both ends of a dimension."""
     n = x.shape[dim]
-    first, last = x.narrow(dim, 0, pad).flip(dim), x.narrow(dim, n - pad, pad).flip(dim)
-    return torch.cat([first, x, last], dim)
+    return x.index_select(dim, mirrored(torch.arange(-pad, n + pad, device=x.device), n))
 
 
 def _blurred(

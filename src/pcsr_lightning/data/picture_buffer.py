@@ -51,8 +51,8 @@ class PictureBuffer:
         picture_B, row_B, row_step_B, column_B, column_step_B, transposed_B, _ = numbers_7B
         first_B, height_B, width_B = self._place_3P.index_select(1, picture_B)
         at_S = torch.arange(plan.window, device=self.device)
-        row_BS = _mirrored(row_B[:, None] + row_step_B[:, None] * at_S, height_B[:, None])
-        column_BS = _mirrored(column_B[:, None] + column_step_B[:, None] * at_S, width_B[:, None])
+        row_BS = mirrored(row_B[:, None] + row_step_B[:, None] * at_S, height_B[:, None])
+        column_BS = mirrored(column_B[:, None] + column_step_B[:, None] * at_S, width_B[:, None])
         start_BS = first_B[:, None] + row_BS * width_B[:, None]
         plain_BSS = start_BS[:, :, None] + column_BS[:, None, :]
         turned_BSS = start_BS[:, None, :] + column_BS[:, :, None]
@@ -99,10 +99,10 @@ def _fits(wanted: bool | None, size: int, device: torch.device) -> bool:
     return True
 
 
-def _mirrored(index_BS: Tensor, size_B1: Tensor) -> Tensor:
-    """Places in a row of pixels, mirrored at both borders with the edge pixel repeated."""
-    index_BS = index_BS.remainder(2 * size_B1)
-    return torch.minimum(index_BS, 2 * size_B1 - 1 - index_BS)
+def mirrored(index: Tensor, size: Tensor | int) -> Tensor:
+    """Places in a row of `size` pixels, mirrored at both borders with the edge pixel repeated."""
+    index = index.remainder(2 * size)
+    return torch.minimum(index, 2 * size - 1 - index)
 
 
 _info = rank_zero_only(_log.info)
