@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.data.batches import RawCrops, StepBatches
-from pcsr_lightning.networks import CellQueries, PixelMLP
+from pcsr_lightning.networks import CellQueries, PixelMLP, biases_at
 from pcsr_lightning.training.modules.pcsr_stage import at_queries
 
 LR = 32
@@ -56,3 +57,18 @@ def query(mlp: PixelMLP, feat_BPD: Tensor, where_BPn4: Tensor) -> Tensor:
     """An MLP at the drawn pixels: ``(B, P, n, O)``."""
     near = F.linear(feat_BPD, mlp.project.weight, mlp.project.bias)
     return mlp.finish(near[:, :, None] + F.linear(where_BPn4, mlp.offset.weight))
+
+
+class _Query(nn.Module):
+    def __init__(self, mlp: PixelMLP) -> None:
+        super().__init__()
+        self.mlp = mlp
+
+    def forward(self, feat_BPD: Tensor, where_BPn4: Tensor) -> Tensor:
+        return query(self.mlp, feat_BPD, where_BPn4)
+
+
+def query_at(strength: float, mlp: PixelMLP, feat_BPD: Tensor, where_BPn4: Tensor) -> Tensor:
+    """As :func:`query`, with the biases of a strength of cleaning, if the MLP has shifts."""
+    whole = _Query(mlp)
+    return functional_call(whole, biases_at(whole, strength), (feat_BPD, where_BPn4))

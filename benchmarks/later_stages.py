@@ -14,12 +14,16 @@ real one and has no noise. A class's loss at a pixel is its squared distance fro
 class's output plus a price for its cost. The classifier learns the cheapest class by cross-entropy,
 weighted by what a mistake costs. The price is moved until the wanted share of pixels is heavy.
 
+``--photo`` makes the crops as ``data/degradation=photo`` does. With a model of ``denoise=true``
+each batch has its own strength, as in the first stage.
+
 Legend: N crops, P LR pixels of a crop, n HR pixels drawn from each, D features, M classes.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import time
@@ -27,15 +31,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from _drawn_pixels import LR, crops_of, draw, query, sources_of
+from _drawn_pixels import LR, crops_of, draw, query, query_at, sources_of
 from torch import Tensor
 from torch.nn import functional as F
 
-from pcsr_lightning.data import SRDataModule
+from pcsr_lightning.data import PhotoDegradation, SRDataModule
 from pcsr_lightning.data.pairs import validation_pair
 from pcsr_lightning.evaluation import psnr
 from pcsr_lightning.inference.flops import model_macs
-from pcsr_lightning.networks import PCSR, bilinear_upsample
+from pcsr_lightning.networks import (
+    PCSR,
+    add_bias_shifts,
+    bilinear_upsample,
+    fix_strength,
+    has_bias_shifts,
+)
 from pcsr_lightning.networks.query_grid import QueryGrid
 from pcsr_lightning.routing import CostRule
 from pcsr_lightning.routing.cost import class_costs
@@ -63,6 +73,8 @@ def parse() -> argparse.Namespace:
     p.add_argument("--batch", type=int, default=16, help="crops a step")
     p.add_argument("--steps", type=int, default=10_000, help="of each stage")
     p.add_argument("--lr", type=float, default=5e-3, help="Adam's, falling to nothing")
+    p.add_argument("--photo", action="store_true", help="noisy and compressed crops")
+    p.add_argument("--full_strength", type=float, default=0.67, help="share of batches cleaned")
     p.add_argument("--loss", choices=["hard", "mixed"], default="hard")
     p.add_argument("--share", type=float, default=0.4, help="of pixels not in the last class")
     p.add_argument("--w_light", type=float, default=0.03, help="of the last class at all pixels")
@@ -82,6 +94,7 @@ class Frozen(NamedTuple):
     where_NPn4: Tensor  # dy, dx, cell, cell
     residual_NPnJ3: Tensor  # of each frozen upsampler
     aim_NPn3: Tensor  # the residual that gives the ground truth
+    strength_N: Tensor  # how much the crop is cleaned; 1 where that cannot be set
 
 
 @torch.inference_mode()
@@ -95,13 +108,20 @@ def freeze(args: argparse.Namespace, network: PCSR, data: SRDataModule) -> Froze
         torch.empty(N, P, n, 4, dtype=half),
         torch.empty(N, P, n, 1, 3, dtype=half),
         torch.empty(N, P, n, 3, dtype=half),
+        torch.ones(N),
     )
     for number in range(N // AT_ONCE):
         lr_B3hw, where, aim = draw(data, crops[number], n, draws)
-        feat = network.features(lr_B3hw).permute(0, 2, 3, 1).flatten(1, 2)
+        fixed = network
+        if has_bias_shifts(network):
+            full, strength = torch.rand(2, generator=draws).tolist()
+            strength = 1.0 if full < args.full_strength else strength
+            fix_strength(fixed := copy.deepcopy(network), strength)
+            out.strength_N[number * AT_ONCE : (number + 1) * AT_ONCE] = strength
+        feat = fixed.features(lr_B3hw).permute(0, 2, 3, 1).flatten(1, 2)
         here = slice(number * AT_ONCE, (number + 1) * AT_ONCE)
         out.feat_NPD[here], out.where_NPn4[here], out.aim_NPn3[here] = feat, where, aim
-        out.residual_NPnJ3[here, :, :, 0] = query(network.upsampler(0), feat, where)
+        out.residual_NPnJ3[here, :, :, 0] = query(fixed.upsampler(0), feat, where)
     return out
 
 
@@ -141,7 +161,7 @@ def pictures_of(network: PCSR, data: SRDataModule) -> list[Picture]:
     """The validation pictures."""
     found = []
     for raw in data.val_dataloader():
-        pair = validation_pair(raw, data.val_scale)
+        pair = validation_pair(raw, data.val_scale, data.degradation, data.seed)
         feat, size = network.features(pair.lr), (pair.hr.shape[-2], pair.hr.shape[-1])
         heavy = network.residual(feat, grid_of(network, feat, pair.hr), 0)
         found.append(Picture(feat, [heavy], bilinear_upsample(pair.lr, size), pair.hr))
@@ -195,10 +215,10 @@ def loss_of(
     args: argparse.Namespace, network: PCSR, batch: list[Tensor], weight_N: Tensor, price: float
 ) -> tuple[Tensor, float]:
     """The loss of a step, and the share of pixels whose cheapest class is not the last."""
-    feat, where, frozen, aim = batch
-    M, w = network.num_classes, weight_N[:, None, None]
-    last = query(network.upsampler(M - 1), feat, where)
-    logits = query(network.classifier, feat, where)
+    feat, where, frozen, aim, strength_B = batch
+    M, w, strength = network.num_classes, weight_N[:, None, None], float(strength_B[0])
+    last = query_at(strength, network.upsampler(M - 1), feat, where)
+    logits = query_at(strength, network.classifier, feat, where)
     prob = logits.softmax(-1)
     residual = torch.cat([frozen, last[:, :, :, None]], 3)
     if args.loss == "mixed":
@@ -240,14 +260,18 @@ def train_stage(
         p.requires_grad_(True)
     optimizer = torch.optim.Adam(trained, args.lr, (0.9, 0.99))
     order = torch.Generator().manual_seed(args.seed + network.num_classes)
-    N, row, at = len(weight_N), torch.empty(0, dtype=torch.int64), 0
+    # Crops of one strength stay together; others are mixed freely.
+    group = AT_ONCE if has_bias_shifts(network) else 1
+    N, row, at = len(weight_N) // group, torch.empty(0, dtype=torch.int64), 0
+    together = args.batch // group
     start, mean, price = time.time(), 0.0, 0.01
     for step in range(args.steps):
         rate = args.lr * min(1.0, (step + 1) / WARMUP) * (1 - step / args.steps)
         optimizer.param_groups[0]["lr"] = rate
-        if at + args.batch > len(row):
+        if at + together > len(row):
             row, at = torch.randperm(N, generator=order), 0
-        chosen, at = row[at : at + args.batch], at + args.batch
+        chosen, at = row[at : at + together], at + together
+        chosen = (chosen[:, None] * group + torch.arange(group)).flatten()
         batch = [t[chosen].float() for t in frozen]
         loss, heavier = loss_of(args, network, batch, weight_N[chosen], price)
         price *= math.exp(0.1 * (heavier - args.share))
@@ -295,8 +319,14 @@ def main() -> None:
     torch.manual_seed(args.seed)
     network = load(args.stage1)
     assert isinstance(network, PCSR)
+    shifted = has_bias_shifts(network)
+    if shifted and (args.batch != AT_ONCE or args.num_classes > 2):
+        raise SystemExit(f"a model of denoise=true needs --batch {AT_ONCE} and two classes")
     scale = args.scale[0] if len(args.scale) == 1 else args.scale
-    data = SRDataModule(args.train, args.valid, scale=scale, seed=args.seed)
+    degradation = PhotoDegradation() if args.photo else None
+    data = SRDataModule(
+        args.train, args.valid, scale=scale, seed=args.seed, degradation=degradation
+    )
     data.prepare_data()
     data.setup()
     if args.cache is not None and args.cache.is_file():
@@ -315,6 +345,8 @@ def main() -> None:
     for M in range(2, args.num_classes + 1):
         following = stage_network(str(M), network.backbone.name, args.num_classes)
         assert isinstance(following, PCSR)
+        if shifted:
+            add_bias_shifts(following)
         init_from_previous_stage(network, following)
         network = following.eval()
         if trained is not None and args.num_classes > M:

@@ -112,6 +112,28 @@ def test_later_stages_leave_the_first_as_it_is(
 
 
 @pytest.mark.parametrize("module", ["later_stages"], indirect=True)
+def test_later_stages_of_a_model_whose_strength_can_be_set(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = build_network({**default_config("fsrcnn", num_classes=1), "denoise": True})
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias_shift"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    stage1 = save(network, tmp_path / "one")
+    called(
+        module, monkeypatch, "--stage1", stage1, *PHOTOGRAPHS, "--out", tmp_path / "two",
+        "--crops", 64, "--steps", 6, "--look", 6, "--photo", "--full_strength", 0.3,
+    )  # fmt: skip
+    model = load(tmp_path / "two.safetensors")
+    before, after = load(stage1).state_dict(), model.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    # Only where the strength is below 1 is there anything for a shift to learn.
+    assert after["upsamplers.1.project.bias_shift"].abs().max() > 0
+    assert load(tmp_path / "two.safetensors", denoise=0.5).num_classes == 2
+
+
+@pytest.mark.parametrize("module", ["later_stages"], indirect=True)
 def test_k_gives_the_shares_asked_for(module: ModuleType) -> None:
     """At k = 0 and k = 1 with proportional cost, on the pictures that it was set by."""
     torch.manual_seed(1)

@@ -64,14 +64,14 @@ class PhotoDegradation(Degradation):
 
     def __init__(
         self,
-        clean: float = 0.12,
-        blur: float = 0.35,
-        blur_sigma: Sequence[float] = (0.2, 0.6),
+        clean: float = 0.15,
+        blur: float = 0.2,
+        blur_sigma: Sequence[float] = (0.2, 0.5),
         anisotropic: float = 0.5,
         kernels: Mapping[str, float] | None = None,
-        noise: float = 0.6,
-        noise_constant: Sequence[float] = (0.0, 18.0),
-        noise_signal: Sequence[float] = (0.0, 12.0),
+        noise: float = 0.35,
+        noise_constant: Sequence[float] = (0.0, 16.0),
+        noise_signal: Sequence[float] = (0.0, 8.0),
         grey_noise: float = 0.4,
         jpeg: float = 0.7,
         quality: Sequence[int] = (30, 95),
@@ -181,7 +181,7 @@ def _range(name: str, given: object, low: float, high: float) -> tuple[float, fl
 
 
 def _kernel_weights(given: Mapping[str, float] | None) -> dict[ResizeKernel, float]:
-    weights = {"bicubic": 0.5, "bilinear": 0.25, "area": 0.25} if given is None else dict(given)
+    weights = {"bicubic": 0.7, "bilinear": 0.1, "area": 0.2} if given is None else dict(given)
     total = sum(weights.values())
     if (
         not weights.keys() <= set(RESIZE_KERNELS)
