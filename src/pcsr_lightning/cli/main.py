@@ -23,6 +23,7 @@ COMMANDS = {
     "convert": "convert a published checkpoint, or a training's, to a model file",
     "release": "train a released model stage by stage, and write its card",
     "replay": "train a run again and check that the weights are the same",
+    "reproduce": "measure a table of the paper again, beside what the paper prints",
     "figures": "draw the paper's figures for a picture of yours",
 }
 """Sub-commands, and what each does."""

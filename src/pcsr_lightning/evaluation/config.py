@@ -226,19 +226,24 @@ class EvaluationConfig:
         return [torch.device("cuda", i) for i in range(self.devices)]
 
     def chosen_device(self) -> torch.device:
-        """``device``; ``auto`` is CUDA where there is one.
+        """See :func:`find_device`."""
+        return find_device(self.device)
 
-        Raises:
-            ConfigError: neither ``auto`` nor a CPU or CUDA device that is there.
-        """
-        count = torch.cuda.device_count()
-        if self.device == "auto":
-            return torch.device("cuda" if count else "cpu")
-        if self.device == "cpu":
-            return torch.device("cpu")
-        cuda = re.fullmatch(r"cuda(?::(\d+))?", self.device)
-        if cuda is None:
-            raise ConfigError(f"device={self.device}: must be auto, cpu, cuda or cuda:NUMBER")
-        if int(cuda[1] or 0) >= count:
-            raise ConfigError(f"device={self.device}: {count} CUDA devices are visible here")
-        return torch.device(self.device)
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` is CUDA where there is one.
+
+    Raises:
+        ConfigError: neither ``auto`` nor a CPU or CUDA device that is there.
+    """
+    count = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda" if count else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    cuda = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if cuda is None:
+        raise ConfigError(f"device={name}: must be auto, cpu, cuda or cuda:NUMBER")
+    if int(cuda[1] or 0) >= count:
+        raise ConfigError(f"device={name}: {count} CUDA devices are visible here")
+    return torch.device(name)

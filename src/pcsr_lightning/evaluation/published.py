@@ -16,13 +16,18 @@ from pcsr_lightning.evaluation.measurement import Measurement
 TABLES: Mapping[str, str] = {
     "Table 1": "table_1.csv",
     "Table 2": "table_2.csv",
+    "Table 3": "table_3.csv",
     "Table 4": "table_4.csv",
     "Table 5": "table_5.csv",
     "Appendix Table 1": "appendix_table_1.csv",
     "Appendix Table 2": "appendix_table_2.csv",
+    "Appendix Table 3": "appendix_table_3.csv",
+    "Appendix Table 4": "appendix_table_4.csv",
     "Appendix Table 5": "appendix_table_5.csv",
 }
-"""Tables of PCSR (ECCV 2024) that compare models, and the files that hold them."""
+"""Tables of PCSR (ECCV 2024), and the files that hold them."""
+ABLATIONS = ("Table 3", "Appendix Table 3", "Appendix Table 4")
+"""Those that vary one model, or measure it in another way than the rest: only given by name."""
 
 _UNITS = {"K": 1_000, "M": 1_000_000}
 _PLAIN = "original"
@@ -51,6 +56,8 @@ class PublishedPoint:
         parameters: at this scale; the paper rounds.
         total_parameters: of the models for all scales together (Table 5).
         milliseconds: a picture's running time (appendix, Table 2).
+        patch_size: LR pixels, where pictures are upscaled patch by patch (Table 3).
+        heavy_neighbours: how many a light pixel must have to be refined (appendix, Table 3).
     """
 
     source: str
@@ -65,6 +72,8 @@ class PublishedPoint:
     parameters: int | None = None
     total_parameters: int | None = None
     milliseconds: float | None = None
+    patch_size: int | None = None
+    heavy_neighbours: int | None = None
 
     def row(self) -> Measurement:
         """As a row of a table, marked as published."""
@@ -98,7 +107,7 @@ def published_points(
             ``Manga109``; capitals do not matter.
         backbone: ``FSRCNN``, ``CARN``, ``SRResNet`` or ``BSRN``; capitals do not matter.
         scale: 2, 4 or 8.
-        table: a key of :data:`TABLES`.
+        table: a key of :data:`TABLES`; if not given, all but :data:`ABLATIONS`.
 
     Raises:
         ConfigError: there is no such table here.
@@ -112,7 +121,7 @@ def published_points(
     return [
         point
         for name in TABLES
-        if table in (None, name)
+        if name == table or (table is None and name not in ABLATIONS)
         for point in _read(name)
         if (dataset is None or point.dataset.lower() == dataset.lower())
         and (backbone is None or point.backbone.lower() == backbone.lower())
@@ -142,6 +151,8 @@ def _point(table: str, row: Mapping[str, str]) -> PublishedPoint:
         parameters=_cell(row, "parameters", _count),
         total_parameters=_cell(row, "total_parameters", _count),
         milliseconds=_cell(row, "milliseconds", float),
+        patch_size=_cell(row, "patch_size", int),
+        heavy_neighbours=_cell(row, "heavy_neighbours", int),
     )
 
 

@@ -13,7 +13,9 @@ def heavy_classes(num_classes: int) -> int:
     return (num_classes + 1) // 2
 
 
-def refine(sr_B3HW: Tensor, assignment_BHW: Tensor, num_classes: int) -> Tensor:
+def refine(
+    sr_B3HW: Tensor, assignment_BHW: Tensor, num_classes: int, heavy_neighbours: int = 1
+) -> Tensor:
     """Light pixels with a heavy one among their 3x3 neighbours take the 3x3 mean (Sec. 3.4).
 
     The outermost rows and columns are left as they are.
@@ -22,6 +24,7 @@ def refine(sr_B3HW: Tensor, assignment_BHW: Tensor, num_classes: int) -> Tensor:
         sr_B3HW: the routed picture.
         assignment_BHW: its classes, 0 the heaviest.
         num_classes: ``M``.
+        heavy_neighbours: how many of the eight must be heavy (appendix, Table 3).
 
     Returns:
         The refined picture, a new tensor.
@@ -31,7 +34,8 @@ def refine(sr_B3HW: Tensor, assignment_BHW: Tensor, num_classes: int) -> Tensor:
         return sr_B3HW.clone()
     heavy_B1HW = (assignment_BHW < heavy_classes(num_classes))[:, None]
     inner = (slice(None), slice(None), slice(1, -1), slice(1, -1))
-    touch = _three_by_three(heavy_B1HW, torch.logical_or) & ~heavy_B1HW[inner]
+    near = _three_by_three(heavy_B1HW.to(torch.uint8), torch.add)
+    touch = (near >= heavy_neighbours) & ~heavy_B1HW[inner]
     mean = _three_by_three(sr_B3HW, torch.add).mul_(1 / 9)
     out = sr_B3HW.clone()
     out[inner] = torch.where(touch, mean, sr_B3HW[inner])
