@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pcsr_lightning.networks import PCSR, Original, build_network, default_config
+from pcsr_lightning.networks import PCSR, Original, PatchRouted, build_network, default_config
 
 SMALL_BACKBONES = {
     "fsrcnn": {"name": "fsrcnn", "d": 8, "s": 4, "m": 1},
@@ -52,3 +52,14 @@ def write_textures(folder: Path, sizes: Mapping[str, tuple[int, int]]) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         coarse.resize((w, h), Image.Resampling.BICUBIC).save(folder / name)
     return folder
+
+
+def small_patch_routed(
+    kind: str, backbone: str = "fsrcnn", widths: tuple[int, ...] = (8, 6, 4)
+) -> PatchRouted:
+    """ClassSR or ARM on a small original network, random weights."""
+    torch.manual_seed(0)
+    config = small_original(backbone).config() | {"kind": kind, "widths": list(widths)}
+    model = build_network(config)
+    assert isinstance(model, PatchRouted)
+    return model.eval()

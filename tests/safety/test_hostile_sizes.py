@@ -61,7 +61,7 @@ def test_a_key_named_twice_counts_once(file: Path, model: PCSR) -> None:
     beside = file.with_suffix(".json")
     text = beside.read_text().rstrip()[:-1]
     beside.write_text(text + ', "network": {"kind": "os.system"}}')
-    refused(file, "kind is 'pcsr' or 'original'")
+    refused(file, "kind is 'pcsr', 'original'")
 
 
 # Sizes out of all proportion

@@ -24,8 +24,8 @@ from pcsr_lightning.evaluation.patches import Layout, upscale_patches
 from pcsr_lightning.evaluation.picture_metrics import PictureMetric
 from pcsr_lightning.evaluation.reader import Reader, Skipped
 from pcsr_lightning.images import bicubic
-from pcsr_lightning.inference import RoutingConfig, UpscaleResult
-from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.inference import RoutingConfig, UpscaleResult, check_patch_routing
+from pcsr_lightning.networks import AnyNetwork, Original, PatchRouted
 
 WARM_UP = 32
 """Side in LR pixels of what is upscaled once, untimed, before the first picture."""
@@ -48,7 +48,7 @@ OnPicture = Callable[[Measurement, UpscaleResult], None]
 
 
 def benchmark(
-    model: PCSR | Original,
+    model: AnyNetwork,
     folder: str | Path,
     scale: float | Sequence[float] = 4,
     routing: RoutingConfig | None = None,
@@ -114,7 +114,7 @@ def benchmark(
 
 
 def describe_setup(
-    model: PCSR | Original,
+    model: AnyNetwork,
     folder: str | Path,
     scale: tuple[float, float],
     routing: RoutingConfig,
@@ -135,7 +135,7 @@ def describe_setup(
 
 
 def measure_pair(
-    model: PCSR | Original,
+    model: AnyNetwork,
     pair: Pair,
     setup: Measurement,
     layout: Layout | None = None,
@@ -174,7 +174,7 @@ def measure_pair(
 
 
 def check_fits(
-    model: PCSR | Original,
+    model: AnyNetwork,
     scale: tuple[float, float],
     routing: RoutingConfig,
     protocol: Protocol = Protocol.FULL_IMAGE,
@@ -186,9 +186,17 @@ def check_fits(
             fractional scale with a protocol that needs an integer.
     """
     check_integer_scale(protocol, scale)
+    if isinstance(model, PatchRouted):
+        if protocol not in (Protocol.PATCHES, Protocol.OVERLAPPED):
+            raise ConfigError(
+                f"protocol={protocol}: {type(model).__name__} routes patches; use "
+                "protocol=overlapped"
+            )
+        check_patch_routing(model, routing)
     if model.scale is not None and scale != (model.scale, model.scale):
+        kind = "an original" if isinstance(model, Original) else f"a {type(model).__name__} of"
         raise ConfigError(
-            f"scale={_setting(scale)}: this is an original {model.backbone.name}, made for scale "
+            f"scale={_setting(scale)}: this is {kind} {model.backbone.name}, made for scale "
             f"{model.scale} alone; use scale={model.scale}, or a PCSR model"
         )
     classes = model.num_classes

@@ -15,9 +15,8 @@ from torch import Tensor
 from pcsr_lightning.errors import ConfigError, PictureError
 from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import output_size
+from pcsr_lightning.networks.patch_routed import PATCH, STEP
 
-PATCH, STEP = 32, 28
-"""The patches of ClassSR and ARM: 32 LR pixels wide, one every 28."""
 PATCH_SIZES = (16, 32, 64, 128)
 """Sides in LR pixels of the patches of Table 3, without overlap."""
 TILE = PATCH_SIZES[-1]

@@ -9,16 +9,23 @@ Legend: h w LR size, H W HR size, p P side of a patch in LR and HR pixels, N pat
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.evaluation.pairs import PATCH, PATCH_SIZES, STEP, Protocol
-from pcsr_lightning.inference import Flops, RoutingConfig, UpscaleResult, upscale_by
-from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.evaluation.pairs import PATCH_SIZES, Protocol
+from pcsr_lightning.inference import (
+    Flops,
+    RoutingConfig,
+    UpscaleResult,
+    upscale_by,
+    upscale_each,
+)
+from pcsr_lightning.networks import AnyNetwork, PatchRouted
+from pcsr_lightning.networks.patch_routed import PATCH, STEP
 
 BATCH_CPU, BATCH_GPU = 2**14, 2**18
 """LR pixels of the patches that go through the network at once: one patch of 128 on a CPU."""
@@ -80,7 +87,7 @@ class Layout:
 
 
 def upscale_patches(
-    model: PCSR | Original,
+    model: AnyNetwork,
     lr_13hw: Tensor,
     scale: tuple[float, float],
     routing: RoutingConfig,
@@ -97,8 +104,31 @@ def upscale_patches(
     """
     with torch.inference_mode():
         parts = [lr_13hw] if layout is None else layout.cut(lr_13hw)
-        results = [upscale_by(model, x_B3hw, routing, scale=scale) for x_B3hw in parts]
+        if isinstance(model, PatchRouted):
+            results = [upscale_each(model, x_B3hw, routing) for x_B3hw in parts]
+        else:
+            results = [upscale_by(model, x_B3hw, routing, scale=scale) for x_B3hw in parts]
     return join_results(results, layout, (lr_13hw.shape[-2], lr_13hw.shape[-1]))
+
+
+def upscale_padded(model: PatchRouted, lr_13hw: Tensor, routing: RoutingConfig) -> UpscaleResult:
+    """A picture of any size in overlapping patches, its last rows and columns repeated to fit.
+
+    Args:
+        model: on the picture's device.
+        lr_13hw: the picture.
+        routing: see :func:`~pcsr_lightning.inference.upscale_each`.
+
+    Returns:
+        Of the picture alone; costs and shares are those of all patches.
+    """
+    h, w = lr_13hw.shape[-2:]
+    more_h, more_w = (max(PATCH, n + (PATCH - n) % STEP) - n for n in (h, w))
+    padded_13hw = F.pad(lr_13hw, (0, more_w, 0, more_h), mode="replicate")
+    scale, layout = float(model.scale), Layout(PATCH, STEP)
+    found = upscale_patches(model, padded_13hw, (scale, scale), routing, layout)
+    H, W = h * model.scale, w * model.scale
+    return replace(found, image=found.image[..., :H, :W], assignment=found.assignment[..., :H, :W])
 
 
 def join_results(

@@ -21,7 +21,7 @@ from pcsr_lightning.evaluation.published import PublishedPoint, published_points
 from pcsr_lightning.evaluation.spawned import run_in_processes
 from pcsr_lightning.evaluation.target import check_target
 from pcsr_lightning.inference import RoutingConfig
-from pcsr_lightning.networks import PCSR, Original, import_backbone
+from pcsr_lightning.networks import AnyNetwork, import_backbone
 from pcsr_lightning.weights import load, scale_warning
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class PreparedEvaluation:
     """
 
     config: EvaluationConfig
-    model: PCSR | Original
+    model: AnyNetwork
     routings: tuple[RoutingConfig, ...]
     devices: list[torch.device]
     group: ProcessGroup
@@ -81,7 +81,7 @@ class PreparedEvaluation:
         c = self.config
         return f"{model_name(c.model)} on {c.data_name} x{c.scale}"
 
-    def measure(self, work: Callable[[PCSR | Original, ProcessGroup], T]) -> T:
+    def measure(self, work: Callable[[AnyNetwork, ProcessGroup], T]) -> T:
         """What all processes measured, each of them with the model on its device.
 
         Args:
@@ -131,7 +131,7 @@ def prepare(config: EvaluationConfig, run_dir: Path, group: ProcessGroup) -> Pre
 
 
 def published_for(
-    dataset: str, model: PCSR | Original, scale: tuple[float, float]
+    dataset: str, model: AnyNetwork, scale: tuple[float, float]
 ) -> list[PublishedPoint]:
     """What the paper's tables say of a data set and a backbone.
 
@@ -152,11 +152,11 @@ def published_for(
     return points
 
 
-def load_model(name: str, backbones: Sequence[str], device: torch.device) -> PCSR | Original:
+def load_model(name: str, backbones: Sequence[str], device: torch.device) -> AnyNetwork:
     """A model, made with backbones from outside the package if any are named."""
     for dotted in backbones:
         import_backbone(dotted)
-    return load(name, device)
+    return load(name, device, patch_routed=True)
 
 
 def model_name(name_or_file: str | None) -> str:
@@ -169,7 +169,7 @@ def model_name(name_or_file: str | None) -> str:
 
 
 def _with_model(
-    work: Callable[[PCSR | Original, ProcessGroup], T],
+    work: Callable[[AnyNetwork, ProcessGroup], T],
     name: str,
     backbones: Sequence[str],
     group: ProcessGroup,

@@ -9,9 +9,9 @@ from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.oracle import Oracle
 from pcsr_lightning.evaluation.pairs import Pair, shaved_border
-from pcsr_lightning.evaluation.patches import Layout, join_results
+from pcsr_lightning.evaluation.patches import Layout, join_results, upscale_patches
 from pcsr_lightning.inference import RoutingConfig, Session
-from pcsr_lightning.networks import PCSR
+from pcsr_lightning.networks import PCSR, PatchRouted
 
 
 class RoutedPicture:
@@ -60,3 +60,36 @@ class RoutedPicture:
         """The upper bound of every classifier; only for a picture that is not cut into patches."""
         assert self._layout is None
         return Oracle(self.sessions[0], self._hr_13HW, self._border)
+
+
+class PatchRoutedPicture:
+    """A picture under any number of routings of its patches; each is upscaled anew.
+
+    Arguments are those of :class:`RoutedPicture`.
+    """
+
+    def __init__(
+        self,
+        model: PatchRouted,
+        pair: Pair,
+        scale: tuple[float, float],
+        layout: Layout | None = None,
+    ) -> None:
+        self._model, self._pair, self._scale, self._layout = model, pair, scale, layout
+
+    def measure(self, setup: Measurement) -> Measurement:
+        """As :meth:`RoutedPicture.measure`."""
+        device, routing = self._model.mean.device, setup.routing or RoutingConfig()
+        lr_13hw, hr_13HW = self._pair.lr_13hw.to(device), self._pair.hr_13HW.to(device)
+        result = upscale_patches(self._model, lr_13hw, self._scale, routing, self._layout)
+        border = shaved_border(self._scale)
+        return setup.of_result(result, psnr=psnr(result.image, hr_13HW, border))
+
+
+def routed_picture(
+    model: PCSR | PatchRouted, pair: Pair, scale: tuple[float, float], layout: Layout | None = None
+) -> RoutedPicture | PatchRoutedPicture:
+    """The one of the two that fits the model."""
+    if isinstance(model, PatchRouted):
+        return PatchRoutedPicture(model, pair, scale, layout)
+    return RoutedPicture(model, pair, scale, layout)

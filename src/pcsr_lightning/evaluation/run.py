@@ -45,7 +45,7 @@ from pcsr_lightning.evaluation.sweep import OnOracle, Sweep, sweep
 from pcsr_lightning.evaluation.tables import print_path, print_table
 from pcsr_lightning.evaluation.target import KForTarget, find_k
 from pcsr_lightning.inference import RoutingConfig, UpscaleResult
-from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.networks import PCSR, AnyNetwork, Original
 
 _log = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ def run_benchmark(
     config: EvaluationConfig,
     routing: RoutingConfig,
     pictures: Path | None,
-    model: PCSR | Original,
+    model: AnyNetwork,
     group: ProcessGroup,
 ) -> Benchmark:
     """What one process does of an evaluation; all of them get the whole result."""
@@ -216,13 +216,13 @@ def run_benchmark(
 def run_sweep(
     config: EvaluationConfig,
     routings: tuple[RoutingConfig, ...],
-    model: PCSR | Original,
+    model: AnyNetwork,
     group: ProcessGroup,
     on_oracle: OnOracle | None = None,
     warn: bool = True,
 ) -> Sweep:
     """Likewise of a sweep."""
-    assert isinstance(model, PCSR)  # prepare() refuses models of one class
+    assert not isinstance(model, Original)  # prepare() refuses models of one class
     return sweep(
         model,
         config.folder,

@@ -15,10 +15,10 @@ from pcsr_lightning.evaluation.oracle import Oracle, check_oracle
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.reader import Reader, Skipped
-from pcsr_lightning.evaluation.routed_picture import RoutedPicture
+from pcsr_lightning.evaluation.routed_picture import RoutedPicture, routed_picture
 from pcsr_lightning.images import bicubic
 from pcsr_lightning.inference import RoutingConfig
-from pcsr_lightning.networks import PCSR
+from pcsr_lightning.networks import PCSR, PatchRouted
 
 OnOracle = Callable[[str, Oracle], None]
 
@@ -51,7 +51,7 @@ class Sweep:
 
 
 def sweep(
-    model: PCSR,
+    model: PCSR | PatchRouted,
     folder: str | Path,
     routings: Sequence[RoutingConfig],
     scale: float | Sequence[float] = 4,
@@ -94,12 +94,13 @@ def sweep(
     setups = [describe_setup(model, folder, scales, r, protocol, layout) for r in routings]
 
     def measure(name: str, pair: Pair) -> list[Measurement]:
-        picture = RoutedPicture(model, pair, scales, layout)
+        picture = routed_picture(model, pair, scales, layout)
         upscaled_13HW = bicubic(pair.lr_13hw, (pair.hr_13HW.shape[-2], pair.hr_13HW.shape[-1]))
         simple = Quality(psnr=psnr(upscaled_13HW, pair.hr_13HW, shaved_border(scales)))
         here = [replace(setup, bicubic=simple) for setup in setups]
         measured = [picture.measure(setup) for setup in here]
         if oracle:
+            assert isinstance(picture, RoutedPicture)  # check_oracle refuses patches
             bound = picture.oracle()
             measured += [bound.measure_unrefined(setup) for setup in here]
             measured += [bound.measure(setup, OracleCost.SAME) for setup in here]

@@ -16,7 +16,7 @@ from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.reader import Reader
 from pcsr_lightning.evaluation.routed_picture import RoutedPicture
 from pcsr_lightning.inference import RoutingConfig
-from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.networks import PCSR, AnyNetwork, PatchRouted
 from pcsr_lightning.routing.by_k import k_range
 from pcsr_lightning.routing.cost import class_costs
 
@@ -64,7 +64,7 @@ class KForTarget:
 
 
 def check_target(
-    model: PCSR | Original | None, routing: RoutingConfig, target_psnr: float | None
+    model: AnyNetwork | None, routing: RoutingConfig, target_psnr: float | None
 ) -> None:
     """Refuses a target that makes no sense; ``model`` may not be loaded yet.
 
@@ -86,6 +86,8 @@ def check_target(
             f"target_psnr={target_psnr:g} and routing.k={routing.value:g} exclude each other: "
             "give one of them"
         )
+    if isinstance(model, PatchRouted):
+        raise ConfigError(f"target_psnr={target_psnr:g} is for PCSR models; use sweep=k")
     if model is not None and model.num_classes == 1:
         raise ConfigError(
             f"target_psnr={target_psnr:g}: this model has one class only, no k changes its PSNR"

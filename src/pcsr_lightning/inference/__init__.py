@@ -9,6 +9,7 @@ from pcsr_lightning.inference.class_map import class_colours, class_map
 from pcsr_lightning.inference.execution import Execution, Precision
 from pcsr_lightning.inference.flops import Flops, all_heavy_flops, original_flops, routing_note
 from pcsr_lightning.inference.input_rows import PictureRows
+from pcsr_lightning.inference.patch_routing import check_patch_routing, upscale_each
 from pcsr_lightning.inference.result import UpscaleResult
 from pcsr_lightning.inference.session import Session
 from pcsr_lightning.inference.upscale_rows import PictureSink, RowsDone, upscale_rows
@@ -28,6 +29,7 @@ __all__ = [
     "Session",
     "UpscaleResult",
     "all_heavy_flops",
+    "check_patch_routing",
     "class_colours",
     "class_map",
     "original_flops",
@@ -35,6 +37,7 @@ __all__ = [
     "routing_note",
     "upscale",
     "upscale_by",
+    "upscale_each",
     "upscale_rows",
     "upscaled_alpha",
 ]

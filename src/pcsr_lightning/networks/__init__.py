@@ -17,12 +17,20 @@ from pcsr_lightning.networks.bias_shifts import (
     has_bias_shifts,
 )
 from pcsr_lightning.networks.branch_flops import BranchMacs, branch_macs, count_macs, hoisted_macs
-from pcsr_lightning.networks.build import build_network, default_config, upsampler_widths
+from pcsr_lightning.networks.build import (
+    AnyNetwork,
+    build_network,
+    default_config,
+    patch_routed_config,
+    upsampler_widths,
+)
 from pcsr_lightning.networks.cell_queries import CellQueries
+from pcsr_lightning.networks.classsr import ClassSR
 from pcsr_lightning.networks.compiled import uncompiled, unwrapped, without_wrappers
 from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.networks.original import Original
 from pcsr_lightning.networks.padded import PaddedTwin, wider_backbone
+from pcsr_lightning.networks.patch_routed import PatchRouted
 from pcsr_lightning.networks.pcsr import PCSR, PCSROutput, bilinear_at, bilinear_upsample
 from pcsr_lightning.networks.pixel_mlp import PixelMLP, plain_inputs
 from pcsr_lightning.networks.query_grid import QueryGrid
@@ -30,13 +38,16 @@ from pcsr_lightning.networks.query_grid import QueryGrid
 __all__ = [
     "BACKBONES",
     "PCSR",
+    "AnyNetwork",
     "Backbone",
     "BranchMacs",
     "CellQueries",
+    "ClassSR",
     "DefaultSizes",
     "Original",
     "PCSROutput",
     "PaddedTwin",
+    "PatchRouted",
     "PixelMLP",
     "QueryGrid",
     "UnknownBackboneError",
@@ -55,6 +66,7 @@ __all__ = [
     "has_bias_shifts",
     "hoisted_macs",
     "import_backbone",
+    "patch_routed_config",
     "plain_inputs",
     "register_backbone",
     "uncompiled",

@@ -9,9 +9,16 @@ from typing import Any
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks.backbones import backbone_class, build_backbone, class_config
 from pcsr_lightning.networks.bias_shifts import add_bias_shifts
+from pcsr_lightning.networks.classsr import ClassSR
 from pcsr_lightning.networks.original import Original
+from pcsr_lightning.networks.patch_routed import PatchRouted
 from pcsr_lightning.networks.pcsr import PCSR
 from pcsr_lightning.networks.pixel_mlp import PixelMLP
+
+AnyNetwork = PCSR | Original | PatchRouted
+"""What :func:`build_network` builds."""
+PATCH_ROUTED: dict[str, type[ClassSR]] = {kind.kind: kind for kind in (ClassSR,)}
+"""The networks that route patches, by their kind."""
 
 
 def default_config(backbone: str, num_classes: int = 2, original: bool = False) -> dict[str, Any]:
@@ -41,6 +48,16 @@ def default_config(backbone: str, num_classes: int = 2, original: bool = False) 
     }
 
 
+def patch_routed_config(kind: str, backbone: str) -> dict[str, Any]:
+    """The published config of a network that routes patches, ``classsr`` or ``arm``.
+
+    Raises:
+        ConfigError: an unknown backbone.
+    """
+    widths = list(backbone_class(backbone).sizes.widths)
+    return {**default_config(backbone, original=True), "kind": kind, "widths": widths}
+
+
 def upsampler_widths(
     channels: int, heavy: Sequence[int], light: Sequence[int], num_classes: int
 ) -> list[tuple[int, ...]]:
@@ -68,19 +85,22 @@ def upsampler_widths(
     return widths + ([tuple(light)] if num_classes > 1 else [])
 
 
-def build_network(config: Mapping[str, Any]) -> PCSR | Original:
-    """The network that ``config`` (see ``PCSR.config`` and ``Original.config``) describes.
+def build_network(config: Mapping[str, Any]) -> AnyNetwork:
+    """The network that ``config`` (what the network's ``config()`` returns) describes.
 
     Raises:
         ConfigError: a key is missing, unknown or does not fit.
     """
     kind = config.get("kind")
+    original = {"kind", "backbone", "scale", "mean"}
     wanted = {
         "pcsr": {"kind", "backbone", "upsamplers", "classifier", "mean"},  # and perhaps denoise
-        "original": {"kind", "backbone", "scale", "mean"},
+        "original": original,
+        **dict.fromkeys(PATCH_ROUTED, original | {"widths"}),
     }
     if kind not in wanted:
-        raise ConfigError(f"a network's kind is 'pcsr' or 'original', not {kind!r}")
+        *names, last = map(repr, wanted)
+        raise ConfigError(f"a network's kind is {', '.join(names)} or {last}, not {kind!r}")
     optional = {"denoise"} if kind == "pcsr" else set()
     odd = sorted((set(config) ^ wanted[kind]) - optional)
     if odd:
@@ -90,8 +110,11 @@ def build_network(config: Mapping[str, Any]) -> PCSR | Original:
     # imported because a file names it.
     backbone_class(named.get("name"), noted=named.pop("class", None))
     backbone = build_backbone(**named)
-    if kind == "original":
-        return Original(backbone, config["scale"], config["mean"])
+    if kind != "pcsr":
+        original_network = Original(backbone, config["scale"], config["mean"])
+        if kind == "original":
+            return original_network
+        return PATCH_ROUTED[kind](original_network, config["widths"])
     channels = backbone.out_channels
     upsamplers = [PixelMLP(channels, hidden, 3) for hidden in config["upsamplers"]]
     hidden = config["classifier"]

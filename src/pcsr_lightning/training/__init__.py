@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     )
     from pcsr_lightning.training.losses import SquaredError, WeightedSum, average_loss
     from pcsr_lightning.training.modules import (
+        ClassSRBranches,
+        ClassSRStage,
         FirstStage,
         LaterStage,
         OriginalStage,
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from pcsr_lightning.training.train_stage import train
 
 __all__ = [
+    "ClassSRBranches",
+    "ClassSRStage",
     "Clock",
     "FirstStage",
     "FreezeEarlierStages",
@@ -51,11 +55,14 @@ _MODULES = {
     "callbacks.freezing": ("FreezeEarlierStages",),
     "initialization": ("init_from_previous_stage", "stage_network", "warm_start"),
     "losses": ("SquaredError", "WeightedSum", "average_loss"),
-    "modules": ("FirstStage", "LaterStage", "OriginalStage", "PCSRStage", "SRStage"),
+    "modules": (
+        "ClassSRBranches", "ClassSRStage", "FirstStage", "LaterStage", "OriginalStage", "PCSRStage",
+        "SRStage",
+    ),
     "optim": ("Muon", "cosine", "trapezoid"),
     "run_all": ("train_all",),
     "train_stage": ("train",),
-}
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

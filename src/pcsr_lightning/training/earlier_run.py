@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.networks import AnyNetwork
 from pcsr_lightning.settings.instantiation import in_plain_values, instantiate
 from pcsr_lightning.training.provenance import data_hashes, digests_of
 from pcsr_lightning.weights import RunRecord, file_hash, runs_below
@@ -89,14 +89,14 @@ class Need:
         return found
 
 
-def need(cfg: DictConfig, network: PCSR | Original, stage: str) -> Need:
+def need(cfg: DictConfig, network: AnyNetwork, stage: str) -> Need:
     """What ``stage`` must have been for a stage with this config and network to start from it.
 
     ``M`` counts only as far as the earlier network depends on it: a first stage serves every
     number of classes with the same heaviest upsampler.
     """
     config = json.loads(json.dumps(network.config()))  # tuples as the lists that files hold
-    if stage != "original":
+    if config["kind"] == "pcsr":
         config["upsamplers"] = config["upsamplers"][: int(stage)]
         config["classifier"] = None if stage == "1" else config["classifier"]
     return Need(stage, config, cfg.seed, scales(cfg), lambda: _data_hash(cfg))

@@ -11,12 +11,24 @@ from typing import Any
 from omegaconf import DictConfig
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.networks import PCSR, Original, build_network, default_config
+from pcsr_lightning.networks import (
+    PCSR,
+    AnyNetwork,
+    build_network,
+    default_config,
+    patch_routed_config,
+)
 from pcsr_lightning.settings.instantiation import in_plain_values
 from pcsr_lightning.training.earlier_run import BEST, agreeing, best_below, need
 from pcsr_lightning.weights import RunRecord, find_model, load_model_file
 
 log = logging.getLogger(__name__)
+
+KINDS = {"original": "original", "classsr_branches": "classsr", "classsr": "classsr"}
+"""The kind of the network of each stage that is not one of PCSR's own."""
+BEFORE = {"classsr": "classsr_branches"}
+"""Of those stages the ones that build on another; the others start from nothing."""
+_NAMES = {"pcsr": "a PCSR", "original": "an original", "classsr": "a ClassSR"}
 
 
 def stage_network(
@@ -29,30 +41,37 @@ def stage_network(
     mean: Sequence[float] | None = None,
     scale: int = 4,
     denoise: bool = False,
-) -> PCSR | Original:
-    """The untrained network of a stage: the original model, or PCSR with its first upsamplers.
+    widths: Sequence[int] | None = None,
+) -> AnyNetwork:
+    """The untrained network of a stage: PCSR with its first upsamplers, or a rival of it.
 
     Args:
-        stage: ``original`` or the stage's number, 1 to ``num_classes``.
+        stage: its number, 1 to ``num_classes``; ``original``, or a stage of ClassSR.
         backbone: its name.
         num_classes: ``M`` of the finished model.
         args: the backbone's own arguments; ``None``, here and below, keeps the paper's sizes.
         upsamplers: hidden widths of each upsampler of the finished model, heaviest first.
         classifier: hidden widths of the classifier.
         mean: RGB mean taken off the input.
-        scale: of the original model; PCSR serves any.
+        scale: of an original or ClassSR model; PCSR serves any.
         denoise: whether the network is told how much to clean, see
             :func:`~pcsr_lightning.networks.add_bias_shifts`.
+        widths: of ClassSR's networks, widest first.
 
     Raises:
         ConfigError: the stage does not exist for this ``M``, or the sizes do not fit.
     """
-    config = default_config(backbone, num_classes, original=stage == "original")
+    kind = KINDS.get(stage, "pcsr")
+    if kind in ("pcsr", "original"):
+        config = default_config(backbone, num_classes, original=kind == "original")
+    else:
+        config = patch_routed_config(kind, backbone)
+        config["widths"] = config["widths"] if widths is None else list(widths)
     if args is not None:
         config["backbone"] = {"name": backbone, **args}
     if mean is not None:
         config["mean"] = list(mean)
-    if stage == "original":
+    if kind != "pcsr":
         return build_network({**config, "scale": scale})
     number = stage_number(stage, num_classes)
     if upsamplers is not None:
@@ -70,20 +89,23 @@ def stage_network(
     return build_network({**config, "denoise": True} if denoise else config)
 
 
-def network_of(cfg: DictConfig) -> PCSR | Original:
+def network_of(cfg: DictConfig) -> AnyNetwork:
     """The untrained network that a training's config describes, see :func:`stage_network`.
 
     Raises:
         ConfigError: the sizes do not fit, or an original model is to have several scales.
     """
     name, backbone = cfg.stage.name, in_plain_values(cfg.backbone, "backbone")
-    sizes = {key: backbone.get(key) for key in ("args", "upsamplers", "classifier", "mean")}
+    sizes = {
+        key: backbone.get(key) for key in ("args", "upsamplers", "classifier", "mean", "widths")
+    }
     scale = in_plain_values(cfg.data, "data").get("scale", 4)
-    if name == "original" and (not isinstance(scale, int | float) or scale != int(scale)):
-        raise ConfigError(f"data.scale={scale}: an original model is made for one integer scale")
+    if name in KINDS and (not isinstance(scale, int | float) or scale != int(scale)):
+        what = _NAMES[KINDS[name]]
+        raise ConfigError(f"data.scale={scale}: {what} model is made for one integer scale")
     return stage_network(
         name, cfg.backbone.name, cfg.num_classes, **sizes,
-        scale=int(scale) if name == "original" else 4,
+        scale=int(scale) if name in KINDS else 4,
         denoise=cfg.denoise,
     )  # fmt: skip
 
@@ -99,17 +121,17 @@ def stage_number(stage: str, num_classes: int) -> int:
     number = int(stage) if stage.isdecimal() else 0
     if not 1 <= number <= num_classes:
         raise ConfigError(
-            f"stage={stage} does not exist for num_classes={num_classes}: the stages are original "
-            f"and 1 to {num_classes}"
+            f"stage={stage} does not exist for num_classes={num_classes}: the stages are "
+            f"{', '.join(KINDS)} and 1 to {num_classes}"
             + (f"; add num_classes={number} for a model of {number} classes" if number else "")
         )
     return number
 
 
-def earlier_model(cfg: DictConfig, network: PCSR | Original) -> tuple[PCSR | Original, Path] | None:
+def earlier_model(cfg: DictConfig, network: AnyNetwork) -> tuple[AnyNetwork, Path] | None:
     """What a stage builds on, and its file: ``init``, else the run of the stage before that agrees.
 
-    The first stage and the original start from nothing, unless ``init`` names a model to
+    First stages and the original start from nothing, unless ``init`` names a model to
     continue from: for other pictures, say, or more scales.
 
     Args:
@@ -122,10 +144,12 @@ def earlier_model(cfg: DictConfig, network: PCSR | Original) -> tuple[PCSR | Ori
             needs an original one, or the other way round.
     """
     stage, init = cfg.stage.name, cfg.init
-    first = stage in ("original", "1")
+    first = stage == "1" or (stage in KINDS and stage not in BEFORE)
     if first and init is None:
         return None
-    before = stage if first else str(stage_number(stage, cfg.num_classes) - 1)
+    before = stage if first else BEFORE.get(stage)
+    if before is None:
+        before = str(stage_number(stage, cfg.num_classes) - 1)
     if init is None:
         init = agreeing(Path(cfg.output), need(cfg, network, before))
     elif str(init).startswith(BEST):
@@ -133,10 +157,8 @@ def earlier_model(cfg: DictConfig, network: PCSR | Original) -> tuple[PCSR | Ori
         init = best_below(folder, replace(need(cfg, network, before), seed=None))
     path = find_model(init)
     model, _ = load_model_file(path)
-    if isinstance(model, Original) != (stage == "original"):
-        kinds = (
-            ("an original", "a PCSR") if isinstance(model, Original) else ("a PCSR", "an original")
-        )
+    kinds = [_NAMES[one.config()["kind"]] for one in (model, network)]
+    if kinds[0] != kinds[1]:
         raise ConfigError(f"init={init} is {kinds[0]} model; stage={stage} needs {kinds[1]} model")
     record = RunRecord.read(path.parent)
     if record is not None and not record.complete:
@@ -145,7 +167,7 @@ def earlier_model(cfg: DictConfig, network: PCSR | Original) -> tuple[PCSR | Ori
     return model, path
 
 
-def initialize(network: PCSR | Original, earlier: PCSR | Original) -> None:
+def initialize(network: AnyNetwork, earlier: AnyNetwork) -> None:
     """Starts a stage's network from a trained model, in place.
 
     Raises:
@@ -158,7 +180,7 @@ def initialize(network: PCSR | Original, earlier: PCSR | Original) -> None:
         warm_start(earlier, network)
 
 
-def warm_start(earlier: PCSR | Original, network: PCSR | Original) -> None:
+def warm_start(earlier: AnyNetwork, network: AnyNetwork) -> None:
     """Starts a first stage, or an original model, from the same parts of a trained model, in place.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The losses of Eq. 6 and Eq. 7, per mean instead of per sum.
+"""The losses of Eq. 6 and Eq. 7, per mean instead of per sum, and one of ClassSR's.
 
 The reconstruction loss of Eq. 6 is ``torch.nn.L1Loss``, on images in [0, 1]: taking the bilinearly
 upsampled input off both sides, as the equation does, changes nothing. Any other module of two
@@ -126,3 +126,17 @@ def average_loss(
     # The probabilities of a pixel sum to 1, so the totals say how many pixels there were.
     target = totals_M.detach().sum() / M
     return ((totals_M - target).abs() / target).mean()
+
+
+def class_loss(p_NM: Tensor) -> Tensor:
+    """How far patches are from having one sure class: ClassSR's class loss, 0 where they have.
+
+    ``M - 1`` minus the sum of ``|p_i - p_j|`` over all pairs of classes, the mean over patches.
+
+    Args:
+        p_NM: the classifier's probabilities.
+    """
+    M = p_NM.shape[1]
+    pairs = torch.combinations(torch.arange(M, device=p_NM.device))
+    spread_N = (p_NM[:, pairs[:, 0]] - p_NM[:, pairs[:, 1]]).abs().sum(dim=1)
+    return (M - 1 - spread_N).mean()

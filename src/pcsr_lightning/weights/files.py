@@ -22,7 +22,9 @@ from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError, ModelFileError, single_line
 from pcsr_lightning.networks import (
     PCSR,
+    AnyNetwork,
     Original,
+    PatchRouted,
     UnknownBackboneError,
     build_network,
     unwrapped,
@@ -57,7 +59,7 @@ _MOST_DETAIL = 600
 
 
 def save(
-    model: PCSR | Original,
+    model: AnyNetwork,
     path: str | Path,
     metadata: Mapping[str, Any] | None = None,
     *,
@@ -85,7 +87,7 @@ def save(
 
 
 def write_model(
-    model: PCSR | Original,
+    model: AnyNetwork,
     config: Path,
     weights: Path,
     metadata: Mapping[str, Any] | None = None,
@@ -123,7 +125,7 @@ def stored(tensor: Tensor) -> Tensor:
     return half if bool((moved <= 2**-11 * rows.norm(dim=1)).all()) else tensor
 
 
-def load_model_file(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
+def load_model_file(path: Path) -> tuple[AnyNetwork, dict[str, Any]]:
     """The network in a model file, in evaluation mode on the CPU, and the metadata beside it.
 
     Raises:
@@ -143,7 +145,22 @@ def load_model_file(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
     )
 
 
-def _load_safetensors(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
+def of_full_images(model: AnyNetwork, name: str | Path) -> PCSR | Original:
+    """The model, if it upscales full images.
+
+    Raises:
+        ConfigError: it is one that routes patches.
+    """
+    if isinstance(model, PatchRouted):
+        raise ConfigError(
+            f"{name} is a {type(model).__name__} model, which is here to be measured beside PCSR: "
+            "use python -m pcsr_lightning.evaluate with protocol=overlapped, or in Python "
+            "load(..., patch_routed=True)"
+        )
+    return model
+
+
+def _load_safetensors(path: Path) -> tuple[AnyNetwork, dict[str, Any]]:
     config_path, name = path.with_suffix(".json"), f"{path.stem}.json"
     if path.name == WEIGHTS_NAME:
         # A run folder has model.json, one that save_pretrained wrote config.json.
@@ -202,7 +219,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return hparams, {k.removeprefix("network."): v for k, v in state if k.startswith("network.")}
 
 
-def _load_checkpoint(path: Path) -> tuple[PCSR | Original, dict[str, Any]]:
+def _load_checkpoint(path: Path) -> tuple[AnyNetwork, dict[str, Any]]:
     hparams, tensors = read_checkpoint(path)
     return _assemble(path, hparams.pop("network"), tensors, hparams), hparams
 
@@ -223,7 +240,7 @@ def read_scales(metadata: Mapping[str, Any]) -> tuple[float, float] | None:
 
 def _assemble(
     path: Path, config: Any, tensors: dict[str, Tensor], metadata: Mapping[str, Any]
-) -> PCSR | Original:
+) -> AnyNetwork:
     if not isinstance(config, dict):
         raise ModelFileError(
             f"{path}: its architecture should be a mapping, not {type(config).__name__}"

@@ -20,7 +20,13 @@ import torch
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError, ModelFileError, single_line
 from pcsr_lightning.networks import PCSR, Original
-from pcsr_lightning.weights.files import CONFIG_NAME, WEIGHTS_NAME, load_model_file, write_model
+from pcsr_lightning.weights.files import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    load_model_file,
+    of_full_images,
+    write_model,
+)
 
 CARD_NAME = "README.md"
 _REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -189,7 +195,7 @@ def from_pretrained(
     if not (folder / WEIGHTS_NAME).is_file():
         raise ModelFileError(f"{folder}: a folder without {WEIGHTS_NAME} in it")
     model, _ = load_model_file(folder / WEIGHTS_NAME)
-    return model.to(map_location)
+    return of_full_images(model, name_or_folder).to(map_location)
 
 
 def is_repo_id(name: str | Path) -> bool:

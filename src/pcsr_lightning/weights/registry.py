@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Literal, overload
 
 import torch
 
 from pcsr_lightning.errors import ModelFileError, check_path
-from pcsr_lightning.networks import PCSR, Original, fix_strength
-from pcsr_lightning.weights.files import load_model_file
+from pcsr_lightning.networks import PCSR, AnyNetwork, Original, fix_strength
+from pcsr_lightning.weights.files import load_model_file, of_full_images
 from pcsr_lightning.weights.hub import from_pretrained, is_repo_id
 
 DEFAULT_MODEL = "carn-pcsr-multi"
@@ -74,11 +75,33 @@ def find_model(name_or_file: str | Path) -> Path:
     )
 
 
+@overload
+def load(
+    name_or_file: str | Path,
+    device: torch.device | str = ...,
+    denoise: float | None = ...,
+    *,
+    patch_routed: Literal[False] = ...,
+) -> PCSR | Original: ...
+
+
+@overload
+def load(
+    name_or_file: str | Path,
+    device: torch.device | str = ...,
+    denoise: float | None = ...,
+    *,
+    patch_routed: bool,
+) -> AnyNetwork: ...
+
+
 def load(
     name_or_file: str | Path,
     device: torch.device | str = "cpu",
     denoise: float | None = None,
-) -> PCSR | Original:
+    *,
+    patch_routed: bool = False,
+) -> AnyNetwork:
     """A trained network, in evaluation mode on ``device``.
 
     Args:
@@ -89,20 +112,25 @@ def load(
         device: where to put it.
         denoise: how much it cleans, from 0 (noise and compression stay) to 1, of a model that was
             trained for that (``denoise=true``); ``None`` for all it can.
+        patch_routed: whether it may be a ClassSR or ARM model, which works on patches alone.
 
     Raises:
         ModelFileError: no such model, or a damaged or foreign file.
-        ConfigError: a strength out of range, or of a model that has none.
+        ConfigError: a strength out of range, or of a model that has none; or a model that routes
+            patches, unless these are taken.
 
     Example:
         >>> model = load("fsrcnn-pcsr-x4")
         >>> model.num_classes
         2
     """
+    model: AnyNetwork
     if is_repo_id(name_or_file):
         model = from_pretrained(name_or_file, map_location=device)
     else:
         model, _ = load_model_file(find_model(name_or_file))
+    if not patch_routed:
+        model = of_full_images(model, name_or_file)
     if denoise is not None:
         fix_strength(model, denoise)
     return model.to(device)

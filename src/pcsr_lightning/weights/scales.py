@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.networks import AnyNetwork
 from pcsr_lightning.weights.files import read_scales
 from pcsr_lightning.weights.registry import DEFAULT_MODEL, find_model, list_models
 
@@ -13,7 +13,7 @@ Range = tuple[float, float]
 
 
 def scale_warning(
-    model: PCSR | Original, name: str, scale: Sequence[float], tolerance: float = 0.0
+    model: AnyNetwork, name: str, scale: Sequence[float], tolerance: float = 0.0
 ) -> str | None:
     """One line on a scale that a model was not trained for; ``None`` if it was, or is not known.
 

@@ -25,6 +25,8 @@ class DefaultSizes:
         classifier: hidden widths of the classifier.
         mean: the RGB mean taken off the input, in [0, 1].
         original: the constructor's arguments for the original model, where they differ.
+        width: the argument of the constructor that is the network's width, for ClassSR and ARM.
+        widths: its values in their sub-networks, widest first.
     """
 
     heavy: tuple[int, ...] = (74, 74, 74, 74)
@@ -32,6 +34,8 @@ class DefaultSizes:
     classifier: tuple[int, ...] = (10, 10)
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     original: Mapping[str, Any] | None = None
+    width: str | None = None
+    widths: tuple[int, ...] = ()
 
 
 class Backbone(nn.Module, ABC):

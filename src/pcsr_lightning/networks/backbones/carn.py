@@ -122,6 +122,8 @@ class CARN(Backbone):
         classifier=(10, 10),
         mean=DIV2K_MEAN,
         original={"nf": 64, "group": 4},
+        width="nf",
+        widths=(64, 52, 36),
     )
 
     def __init__(self, nf: int = 52, group: int = 4) -> None:

@@ -26,6 +26,8 @@ class FSRCNN(Backbone):
         light=(10, 10, 10),
         classifier=(),
         original={"d": 56, "s": 12, "m": 4},
+        width="d",
+        widths=(56, 36, 16),
     )
 
     def __init__(self, d: int = 48, s: int = 12, m: int = 4) -> None:

@@ -47,6 +47,8 @@ class SRResNet(Backbone):
         light=(40, 40, 40),
         classifier=(20, 20),
         original={"nf": 64, "blocks": 16},
+        width="nf",
+        widths=(64, 52, 36),
     )
     adds_upsampled_input: ClassVar[bool] = True
 

@@ -18,7 +18,7 @@ from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.picture_metrics import PictureMetric, measure_pictures
 from pcsr_lightning.inference.checks import output_size
-from pcsr_lightning.networks import PCSR, Original, evaluating
+from pcsr_lightning.networks import PCSR, AnyNetwork, evaluating
 from pcsr_lightning.training.callbacks.freezing import FreezeEarlierStages
 from pcsr_lightning.training.modules.batches import ValPicture, check_val_picture
 from pcsr_lightning.training.modules.steps import TrainingSteps
@@ -60,13 +60,15 @@ class SRStage(TrainingSteps):
         metadata: more plain values that checkpoints keep beside the weights (backbone, seed, ...).
     """
 
-    network: PCSR | Original
+    network: AnyNetwork
+    network_class: ClassVar[type[nn.Module]] = PCSR
+    """What it trains."""
     measured: ClassVar[tuple[str, ...]] = ("val/psnr", "val/gmacs")
     """What validation logs."""
 
     def __init__(
         self,
-        network: PCSR | Original,
+        network: AnyNetwork,
         loss: nn.Module | None = None,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
@@ -158,7 +160,7 @@ class SRStage(TrainingSteps):
 
         network, metadata = load_model_file(Path(checkpoint_path))
         kind = cls if not inspect.isabstract(cls) else modules.stage_class(network)
-        if isinstance(network, Original) != issubclass(kind, modules.OriginalStage):
+        if not isinstance(network, kind.network_class):
             raise ConfigError(
                 f"{checkpoint_path} is of stage {metadata['stage']}, which {kind.__name__} is not"
             )

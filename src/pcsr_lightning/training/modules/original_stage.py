@@ -24,6 +24,7 @@ class OriginalStage(SRStage):
     """
 
     network: Original
+    network_class = Original
 
     def __init__(self, network: Original, *, name: str = "original", **options: Any) -> None:
         super().__init__(network, name=name, **options)
