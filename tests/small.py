@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from pcsr_lightning.networks import PCSR, Original, PatchRouted, build_network, default_config
 
@@ -42,6 +43,20 @@ def small_original(backbone: str = "fsrcnn") -> Original:
     model = build_network(config)
     assert isinstance(model, Original)
     return model.eval()
+
+
+def compact_state(nf: int = 6, blocks: int = 2, scale: int = 4) -> dict[str, Tensor]:
+    """Random tensors, named as those of Real-ESRGAN's ``SRVGGNetCompact``."""
+    draw = torch.Generator().manual_seed(0)
+    last = 2 * blocks + 2
+    state: dict[str, Tensor] = {}
+    for place in range(0, last + 1, 2):
+        shape = (3 * scale**2 if place == last else nf, nf if place else 3, 3, 3)
+        state[f"body.{place}.weight"] = torch.randn(shape, generator=draw) * 0.15
+        state[f"body.{place}.bias"] = torch.randn(shape[0], generator=draw) * 0.05
+        if place < last:
+            state[f"body.{place + 1}.weight"] = torch.rand(nf, generator=draw)
+    return state
 
 
 def write_textures(folder: Path, sizes: Mapping[str, tuple[int, int]]) -> Path:

@@ -97,6 +97,12 @@ def single_line(text: str) -> str:
     return "".join(shown)
 
 
+def shortened(error: Exception, most: int = 600) -> str:
+    """An error in one line of limited length; parts of it may come from a file."""
+    text = single_line(str(error)[: 2 * most])
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 @contextmanager
 def exit_on_error(debug: bool = False) -> Iterator[None]:
     """Ends the process with one line on stderr for a :class:`PCSRError` (1) and Ctrl-C (130).

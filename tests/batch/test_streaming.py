@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.small import compact_state
 
 import pcsr_lightning
 from pcsr_lightning import images, inference
@@ -33,6 +34,7 @@ CASES = {
     "class map": ["--fixed-class", "1", "--class-map"],
     "adaptive": ["--adaptive"],
     "budget": ["--budget", "40%"],
+    "compact": ["--model", "compact.pth"],
 }
 SCRIPT = """
 import json, os, resource, sys
@@ -74,12 +76,15 @@ def test_memory_does_not_follow_the_result(tmp_path: Path) -> None:
         shape = (height, WIDTH, 4 if kind == "alpha" else 3)
         values = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         Image.fromarray(values).save(tmp_path / f"{kind}{height}.png", compress_level=1)
+    torch.save(compact_state(nf=8, blocks=2, scale=16), tmp_path / "compact.pth")
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), json.dumps(CASES)]
     # What is given back goes back to the system, or the peak would tell of holes in the heap.
     env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_ARENA_MAX": "2"}
     growth = dict.fromkeys(CASES, sys.maxsize)
     for _ in range(3):  # holes in the heap differ from run to run, and only ever add
-        done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=env)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=500, env=env, cwd=tmp_path
+        )
         assert done.returncode == 0, done.stderr
         found = dict(json.loads(line) for line in done.stdout.splitlines())
         growth = {name: min(growth[name], found[name]) for name in CASES}

@@ -16,13 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from tests.commands import Done, in_process, run_command
+from tests.small import compact_state
 
 from pcsr_lightning.data import SAMPLE_FOLDER
 
 DOCS = Path(__file__).parents[2] / "docs"
 SHELL = ("bash", "sh")
+COMPACT = "compact.pth"
+"""On the pages, a checkpoint of Real-ESRGAN's compact network; the tests make one."""
 BLOCK = re.compile(
     r"(?:^<!-- in the tests: (?P<overrides>.+?) -->\n)?^```(?P<kind>.*)\n(?P<text>(?:.*\n)*?)^```$",
     re.MULTILINE,
@@ -110,6 +114,7 @@ def furnish(folder: Path, large: bool) -> None:
     if not large:
         astronaut = astronaut.crop((128, 0, 320, 192))
     astronaut.save(folder / "Set14" / "astronaut.png")
+    torch.save({"params": compact_state()}, folder / COMPACT)
     (folder / "pictures").mkdir()
     for number in range(10):
         left, top = 30 * number, 15 * number
@@ -128,7 +133,7 @@ def run_page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         folder = tmp_path_factory.mktemp("reader")
         text = (DOCS / page).read_text(encoding="utf-8")
         furnish(folder, large="protocol=patches" in text)  # which needs 512 x 512 pixels
-        for name in re.findall(r"[\w-]+\.pth", text):
+        for name in set(re.findall(r"[\w-]+\.pth", text)) - {COMPACT}:
             shared: Path = request.getfixturevalue("shared")
             shutil.copy(shared / "reference" / name, folder)
         printed = []

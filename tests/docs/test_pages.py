@@ -61,6 +61,7 @@ def upscaled(folder: Path, printed: list[str]) -> None:
         "piped.png": (384, 256),
         "both/more/b.png": (256, 256),
         "lean.png": (384, 256),
+        "elsewhere.png": (384, 256),
         "from-python.png": (384, 256),
     }
     for name, size in sizes.items():

@@ -183,6 +183,7 @@ def original(backbone: str, scale: int = 4) -> Original:
         "carn": {"nf": 16, "group": 4},
         "srresnet": {"nf": 12, "blocks": 2},
         "bsrn": {"nf": 16, "blocks": 2},
+        "compact": {"nf": 8, "blocks": 2},
         "wilful": {},
     }
     torch.manual_seed(0)
@@ -201,7 +202,7 @@ def original(backbone: str, scale: int = 4) -> Original:
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-@pytest.mark.parametrize("backbone", ["fsrcnn", "carn", "srresnet", "bsrn", "wilful"])
+@pytest.mark.parametrize("backbone", ["fsrcnn", "carn", "srresnet", "bsrn", "compact", "wilful"])
 def test_original_models(backbone: str, scale: int) -> None:
     model = original(backbone, scale)
     for batch, h, w in ((1, 23, 9), (2, 12, 15), (1, 1, 1)):

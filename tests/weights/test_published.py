@@ -183,7 +183,7 @@ REFUSED = {
     "first": (without(*SD, "encoder.head_conv.0.weight"), "no known backbone"),
     "odd": (with_value(torch.ones(1), *SD, "encoder.x.weight"), "unknown tensor: encoder.x.weight"),
     "part": (with_value(torch.ones(1), *SD, "extra.weight"), "unknown part: extra"),
-    "no tensor": (with_value(3, *SD, "encoder.x"), "'encoder.x' in 'sd' is not a named tensor"),
+    "no tensor": (with_value(3, *SD, "encoder.x"), "'encoder.x' is not a named tensor"),
     "type": (with_value(torch.ones(8).int(), *SD, "encoder.head_conv.0.bias"), "torch.int32"),
     "shape": (with_value(torch.ones(7), *SD, "encoder.head_conv.0.bias"), "do not fit"),
     "inputs": (

@@ -123,8 +123,8 @@ def _add_work(p: argparse.ArgumentParser) -> None:
         "--model",
         metavar="NAME_OR_FILE",
         type=name_argument,
-        help="a released model's name, a .safetensors, .ckpt or published .pth file, or a "
-        "training's run folder (default: the released model)",
+        help="a released model's name, a .safetensors, .ckpt or published .pth file (PCSR's, or "
+        "Real-ESRGAN's SRVGGNetCompact), or a training's run folder (default: the released model)",
     )
     p.add_argument(
         "--backbone",

@@ -50,7 +50,9 @@ def run_original(
     x = image.less(model.mean)
     halo = None if model.backbone.halo is None else model.backbone.halo + TAIL_HALO
     s, (h, w) = model.scale, x.shape[-2:]
-    upsampled = UpsampledRows(x, (h * s, w * s)) if model.backbone.adds_upsampled_input else None
+    upsampled = None
+    if model.backbone.adds_upsampled_input:
+        upsampled = UpsampledRows(x, (h * s, w * s), model.backbone.upsamples_nearest)
     features = feature_rows(body, halo, x, dtype)
     rows = strip_rows(execution, features, x, s**2)
     for top, sr_BnW3 in features.strips(rows):

@@ -13,17 +13,19 @@ from pcsr_lightning.routing.refine import refine
 
 
 class UpsampledRows:
-    """The bilinearly upsampled input ``upX`` of Eq. 6, any rows of it, however it is cut.
+    """The upsampled input, ``upX`` of Eq. 6, any rows of it, however it is cut.
 
     Args:
         lr: the pictures.
         size: ``(H, W)``.
+        nearest: repeat pixels, instead of bilinear interpolation.
     """
 
-    def __init__(self, lr: InputRows, size: tuple[int, int]) -> None:
+    def __init__(self, lr: InputRows, size: tuple[int, int], nearest: bool = False) -> None:
         self._lr = lr
-        self._low_H, self._high_H, self._weight_H = _between(lr.shape[2], size[0], lr.device)
-        self._low_W, self._high_W, self._weight_W = _between(lr.shape[3], size[1], lr.device)
+        between = _nearest if nearest else _between
+        self._low_H, self._high_H, self._weight_H = between(lr.shape[2], size[0], lr.device)
+        self._low_W, self._high_W, self._weight_W = between(lr.shape[3], size[1], lr.device)
 
     def rows(self, top: int, bottom: int) -> Tensor:
         """HR rows ``[top, bottom)``: ``(B, 3, n, W)``."""
@@ -43,6 +45,12 @@ def _between(n_lr: int, n_hr: int, device: torch.device) -> tuple[Tensor, Tensor
     low = centre.floor().long()
     weight = (centre - low).float()
     return low.to(device), (low + 1).clamp_(max=n_lr - 1).to(device), weight.to(device)
+
+
+def _nearest(n_lr: int, n_hr: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for the LR pixel that each HR pixel lies in, alone."""
+    lr_of_hr = torch.arange(n_hr, device=device) * n_lr // n_hr
+    return lr_of_hr, lr_of_hr, torch.zeros(n_hr, device=device)
 
 
 class RefinedRows:

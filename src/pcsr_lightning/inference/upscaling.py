@@ -234,10 +234,10 @@ def check_original(
         raise ConfigError(
             f"there is no class {routing.fixed_class}: an original model has class 0 only"
         )
-    parameter = routing.rule.parameter
-    if routing.fixed_class is None and parameter is not None and parameter.default is None:
+    plain = RoutingConfig(cost=routing.cost, refine=routing.refine)
+    if routing.fixed_class is None and routing != plain:
+        said = routing.mode if routing.value is None else f"{routing.mode}={routing.value:g}"
         raise ConfigError(
-            f"{routing.mode}={routing.value:g}: an original model has one class and one cost; take "
-            "a PCSR model for this"
+            f"{said}: an original model has one class and one cost; take a PCSR model for this"
         )
     return made

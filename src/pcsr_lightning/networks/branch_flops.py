@@ -70,6 +70,7 @@ def _count(analysis: Any, addmm: Any) -> float:
             "aten::scaled_dot_product_attention": _attention,
             # Fixed interpolation of the three input channels; the paper counts it as free.
             "aten::upsample_bilinear2d": _per_element(0.0),
+            "aten::upsample_nearest2d": _per_element(0.0),
         }
     )
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pcsr_lightning.networks.backbones import (
     Backbone,
@@ -22,7 +23,7 @@ TAIL_HALO = 8
 
 
 class Original(nn.Module):
-    """What PCSR is compared with: FSRCNN, CARN-M, SRResNet or BSRN as their authors made them.
+    """A network of one class: FSRCNN, CARN-M, SRResNet, BSRN and others as their authors made them.
 
     Args:
         backbone: makes the LR features.
@@ -63,8 +64,13 @@ class Original(nn.Module):
         x = lr_B3hw - mean
         sr_B3HW: Tensor = self.tail(self.backbone(x))
         if self.backbone.adds_upsampled_input:
-            sr_B3HW = sr_B3HW + bilinear_upsample(x, (sr_B3HW.shape[-2], sr_B3HW.shape[-1]))
+            sr_B3HW = sr_B3HW + self._upsample(x, (sr_B3HW.shape[-2], sr_B3HW.shape[-1]))
         return sr_B3HW + mean
+
+    def _upsample(self, x_B3hw: Tensor, size: tuple[int, int]) -> Tensor:
+        if self.backbone.upsamples_nearest:
+            return F.interpolate(x_B3hw, size=size, mode="nearest")
+        return bilinear_upsample(x_B3hw, size)
 
 
 def _check_tail(backbone: Backbone, tail: nn.Module, scale: int) -> None:

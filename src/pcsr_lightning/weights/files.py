@@ -19,7 +19,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from pcsr_lightning.atomic_io import atomic_write
-from pcsr_lightning.errors import ConfigError, ModelFileError, single_line
+from pcsr_lightning.errors import ConfigError, ModelFileError, shortened
 from pcsr_lightning.networks import (
     PCSR,
     AnyNetwork,
@@ -55,7 +55,6 @@ _UNFIT = (
     AttributeError,
     MemoryError,
 )
-_MOST_DETAIL = 600
 
 
 def save(
@@ -258,10 +257,10 @@ def _assemble(
             f"{path}: the architecture's sizes are not its weights': {error}"
         ) from None
     except UnknownBackboneError as error:
-        raise ModelFileError(f"{path}: {_shortened(error)}") from None
+        raise ModelFileError(f"{path}: {shortened(error)}") from None
     except _UNFIT as error:
         raise ModelFileError(
-            f"{path}: weights and architecture do not fit: {_shortened(error)}"
+            f"{path}: weights and architecture do not fit: {shortened(error)}"
         ) from None
     for name, tensor in model.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
@@ -276,9 +275,3 @@ def _check_openable(path: Path) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelFileError(f"{path}: cannot be opened ({reason})") from None
-
-
-def _shortened(error: Exception) -> str:
-    """An error in one line of limited length; parts of it may come from the file."""
-    text = single_line(str(error)[: 2 * _MOST_DETAIL])
-    return text if len(text) <= _MOST_DETAIL else f"{text[:_MOST_DETAIL]}..."

@@ -1,11 +1,12 @@
-"""The checkpoints of the published implementation as this library's networks.
+"""Published checkpoints as this library's networks: PCSR's, and Real-ESRGAN's compact ones.
 
-Such a file holds ``{"model": {"name", "args", "sd"}, ...}``: an original model, or PCSR of one
-class (``pcsr-phase0``) or two (``pcsr-phase1``). Every tensor is carried over by its name; one that
-is missing, or that no name stands for, is an error.
+A file of PCSR holds ``{"model": {"name", "args", "sd"}, ...}``: an original model, or PCSR of one
+class (``pcsr-phase0``) or two (``pcsr-phase1``). One of Real-ESRGAN holds the tensors alone, under
+``params_ema``, ``params`` or nothing. Every tensor is carried over by its name; one that is
+missing, or that no name stands for, is an error.
 
-Two things differ there: the classifier's outputs are ordered light, heavy, and the first layer of
-an MLP is one matrix over ``[z, dy, dx, cell_y, cell_x]``.
+Two things differ in PCSR's: the classifier's outputs are ordered light, heavy, and the first layer
+of an MLP is one matrix over ``[z, dy, dx, cell_y, cell_x]``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcsr_lightning.errors import ModelFileError
+from pcsr_lightning.errors import ModelFileError, shortened
 from pcsr_lightning.networks import default_config
 from pcsr_lightning.weights.plain_pickles import read_plain
 from pcsr_lightning.weights.published_layouts import (
@@ -47,13 +48,18 @@ def read_published(path: Path) -> tuple[dict[str, Any], Tensors, dict[str, Any]]
         split = any(key.startswith("encoder.") for key in state)
         config, tensors = _pcsr(args, state) if split else _original(name, args, state)
     except Misfit as misfit:
-        raise ModelFileError(f"{path}: not a published PCSR checkpoint: {misfit}") from None
+        raise ModelFileError(
+            f"{path}: not a published checkpoint of a kind that is read: {shortened(misfit)}"
+        ) from None
     tensors["mean"] = torch.tensor(config["mean"], dtype=torch.float32)
     return config, tensors, {"imported": {"file": path.name, "model": name}}
 
 
 def _open(path: Path) -> tuple[str, dict[str, Any], Tensors]:
     content = read_plain(path)
+    elsewhere = _real_esrgan(content)
+    if elsewhere is not None:
+        return COMPACT, {}, _named_tensors(elsewhere)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         held = f" (it holds {_some(content)})" if isinstance(content, dict) and content else ""
         raise Misfit(f"'model' with 'name', 'args' and 'sd' is missing{held}")
@@ -61,19 +67,53 @@ def _open(path: Path) -> tuple[str, dict[str, Any], Tensors]:
     lacking = [key for key, kind in _PARTS.items() if not isinstance(model.get(key), kind)]
     if lacking:
         raise Misfit(f"its 'model' lacks {', '.join(lacking)}")
-    state: Tensors = {}
-    for key, value in model["sd"].items():
-        counts = str(key).endswith(".num_batches_tracked")
-        plain = isinstance(value, Tensor) and value.layout == torch.strided
-        if not isinstance(key, str) or not plain or value.device.type != "cpu":
-            raise Misfit(f"{key!r} in 'sd' is not a named tensor")
-        if not (value.is_floating_point() or counts):
-            raise Misfit(f"{key} holds {value.dtype}, not floating-point weights")
-        state[key] = value
-    return model["name"], model["args"], state
+    return model["name"], model["args"], _named_tensors(model["sd"])
 
 
 _PARTS = {"name": str, "args": dict, "sd": dict}
+
+COMPACT = "SRVGGNetCompact"
+_OTHERS = {
+    ".rdb1.conv1.": "RRDBNet, Real-ESRGAN's large network",
+    ".RDB1.conv1.": "RRDBNet, ESRGAN's network",
+    ".overlap_attn.": "HAT",
+    ".residual_group.": "SwinIR or a transformer like it",
+}
+"""Well-known networks by a part of their tensors' names."""
+
+
+def _real_esrgan(content: Any) -> dict[Any, Any] | None:
+    """The tensors in a file laid out as Real-ESRGAN's; ``None`` if it is laid out otherwise.
+
+    Raises:
+        Misfit: they are of another network than the compact one; it is named where it is known.
+    """
+    if not isinstance(content, dict):
+        return None
+    inner = (content.get(key) for key in ("params_ema", "params"))
+    state = next((one for one in inner if isinstance(one, dict)), content)
+    first = state.get(FEATURES["compact"])
+    if isinstance(first, Tensor) and first.ndim == 4:
+        return state
+    if not any(isinstance(value, Tensor) for value in state.values()):
+        return None
+    names = [str(key) for key in state]
+    known = (said for part, said in _OTHERS.items() if any(part in name for name in names))
+    found = next(known, f"an unknown network ({_some(names)})")
+    raise Misfit(f"it holds {found}; of networks from elsewhere, {COMPACT} is read")
+
+
+def _named_tensors(content: Mapping[Any, Any]) -> Tensors:
+    state: Tensors = {}
+    for key, value in content.items():
+        counts = str(key).endswith(".num_batches_tracked")
+        plain = isinstance(value, Tensor) and value.layout == torch.strided
+        if not isinstance(key, str) or not plain or value.device.type != "cpu":
+            raise Misfit(f"{key!r} is not a named tensor")
+        if not (value.is_floating_point() or counts):
+            raise Misfit(f"{key} holds {value.dtype}, not floating-point weights")
+        state[key] = value
+    return state
 
 
 def _original(name: str, args: Mapping[str, Any], state: Tensors) -> tuple[dict[str, Any], Tensors]:

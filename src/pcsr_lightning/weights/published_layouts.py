@@ -1,10 +1,11 @@
-"""The backbones of the published implementation: which tensor there is which one here.
+"""The backbones of published checkpoints: which tensor there is which one here.
 
 A layout is found by the names and shapes of its tensors; nothing is matched by position.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -101,10 +102,38 @@ def _srresnet(state: Tensors) -> Layout:
     return Layout(args, {"nf": nf, "nb": blocks}, names, 2**steps if steps else 0)
 
 
+def _compact(state: Tensors) -> Layout:
+    """``SRVGGNetCompact`` of Real-ESRGAN: convolutions at even places, PReLUs between them."""
+    last = 0
+    while _ndim(state, f"body.{last + 2}.weight") == 4:
+        last += 2
+    if last == 0:
+        raise Misfit("body.2.weight, a convolution's, is missing")
+    nf, channels = state["body.0.weight"].shape[:2]
+    outputs = _size(state, f"body.{last}.weight", 0)
+    scale = math.isqrt(outputs // 3)
+    if channels != 3 or 3 * scale**2 != outputs:
+        raise Misfit(
+            f"its first convolution takes {channels} channels and its last gives {outputs}; "
+            "expected 3 for RGB, and 3 s^2 for an integer scale s"
+        )
+    if not any(_ndim(state, f"body.{place}.weight") == 1 for place in range(1, last, 2)):
+        raise Misfit(
+            "its activation (ReLU or leaky ReLU, with which slope) is not in the file; only "
+            "SRVGGNetCompact with PReLU is read"
+        )
+    names = _both(f"body.{last}", "tail.0")
+    for place in range(0, last, 2):
+        names |= _both(f"body.{place}", f"backbone.body.{place}")
+        names[f"body.{place + 1}.weight"] = f"backbone.body.{place + 1}.weight"
+    return Layout({"nf": nf, "blocks": last // 2 - 1}, {}, names, scale)
+
+
 _LAYOUTS: dict[str, tuple[str, Callable[[Tensors], Layout]]] = {
     "fsrcnn": ("head_conv.0.weight", _fsrcnn),
     "carn": ("entry.weight", _carn),
     "srresnet": ("conv_first.weight", _srresnet),
+    "compact": ("body.0.weight", _compact),
 }
 # The tensor that has as many output channels as the features.
 FEATURES = {backbone: first for backbone, (first, _) in _LAYOUTS.items()}

@@ -106,9 +106,10 @@ def load(
 
     Args:
         name_or_file: a released model's name (see :func:`list_models`), a ``.safetensors`` or
-            ``.ckpt`` file, a ``.pth`` checkpoint of the published implementation, a run folder, a
-            folder that ``save_pretrained`` wrote, or a model ``owner/name`` on the Hugging Face
-            Hub. The Hub is asked only where there is neither such a file nor a folder ``owner``.
+            ``.ckpt`` file, a ``.pth`` checkpoint of the published PCSR or of Real-ESRGAN's compact
+            network (``SRVGGNetCompact``), a run folder, a folder that ``save_pretrained`` wrote, or
+            a model ``owner/name`` on the Hugging Face Hub. The Hub is asked only where there is
+            neither such a file nor a folder ``owner``.
         device: where to put it.
         denoise: how much it cleans, from 0 (noise and compression stay) to 1, of a model that was
             trained for that (``denoise=true``); ``None`` for all it can.

@@ -1,4 +1,4 @@
-"""The backbones: our four, and whatever is registered beside them."""
+"""The backbones: our own, and whatever is registered beside them."""
 
 from pcsr_lightning.networks.backbones.base import Backbone, DefaultSizes
 from pcsr_lightning.networks.backbones.bsrn import BSRN
@@ -9,6 +9,7 @@ from pcsr_lightning.networks.backbones.build import (
     validate_backbone,
 )
 from pcsr_lightning.networks.backbones.carn import CARN
+from pcsr_lightning.networks.backbones.compact import Compact
 from pcsr_lightning.networks.backbones.fsrcnn import FSRCNN
 from pcsr_lightning.networks.backbones.registry import (
     BACKBONES,
@@ -26,6 +27,7 @@ __all__ = [
     "CARN",
     "FSRCNN",
     "Backbone",
+    "Compact",
     "DefaultSizes",
     "SRResNet",
     "UnknownBackboneError",

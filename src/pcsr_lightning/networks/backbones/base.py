@@ -65,7 +65,9 @@ class Backbone(nn.Module, ABC):
         """Features ``(B, D, h, w)`` of a mean-free LR picture."""
 
     adds_upsampled_input: ClassVar[bool] = False
-    """Whether the original model adds the bilinearly upsampled input to its tail's output."""
+    """Whether the original model adds the upsampled input to its tail's output."""
+    upsamples_nearest: ClassVar[bool] = False
+    """Whether each pixel of that input is repeated; otherwise it is upsampled bilinearly."""
 
     def make_tail(self, scale: int) -> nn.Module:
         """The original model's own upsampling tail, ``(B, D, h, w) -> (B, 3, h*scale, w*scale)``.

@@ -11,10 +11,11 @@ from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks.backbones.base import Backbone
 from pcsr_lightning.networks.backbones.bsrn import BSRN
 from pcsr_lightning.networks.backbones.carn import CARN
+from pcsr_lightning.networks.backbones.compact import Compact
 from pcsr_lightning.networks.backbones.fsrcnn import FSRCNN
 from pcsr_lightning.networks.backbones.srresnet import SRResNet
 
-_BUILTIN = (FSRCNN, CARN, SRResNet, BSRN)
+_BUILTIN = (FSRCNN, CARN, SRResNet, BSRN, Compact)
 BACKBONES: dict[str, type[Backbone]] = {cls.name: cls for cls in _BUILTIN}
 """By name; :func:`register_backbone` adds to it."""
 ENTRY_POINTS = "pcsr_lightning.backbones"
