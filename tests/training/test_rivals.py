@@ -1,6 +1,8 @@
-"""ClassSR: its losses against values by hand, and its stages through the commands."""
+"""ClassSR and ARM: losses and choices by hand, and their stages through the commands."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ from tests.training.test_stages import made
 from pcsr_lightning.data import TrainBatch
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation import Layout, benchmark, upscale_patches
+from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.patches import upscale_padded
-from pcsr_lightning.inference import RoutingConfig, original_flops
-from pcsr_lightning.networks import ClassSR, PatchRouted
-from pcsr_lightning.training import ClassSRBranches, ClassSRStage
+from pcsr_lightning.inference import Flops, RoutingConfig, original_flops
+from pcsr_lightning.networks import ARM, ClassSR, PatchRouted
+from pcsr_lightning.networks.arm import edge_score
+from pcsr_lightning.networks.patch_routed import at_width
+from pcsr_lightning.training import ARMStage, ClassSRBranches, ClassSRStage
 from pcsr_lightning.training.losses import class_loss
 from pcsr_lightning.training.modules.classsr_stages import by_difficulty
 from pcsr_lightning.weights import load
@@ -95,6 +100,50 @@ def test_each_patch_takes_its_class_and_pays_for_it(monkeypatch: pytest.MonkeyPa
     assert only.flops.gmacs == pytest.approx(cheap.flops.gmacs - 2 * cells / 1e9, rel=1e-6)
 
 
+def test_arm_weighs_psnr_against_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_patch_routed("arm")
+    table = torch.tensor([[30.0, 30.1, 29.8, 29.0], [28.0, 27.9, 27.0, 24.0]])
+    fixed_scores(model, table, monkeypatch)
+    lr = torch.rand(1, 3, 32, 60)
+    costs = [original_flops(at_width(model.widest, w), 1024) for w in (8, 6, 4)]
+    costs.append(Flops(0.0, 0.0))
+    share = [cost.gflops_published / costs[0].gflops_published for cost in costs]
+    assert share[0] == 1 > share[1] > share[2] > share[3] == 0
+    for k in (0.0, 0.3, 1.0, 3.0, 50.0):
+        result = upscale_patches(model, lr, SCALE, RoutingConfig(k=k), Layout(32, 28))
+        best = [max(range(4), key=lambda j: row[j] - k * share[j]) for row in table.tolist()]
+        assert result.shares == tuple(best.count(j) / 2 for j in range(4))
+        spent = sum(costs[j].gflops_published for j in best)
+        assert result.flops.gflops_published == pytest.approx(spent, rel=1e-9)
+    assert result.shares == (0, 0, 0, 1)  # bicubic, for nothing
+    assert result.flops == Flops(0.0, 0.0)
+
+
+def test_arm_draws_the_dear_ones_more_often() -> None:
+    model = small_patch_routed("arm")
+    stage = made(ARMStage, model)
+    costs = [original_flops(at_width(model.widest, w), 1).gflops_published for w in (8, 6, 4)]
+    wanted = [cost**2 / sum(c**2 for c in costs) for cost in costs]
+    assert stage.probabilities.tolist() == pytest.approx(wanted)
+    batch = TrainBatch(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32))
+    j = stage.drawn_class()
+    assert j == stage.drawn_class()
+    loss, _ = stage.losses(batch)
+    expected = (model.run_class(j, batch.lr_B3hw) - batch.hr_B3HW).abs().mean()
+    assert loss.item() == pytest.approx(expected.item())
+
+
+def test_the_patches_of_arms_table() -> None:
+    model = small_patch_routed("arm")
+    lr, hr = torch.rand(1, 3, 40, 65), torch.rand(1, 3, 160, 260)
+    edges, psnrs = made(ARMStage, model).measure_patches(lr, hr)
+    assert (edges.shape, psnrs.shape) == ((2,), (2, 4))
+    assert edges[1] == edge_score(lr[..., :32, 28:60])[0]
+    with torch.no_grad():
+        narrow = model.run_class(2, lr[..., :32, 28:60])
+    assert psnrs[1, 2].item() == pytest.approx(psnr(narrow, hr[..., :128, 112:240], 4), abs=1e-4)
+
+
 @pytest.mark.parametrize("size", [(20, 41), (32, 60)])
 def test_pictures_of_any_size_are_padded(size: tuple[int, int]) -> None:
     model = small_patch_routed("classsr")
@@ -122,41 +171,70 @@ def test_what_patches_cannot_do_is_refused(tmp_path: Path) -> None:
             benchmark(model, folder, **{"protocol": "overlapped", **more})
 
 
-@pytest.mark.parametrize(
-    "backbone", ["backbone.args={d:8,s:4,m:1}", "backbone.args={nf:8,group:2}"]
-)
-def test_classsr_from_pictures_to_a_table(backbone: str, tmp_path: Path) -> None:
-    name = "fsrcnn" if "d:8" in backbone else "carn"
-    root = write_textures(tmp_path / "pictures", {f"{n}.png": (192, 224) for n in "abc"})
-    common = (
-        "trainer.accelerator=cpu", "threads=1", "data=folder", f"data.root={root}",
-        "data.val_count=1", "callbacks.progress=null", "logger=none", f"backbone={name}", backbone,
-        "backbone.widths=[8,6,4]", "trainer.max_steps=2", "data.batch_size=4",
-    )  # fmt: skip
+Run = Callable[..., Any]
+SMALL = {
+    "fsrcnn": ("backbone=fsrcnn", "backbone.args={d:8,s:4,m:1}"),
+    "carn": ("backbone=carn", "backbone.args={nf:8,group:2}"),
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """``run(command, *settings, code=0)``, with a cache of its own."""
     env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    return partial(run_command, cwd=tmp_path, env=env, code=0)
 
-    def run(command: str, *words: str, code: int = 0) -> Any:
-        return run_command(command, *words, cwd=tmp_path, env=env, code=code)
 
-    run("train", "stage=classsr_branches", *common)
-    run("train", "stage=classsr", "hydra.run.dir=mine", *common)  # finds the run before
-    [before] = tmp_path.glob("outputs/train/*/stage-classsr_branches/*")
+@pytest.fixture
+def settings(tmp_path: Path) -> tuple[str, ...]:
+    """Of a training of two steps."""
+    root = write_textures(tmp_path / "pictures", {f"{n}.png": (192, 224) for n in "abc"})
+    return (
+        "trainer.accelerator=cpu", "threads=1", "data=folder", f"data.root={root}",
+        "data.val_count=1", "callbacks.progress=null", "logger=none", "backbone.widths=[8,6,4]",
+        "trainer.max_steps=2", "data.batch_size=4",
+    )  # fmt: skip
+
+
+def swept(run: Run, folder: Path) -> list[dict[str, Any]]:
+    """Evaluates ``mine`` once and in a sweep; returns the points of the sweep."""
+    words = ("model=mine", "data.root=pictures", "protocol=overlapped")
+    run("evaluate", *words, "hydra.run.dir=one")
+    run("evaluate", *words, "sweep=k", "sweep_values=[-1,0,9]", "hydra.run.dir=many")
+    one = json.loads((folder / "one" / "metrics.json").read_text())
+    points: list[dict[str, Any]] = json.loads((folder / "many" / "sweep.json").read_text())[
+        "points"
+    ]
+    assert points[1]["psnr"] == pytest.approx(one["psnr"], abs=1e-6)
+    assert points[1]["share"] == one["share"]
+    assert points[2]["gmacs"] <= points[1]["gmacs"] <= points[0]["gmacs"]
+    return points
+
+
+def test_classsr_from_pictures_to_a_table(
+    run: Run, settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    run("train", "stage=classsr_branches", *settings, *SMALL["fsrcnn"])
+    run("train", "stage=classsr", "hydra.run.dir=mine", *settings, *SMALL["fsrcnn"])
+    [before] = tmp_path.glob("outputs/train/*/stage-classsr_branches/*")  # which it has found
     state = [load(folder, patch_routed=True).state_dict() for folder in (before, tmp_path / "mine")]
     same = {key for key, value in state[0].items() if torch.equal(value, state[1][key])}
     assert {key.partition(".")[0] for key in state[0].keys() - same} == {"classifier"}
     record = json.loads((tmp_path / "mine" / "run.json").read_text())
     assert (record["stage"], record["complete"]) == ("classsr", True)
-    test = f"data.root={root}"
-    whole = run("evaluate", "model=mine", test, code=1)
+    whole = run("evaluate", "model=mine", "data.root=pictures", code=1)
     assert "use protocol=overlapped" in whole.err
-    run("evaluate", "model=mine", test, "protocol=overlapped", "hydra.run.dir=one")
-    run("evaluate", "model=mine", test, "protocol=overlapped", "sweep=k",
-        "sweep_values=[-1,0,9]", "hydra.run.dir=many")  # fmt: skip
-    one = json.loads((tmp_path / "one" / "metrics.json").read_text())
-    points = json.loads((tmp_path / "many" / "sweep.json").read_text())["points"]
-    assert points[1]["psnr"] == pytest.approx(one["psnr"], abs=1e-6)
-    assert points[1]["share"] == one["share"]
-    assert points[2]["gmacs"] <= points[1]["gmacs"] <= points[0]["gmacs"]
-    refused = run("upscale", str(root / "a.png"), "out.png", "--model", "mine", code=1)
+    assert len(swept(run, tmp_path)[0]["share"]) == 3
+    refused = run("upscale", "pictures/a.png", "out.png", "--model", "mine", code=1)
     assert refused.err.count("\n") == 1
     assert "is a ClassSR model" in refused.err
+
+
+def test_arm_from_pictures_to_a_table(run: Run, settings: tuple[str, ...], tmp_path: Path) -> None:
+    run("train", "stage=arm", "hydra.run.dir=mine", *settings, *SMALL["carn"])
+    model = load(tmp_path / "mine", patch_routed=True)
+    assert isinstance(model, ARM)
+    assert model.psnr_KM.min() > 5
+    [_, _, last] = swept(run, tmp_path)
+    assert last["share"] == [0, 0, 0, 1]  # nine dB for the widest: nobody pays that
+    assert last["gmacs"] == 0

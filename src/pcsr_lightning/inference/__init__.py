@@ -9,7 +9,11 @@ from pcsr_lightning.inference.class_map import class_colours, class_map
 from pcsr_lightning.inference.execution import Execution, Precision
 from pcsr_lightning.inference.flops import Flops, all_heavy_flops, original_flops, routing_note
 from pcsr_lightning.inference.input_rows import PictureRows
-from pcsr_lightning.inference.patch_routing import check_patch_routing, upscale_each
+from pcsr_lightning.inference.patch_routing import (
+    check_patch_routing,
+    patch_flops,
+    upscale_each,
+)
 from pcsr_lightning.inference.result import UpscaleResult
 from pcsr_lightning.inference.session import Session
 from pcsr_lightning.inference.upscale_rows import PictureSink, RowsDone, upscale_rows
@@ -34,6 +38,7 @@ __all__ = [
     "class_map",
     "original_flops",
     "output_size",
+    "patch_flops",
     "routing_note",
     "upscale",
     "upscale_by",

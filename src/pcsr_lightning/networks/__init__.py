@@ -1,5 +1,6 @@
 """Backbones, pixel-level MLPs, PCSR, original models. Only torch and fvcore."""
 
+from pcsr_lightning.networks.arm import ARM
 from pcsr_lightning.networks.backbones import (
     BACKBONES,
     Backbone,
@@ -36,6 +37,7 @@ from pcsr_lightning.networks.pixel_mlp import PixelMLP, plain_inputs
 from pcsr_lightning.networks.query_grid import QueryGrid
 
 __all__ = [
+    "ARM",
     "BACKBONES",
     "PCSR",
     "AnyNetwork",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.networks.arm import ARM
 from pcsr_lightning.networks.backbones import backbone_class, build_backbone, class_config
 from pcsr_lightning.networks.bias_shifts import add_bias_shifts
 from pcsr_lightning.networks.classsr import ClassSR
@@ -17,7 +18,7 @@ from pcsr_lightning.networks.pixel_mlp import PixelMLP
 
 AnyNetwork = PCSR | Original | PatchRouted
 """What :func:`build_network` builds."""
-PATCH_ROUTED: dict[str, type[ClassSR]] = {kind.kind: kind for kind in (ClassSR,)}
+PATCH_ROUTED: dict[str, type[ClassSR | ARM]] = {"classsr": ClassSR, "arm": ARM}
 """The networks that route patches, by their kind."""
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     )
     from pcsr_lightning.training.losses import SquaredError, WeightedSum, average_loss
     from pcsr_lightning.training.modules import (
+        ARMStage,
         ClassSRBranches,
         ClassSRStage,
         FirstStage,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pcsr_lightning.training.train_stage import train
 
 __all__ = [
+    "ARMStage",
     "ClassSRBranches",
     "ClassSRStage",
     "Clock",
@@ -56,13 +58,19 @@ _MODULES = {
     "initialization": ("init_from_previous_stage", "stage_network", "warm_start"),
     "losses": ("SquaredError", "WeightedSum", "average_loss"),
     "modules": (
-        "ClassSRBranches", "ClassSRStage", "FirstStage", "LaterStage", "OriginalStage", "PCSRStage",
+        "ARMStage",
+        "ClassSRBranches",
+        "ClassSRStage",
+        "FirstStage",
+        "LaterStage",
+        "OriginalStage",
+        "PCSRStage",
         "SRStage",
     ),
     "optim": ("Muon", "cosine", "trapezoid"),
     "run_all": ("train_all",),
     "train_stage": ("train",),
-}  # fmt: skip
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -24,11 +24,13 @@ from pcsr_lightning.weights import RunRecord, find_model, load_model_file
 
 log = logging.getLogger(__name__)
 
-KINDS = {"original": "original", "classsr_branches": "classsr", "classsr": "classsr"}
+KINDS = {
+    "original": "original", "classsr_branches": "classsr", "classsr": "classsr", "arm": "arm",
+}  # fmt: skip
 """The kind of the network of each stage that is not one of PCSR's own."""
 BEFORE = {"classsr": "classsr_branches"}
 """Of those stages the ones that build on another; the others start from nothing."""
-_NAMES = {"pcsr": "a PCSR", "original": "an original", "classsr": "a ClassSR"}
+_NAMES = {"pcsr": "a PCSR", "original": "an original", "classsr": "a ClassSR", "arm": "an ARM"}
 
 
 def stage_network(
@@ -46,17 +48,17 @@ def stage_network(
     """The untrained network of a stage: PCSR with its first upsamplers, or a rival of it.
 
     Args:
-        stage: its number, 1 to ``num_classes``; ``original``, or a stage of ClassSR.
+        stage: its number, 1 to ``num_classes``; ``original``, or a stage of ClassSR or ARM.
         backbone: its name.
         num_classes: ``M`` of the finished model.
         args: the backbone's own arguments; ``None``, here and below, keeps the paper's sizes.
         upsamplers: hidden widths of each upsampler of the finished model, heaviest first.
         classifier: hidden widths of the classifier.
         mean: RGB mean taken off the input.
-        scale: of an original or ClassSR model; PCSR serves any.
+        scale: of all but PCSR models; PCSR serves any scale.
         denoise: whether the network is told how much to clean, see
             :func:`~pcsr_lightning.networks.add_bias_shifts`.
-        widths: of ClassSR's networks, widest first.
+        widths: of the networks of ClassSR or ARM, widest first.
 
     Raises:
         ConfigError: the stage does not exist for this ``M``, or the sizes do not fit.

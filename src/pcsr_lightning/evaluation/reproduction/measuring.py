@@ -18,7 +18,7 @@ from pcsr_lightning.evaluation.reproduction.rows import MAX, protocol_of
 from pcsr_lightning.evaluation.sweep import Sweep, sweep
 from pcsr_lightning.evaluation.target import KForTarget, find_k
 from pcsr_lightning.inference import RoutingConfig, Session
-from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.networks import PCSR, AnyNetwork
 from pcsr_lightning.routing import CostRule
 from pcsr_lightning.routing.refine import refine
 
@@ -59,7 +59,7 @@ class Measurer:
 
     def measure(
         self,
-        model: PCSR | Original,
+        model: AnyNetwork,
         point: PublishedPoint,
         folder: Path,
         target: float | None,
@@ -102,7 +102,7 @@ class Measurer:
                 )
         return Measured(average, found, swept)
 
-    def all_heavy(self, model: PCSR | Original, point: PublishedPoint, folder: Path) -> float:
+    def all_heavy(self, model: AnyNetwork, point: PublishedPoint, folder: Path) -> float:
         """The PSNR of a model of which every pixel takes the heaviest class."""
         return benchmark(
             model, folder, point.scale, RoutingConfig(fixed_class=0), protocol_of(point),

@@ -128,7 +128,7 @@ def where_from(point: PublishedPoint, config: ReproductionConfig) -> str:
     if point.method == "MGA":
         return "MGA is not part of this library"
     if point.method in ("ClassSR", "ARM"):
-        return f"train {point.method} and give {give} (docs/reproduce.md)"
+        return f"train {point.method} and give {give} (docs/rivals.md)"
     recipe = f"train experiment=paper/{_recipe(point, config)} and give {give}"
     stem = _published_stem(point, config)
     return recipe if stem is None else f"{stem} of {_CODE}; or {recipe}"

@@ -34,7 +34,7 @@ from pcsr_lightning.evaluation.reproduction.rows import (
 )
 from pcsr_lightning.evaluation.reproduction.settings import ReproductionConfig
 from pcsr_lightning.evaluation.tables import print_path, print_table
-from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.networks import AnyNetwork
 from pcsr_lightning.weights import load
 
 _log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class _Run:
     def __init__(self, config: ReproductionConfig) -> None:
         self._config, self._device = config, find_device(config.device)
         self._measurer = Measurer()
-        self._models: dict[str, PCSR | Original] = {}
+        self._models: dict[str, AnyNetwork] = {}
         self._folders: dict[str, Path | None] = {}
         self._rivals: dict[tuple[str, str, str], float] = {}
         self.lines: list[Line] = []
@@ -126,9 +126,9 @@ class _Run:
             return printed
         return self._measurer.all_heavy(self._model(weights.model), point, folder) - distance
 
-    def _model(self, name: str) -> PCSR | Original:
+    def _model(self, name: str) -> AnyNetwork:
         if name not in self._models:
-            self._models[name] = load(name, self._device)
+            self._models[name] = load(name, self._device, patch_routed=True)
         return self._models[name]
 
     def _folder(self, dataset: str) -> Path | None:
