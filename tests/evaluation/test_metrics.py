@@ -1,6 +1,7 @@
 """PSNR and SSIM against numpy by hand and against scikit-image; what LPIPS is handed."""
 
 import math
+from collections.abc import Callable
 from importlib import import_module
 
 import numpy as np
@@ -93,6 +94,20 @@ def test_ssim_of_luma_as_scikit_image_has_it(border: int) -> None:
     assert abs(ssim_y(sr, hr, border) - ssim(sr, hr, border)) > 2e-4
     assert ssim_y(hr, hr, border) == pytest.approx(1, abs=1e-6)
     assert math.isnan(ssim_y(hr[..., :18, :], hr[..., :18, :], border=4))
+
+
+@pytest.mark.parametrize("measure", [psnr, psnr_y, ssim, ssim_y])
+def test_in_bands_and_of_bytes(
+    measure: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a large picture a few rows are compared at a time; bytes are taken as they are."""
+    sr, hr = pictures()
+    whole = measure(sr, hr, border=4)
+    as_uint8 = [(x.clamp(0, 1) * 255).round().byte() for x in (sr, hr)]
+    assert measure(*as_uint8, border=4) == pytest.approx(whole, abs=1e-6)
+    for rows in (1, 7, 18, 19):  # 29 rows are left, of which SSIM's window fits 19 times
+        monkeypatch.setattr(MODULE, "BAND_PIXELS", 44 * rows)
+        assert measure(sr, hr, border=4) == pytest.approx(whole, abs=1e-6)
 
 
 def test_too_small_for_the_window() -> None:

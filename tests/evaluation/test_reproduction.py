@@ -13,6 +13,7 @@ from tests.small import small_original, small_pcsr, write_textures
 
 from pcsr_lightning.errors import ConfigError, PictureError
 from pcsr_lightning.evaluation.published import PublishedPoint, published_points
+from pcsr_lightning.evaluation.reproduction.measuring import Measurer
 from pcsr_lightning.evaluation.reproduction.picture_sets import (
     PictureSet,
     check_set,
@@ -84,7 +85,7 @@ def test_a_table_of_what_is_here(
     # In patches every pixel of the overlap is paid for twice.
     assert float(rival["gflops_ours"]) > float(original["gflops_ours"])
     assert missing["psnr_ours"] == ""
-    assert "train ARM and give models.carn-arm=RUN" in missing["remark"]
+    assert "stage=arm (docs/rivals.md) and give models.carn-arm=RUN" in missing["remark"]
     # Other weights than the published are compared with the rival that is measured beside them.
     assert f"{float(rival['psnr_ours']):.2f} dB" in pcsr["remark"]
     assert float(same["gflops_ours"]) <= float(pcsr["gflops_ours"]) + 1e-9
@@ -94,7 +95,7 @@ def test_a_table_of_what_is_here(
     assert "Set14 has 14 pictures, this folder 2" in caplog.text
     text = (folder / "table.md").read_text()
     assert "| CARN-PCSR | Set14 | given | 26.48 |" in text
-    assert "- CARN-ARM on Set14: train ARM" in text
+    assert "- CARN-ARM on Set14: train backbone=carn stage=arm" in text
     assert (folder / "table.tex").read_text().count(r"\midrule") == 3
     content = json.loads((folder / "measured.json").read_text())
     assert content["lines"][3]["measured"]["psnr"] == float(pcsr["psnr_ours"])
@@ -120,7 +121,7 @@ def test_published_weights(shared: Path, tmp_path: Path) -> None:
 def test_rows_that_are_not_here_end_with_one_line(tmp_path: Path) -> None:
     done = run_command("reproduce", "table1", "row=carn-arm", "sets=Test8K", cwd=tmp_path, code=1)
     [line] = done.err.splitlines()
-    assert line.startswith("error: nothing of this is here: CARN-ARM on Test8K: train ARM")
+    assert line.startswith("error: nothing of this is here: CARN-ARM on Test8K: train backbone=")
     assert "get Test8K from https://github.com/XPixelGroup/ClassSR" in line
     assert not (tmp_path / "outputs").exists()
     # Of a whole table it is no error.
@@ -266,15 +267,13 @@ def test_every_row_has_weights_or_says_where_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "cases"),
     [
-        ("table3", ["Test2K, patches of 16", "Test2K, patches of 32"]),
         ("table5", ["Test2K x2", "Test2K", "Test2K x8"]),
         ("appendix3", ["Test2K, #h = 0", "Test2K, #h = 9"]),
         ("appendix4", ["Test2K"]),
     ],
 )
 def test_other_ways_of_measuring(table: str, cases: list[str], tmp_path: Path) -> None:
-    size = (512, 520) if table == "table3" else (256, 264)
-    write_textures(tmp_path / "Test2K", {"a.png": size})
+    write_textures(tmp_path / "Test2K", {"a.png": (256, 264)})
     pcsr = save(small_pcsr(), tmp_path / "pcsr")
     words = (
         table, "row=carn-pcsr-max" if table == "appendix4" else "row=carn-pcsr", "sets=Test2K",
@@ -290,6 +289,13 @@ def test_other_ways_of_measuring(table: str, cases: list[str], tmp_path: Path) -
     if table == "appendix3":
         values = [float(row["psnr_ours"]) for row in rows]
         assert len(set(values)) > 2
+
+
+def test_patches_of_table_3(tmp_path: Path) -> None:
+    write_textures(tmp_path, {"a.png": (512, 520)})
+    point = points("table3", "row=carn-pcsr")[-1]
+    found = Measurer().measure(small_pcsr(), point, tmp_path, None, curve=[0.0])
+    assert (found.mean.protocol, found.mean.patch_size, found.sweep) == ("patches", 128, None)
 
 
 def test_config_lists() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,45 +10,52 @@ import torch
 
 import pcsr_lightning
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.evaluation import benchmark, check_target, find_k
-from pcsr_lightning.evaluation.target import search
+from pcsr_lightning.evaluation import benchmark, check_target, find_k, sweep
+from pcsr_lightning.evaluation.target import FIRST, search
 from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR, Original, build_network, default_config
 
 
 @pytest.mark.parametrize("target", [24.0, 25.37, 26.9])
 def test_search_on_a_falling_curve(target: float) -> None:
-    asked = []
+    passes = []
 
     def curve(k: float) -> float:
-        asked.append(k)
         return 25.5 - 1.5 * math.tanh(k)
 
-    found = search(curve, -60, 40, target)
+    def curves(ks: Sequence[float]) -> list[float]:
+        passes.append(ks)
+        assert all(-60 < k < 40 for k in ks)
+        return [curve(k) for k in ks]
+
+    found = search(curves, {k: curve(k) for k in (-60.0, *FIRST, 40.0)}, target)
     assert found.reached
     assert abs(found.psnr - target) <= 0.0005
     assert found.psnr == 25.5 - 1.5 * math.tanh(found.k)
     assert found.k == float(f"{found.k:g}")  # as it is printed
-    assert len(asked) < 25
+    assert len(passes) <= 2
+    assert max(map(len, passes), default=0) <= 16
 
 
 @pytest.mark.parametrize(("target", "psnr"), [(24.9, 25.0), (24.1, 24.0)])
 def test_search_takes_the_closest_of_a_staircase(target: float, psnr: float) -> None:
     """Few pixels, so few values: the nearest step, not the last one tried."""
-    found = search(lambda k: 24.0 if k > 0.3 else 25.0, -5, 5, target)
+    found = search(
+        lambda ks: [24.0 if k > 0.3 else 25.0 for k in ks], {-5.0: 25.0, 5.0: 24.0}, target
+    )
     assert found.psnr == psnr
     assert not found.reached
 
 
 @pytest.mark.parametrize(("target", "k", "psnr"), [(30.0, -5, 25.0), (20.0, 5, 24.0)])
 def test_out_of_reach_is_the_nearer_end(target: float, k: float, psnr: float) -> None:
-    found = search(lambda k: 24.5 - k / 10, -5, 5, target)
+    found = search(lambda ks: [], {-5.0: 25.0, 0.0: 24.5, 5.0: 24.0}, target)
     assert (found.k, found.psnr, found.reached) == (k, psnr, False)
     assert "all-light gives 24.000 dB, all-heavy 25.000 dB" in found.description
 
 
 def test_a_model_whose_light_class_is_better() -> None:
-    found = search(lambda k: 24.5 + k / 10, -5, 5, 24.8)
+    found = search(lambda ks: [24.5 + k / 10 for k in ks], {-5.0: 24.0, 5.0: 25.0}, 24.8)
     assert found.k == pytest.approx(3, abs=0.01)
 
 
@@ -87,6 +95,19 @@ def test_ordinary_evaluation_agrees(
     assert 0 < again.share[0] < 1
     assert again.psnr == pytest.approx(found.psnr, abs=1e-4)
     assert again.psnr == pytest.approx(target, abs=0.005)
+
+
+def test_nothing_of_a_full_image_is_kept(
+    released: PCSR, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Test8K would not fit: a session keeps 40 bytes of a pixel and more."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a session keeps a whole picture")
+
+    monkeypatch.setattr("pcsr_lightning.evaluation.routed_picture.Session", refuse)
+    assert find_k(released, folder, 25.0).psnr > 0
+    assert sweep(released, folder, [RoutingConfig(k=1), RoutingConfig(fixed_class=1)]).points
 
 
 def test_every_pixel_is_at_an_end(released: PCSR, folder: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError, PCSRError
-from pcsr_lightning.inference import Execution, RoutingConfig, Session
+from pcsr_lightning.inference import Execution, RoutingConfig, Session, upscale_routings
 from pcsr_lightning.inference import upscaling as fresh
 from pcsr_lightning.inference.class_images import NO_CLASS
 from pcsr_lightning.inference.kernels import IntegerScale, Strip
@@ -78,15 +78,37 @@ def test_strips(released: PCSR) -> None:
         check(released, image, session, routing)
 
 
-def test_every_class_at_once_and_in_main_memory(three: PCSR) -> None:
-    """A sweep and a search select from what every class has computed."""
+def test_every_class_at_once(three: PCSR) -> None:
+    """A sweep selects from what every class has computed."""
     image = torch.cat([picture(12, 9, 1), picture(12, 9, 2)])
-    for prepare in (Session.compute_every_class, Session.offload):
-        session = Session(three, image, size=(36, 27))
-        prepare(session)
-        for routing in ROUTINGS:
-            check(three, image, session, routing)
-    assert session.feature_bytes == 0
+    session = Session(three, image, size=(36, 27))
+    session.compute_every_class()
+    for routing in ROUTINGS:
+        check(three, image, session, routing)
+
+
+@pytest.mark.parametrize("tile_rows", [None, 3])
+def test_many_routings_in_strips(three: PCSR, tile_rows: int | None) -> None:
+    """One pass over the picture gives what each routing gives alone, and sees all logits."""
+    image, execution = picture(20, 17), Execution(tile_rows=tile_rows)
+    routings = [r for r in ROUTINGS if not r.rule.whole_picture]
+    rows: list[list[Tensor]] = [[] for _ in routings]
+    seen: list[Tensor] = []
+
+    def sink(i: int, top: int, rows_13nW: Tensor) -> None:
+        assert top == sum(part.shape[2] for part in rows[i])
+        rows[i].append(rows_13nW.clone())
+
+    done = upscale_routings(
+        three, image, 4, routings, sink, lambda logits, _: seen.append(logits), execution
+    )
+    for routing, parts, cost in zip(routings, rows, done, strict=True):
+        alone = fresh.upscale_by(three, image, routing, execution)
+        torch.testing.assert_close(torch.cat(parts, 2).clamp(0, 1), alone.image, atol=2e-6, rtol=0)
+        assert cost.shares == alone.shares
+        assert cost.flops == alone.flops
+    logits = Session(three, image, 4).logits
+    torch.testing.assert_close(torch.cat(seen, 2), logits, atol=1e-5, rtol=0)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -23,7 +23,7 @@ from pcsr_lightning.evaluation.pairs import (
 from pcsr_lightning.evaluation.patches import Layout, upscale_patches
 from pcsr_lightning.evaluation.picture_metrics import PictureMetric
 from pcsr_lightning.evaluation.reader import Reader, Skipped
-from pcsr_lightning.images import bicubic
+from pcsr_lightning.images.comparison import bicubic_bytes
 from pcsr_lightning.inference import RoutingConfig, UpscaleResult, check_patch_routing
 from pcsr_lightning.networks import AnyNetwork, Original, PatchRouted
 
@@ -153,20 +153,21 @@ def measure_pair(
         metrics: as for :func:`benchmark`.
 
     Returns:
-        The setup with the numbers of this picture, and the picture.
+        The setup with the numbers of this picture, and the picture: as bytes, if it was not
+        upscaled in patches.
     """
     device = model.mean.device
-    lr_13hw, hr_13HW = pair.lr_13hw.to(device), pair.hr_13HW.to(device)
+    lr_13hw, hr_13HW = pair.lr_13hw.to(device), pair.truth_13HW.to(device)
     routing = setup.routing or RoutingConfig()  # an original model needs none
     start = _now(device)
-    result = upscale_patches(model, lr_13hw, setup.scale, routing, layout)
+    result = upscale_patches(model, lr_13hw, setup.scale, routing, layout, bits=8)
     seconds = _now(device) - start
     size = (hr_13HW.shape[-2], hr_13HW.shape[-1])
     border = shaved_border(setup.scale)
     measured = setup.of_result(
         result,
         **vars(Quality.of(result.image, hr_13HW, border, lpips, metrics)),
-        bicubic=Quality.of(bicubic(lr_13hw, size), hr_13HW, border, lpips, metrics),
+        bicubic=Quality.of(bicubic_bytes(lr_13hw, size), hr_13HW, border, lpips, metrics),
         seconds=seconds,
         size=size,
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 from pcsr_lightning.evaluation.metrics import psnr, psnr_y, ssim, ssim_y
 from pcsr_lightning.evaluation.pairs import scale_pair
 from pcsr_lightning.evaluation.picture_metrics import PictureMetric, measure_pictures
-from pcsr_lightning.inference import UpscaleResult
+from pcsr_lightning.inference import Flops, UpscaleResult
 from pcsr_lightning.routing import RoutingConfig
 
 Lpips = Callable[[Tensor, Tensor, int], float]
@@ -175,12 +175,15 @@ class Measurement(Quality):
 
     def of_result(self, result: UpscaleResult, **numbers: Any) -> Self:
         """This setup with the costs and shares of an upscaling, and other numbers."""
-        flops, share = result.flops, tuple(float(s) for s in result.shares)
+        return self.of_cost(result.flops, result.shares, **numbers)
+
+    def of_cost(self, flops: Flops, shares: Sequence[float], **numbers: Any) -> Self:
+        """Likewise."""
         return replace(
             self,
             gmacs=flops.gmacs,
             gflops_published=flops.gflops_published,
-            share=share,
+            share=tuple(float(share) for share in shares),
             **numbers,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 
 import torch
@@ -16,6 +16,8 @@ LUMA = (65.481, 128.553, 24.966)
 """MATLAB's rgb2ycbcr: luma is 16 plus these times R, G and B in [0, 1], which makes 16 to 235."""
 SSIM_REACH = 5
 """Half the width of SSIM's window, 11 pixels."""
+BAND_PIXELS = 2**20
+"""Of larger pictures a few rows are compared at a time."""
 LPIPS_LEAST = 32
 """Pixels a side below which AlexNet's strides leave nothing."""
 
@@ -25,7 +27,10 @@ def psnr(sr_13HW: Tensor, hr_13HW: Tensor, border: int = 0) -> float:
 
     Infinite for pictures that are equal after rounding.
     """
-    return _decibels(shave(eight_bit(sr_13HW), border), shave(eight_bit(hr_13HW), border))
+    error = SquaredError()
+    for sr, hr in _bands(sr_13HW, hr_13HW, border):
+        error.add(sr, hr)
+    return error.decibels
 
 
 def psnr_y(sr_13HW: Tensor, hr_13HW: Tensor, border: int = 0) -> float:
@@ -33,7 +38,10 @@ def psnr_y(sr_13HW: Tensor, hr_13HW: Tensor, border: int = 0) -> float:
 
     The RGB pictures are rounded to 8 bit, their luma is not rounded again.
     """
-    return _decibels(_luma(sr_13HW, border), _luma(hr_13HW, border))
+    error = SquaredError()
+    for sr, hr in _bands(sr_13HW, hr_13HW, border):
+        error.add(_luma(sr), _luma(hr))
+    return error.decibels
 
 
 def ssim(sr_13HW: Tensor, hr_13HW: Tensor, border: int = 0) -> float:
@@ -42,12 +50,13 @@ def ssim(sr_13HW: Tensor, hr_13HW: Tensor, border: int = 0) -> float:
     The window is a Gaussian of sigma 1.5, 11 x 11 pixels, as in Wang et al., 2004. NaN where fewer
     pixels than that are left inside the border.
     """
-    return _similarity(*(shave(eight_bit(x), border) for x in (sr_13HW, hr_13HW)))
+    return _similarity(_bands(sr_13HW, hr_13HW, border, SSIM_REACH))
 
 
 def ssim_y(sr_13HW: Tensor, hr_13HW: Tensor, border: int = 0) -> float:
     """SSIM on the luma that :func:`psnr_y` compares, with a range of 255; see :func:`ssim`."""
-    return _similarity(_luma(sr_13HW, border), _luma(hr_13HW, border))
+    bands = _bands(sr_13HW, hr_13HW, border, SSIM_REACH)
+    return _similarity((_luma(sr), _luma(hr)) for sr, hr in bands)
 
 
 def build_lpips(device: torch.device) -> Callable[[Tensor, Tensor, int], float]:
@@ -97,31 +106,67 @@ def check_lpips() -> None:
         )
 
 
-def _similarity(sr: Tensor, hr: Tensor) -> float:
+class SquaredError:
+    """The squared difference of two pictures on the 0..255 scale, part by part."""
+
+    def __init__(self) -> None:
+        self._total: Tensor | float = 0.0
+        self._values = 0
+
+    def add(self, sr: Tensor, hr: Tensor) -> None:
+        """Takes a part of both."""
+        self._total = self._total + (sr - hr).square().sum(dtype=torch.float64)
+        self._values += sr.numel()
+
+    @property
+    def decibels(self) -> float:
+        """PSNR; infinite where nothing differs."""
+        total = float(self._total)
+        return 10 * math.log10(255.0**2 * self._values / total) if total else math.inf
+
+
+def _bands(
+    sr_13HW: Tensor, hr_13HW: Tensor, border: int, reach: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of both pictures, rounded and shaved: of large ones a few at a time.
+
+    Args:
+        sr_13HW: a picture.
+        hr_13HW: another.
+        border: pixels that are left out on every side.
+        reach: rows above and below which a band has besides its own, and which overlap.
+    """
+    sr, hr = shave(sr_13HW, border), shave(hr_13HW, border)
+    H, W = sr.shape[-2:]
+    rows = max(1, BAND_PIXELS // W)
+    for top in range(0, max(1, H - 2 * reach), rows):
+        part = (..., slice(top, top + rows + 2 * reach), slice(None))
+        yield eight_bit(sr[part]), eight_bit(hr[part])
+
+
+def _similarity(bands: Iterable[tuple[Tensor, Tensor]]) -> float:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    if min(sr.shape[-2:]) <= 2 * SSIM_REACH:
-        return math.nan
-    # Channels last: three times as fast on a CPU. A GPU may convolve float32 with a mantissa of
-    # ten bits (TF32), of which the differences of squares that SSIM takes would leave little.
-    kind = torch.float64 if sr.is_cuda else torch.float32
-    sr, hr = (x.to(kind, memory_format=torch.channels_last) for x in (sr, hr))
-    _, map_1CHW = structural_similarity_index_measure(
-        sr, hr, sigma=1.5, data_range=255.0, return_full_image=True
-    )
-    # Without the mirrored surroundings, which releases of torchmetrics have averaged in or not.
-    return float(shave(map_1CHW, SSIM_REACH).mean())
+    total, values = 0.0, 0
+    for sr, hr in bands:
+        if min(sr.shape[-2:]) <= 2 * SSIM_REACH:
+            return math.nan
+        # Channels last: three times as fast on a CPU. A GPU may convolve float32 with a mantissa of
+        # ten bits (TF32), of which the differences of squares that SSIM takes would leave little.
+        kind = torch.float64 if sr.is_cuda else torch.float32
+        sr, hr = (x.to(kind, memory_format=torch.channels_last) for x in (sr, hr))
+        _, map_1CHW = structural_similarity_index_measure(
+            sr, hr, sigma=1.5, data_range=255.0, return_full_image=True
+        )
+        # Without the mirrored surroundings, which releases of torchmetrics have averaged in or not.
+        inner = shave(map_1CHW, SSIM_REACH)
+        total += float(inner.sum(dtype=torch.float64))
+        values += inner.numel()
+    return total / values
 
 
-def _luma(picture_13HW: Tensor, border: int) -> Tensor:
-    rgb = shave(eight_bit(picture_13HW), border) / 255
+def _luma(picture_13nW: Tensor) -> Tensor:
+    """Of a picture on the 0..255 scale."""
+    rgb = picture_13nW / 255
     weights = rgb.new_tensor(LUMA)[:, None, None]
     return 16 + (rgb * weights).sum(dim=1, keepdim=True)
-
-
-def _decibels(sr: Tensor, hr: Tensor) -> float:
-    # Imported here: torchmetrics takes seconds, which a mistyped command must not have to wait for.
-    from torchmetrics.functional.image import peak_signal_noise_ratio
-
-    # With `dim`, each picture has its own logarithm: errors of a batch are not pooled.
-    return float(peak_signal_noise_ratio(sr, hr, data_range=255.0, dim=(1, 2, 3)))

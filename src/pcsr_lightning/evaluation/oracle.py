@@ -17,6 +17,7 @@ from pcsr_lightning.evaluation.measurement import Measurement, OracleCost
 from pcsr_lightning.evaluation.metrics import psnr
 from pcsr_lightning.evaluation.pairs import Protocol
 from pcsr_lightning.images.comparison import eight_bit
+from pcsr_lightning.images.picture import floats
 from pcsr_lightning.inference import RoutingConfig, Session, UpscaleResult, class_colours
 from pcsr_lightning.routing.oracle import assign_by_error, picked
 
@@ -50,7 +51,7 @@ class Oracle:
 
     Args:
         session: of a single picture; has every class compute every pixel.
-        hr_13HW: the ground truth, in [0, 1].
+        hr_13HW: the ground truth, in [0, 1] or bytes.
         border: pixels that are left out of the comparison on every side.
 
     Attributes:
@@ -60,7 +61,7 @@ class Oracle:
     def __init__(self, session: Session, hr_13HW: Tensor, border: int) -> None:
         session.compute_every_class()
         self._session, self._border = session, border
-        self._hr_13HW = hr_13HW.to(session.lr_B3hw.device)
+        self._hr_13HW = floats(hr_13HW.to(session.lr_B3hw.device))
         with torch.inference_mode():
             sr_M3HW = session.class_images.image_MB3HW[:, 0]
             difference_M3HW = eight_bit(sr_M3HW) - eight_bit(self._hr_13HW)

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError, PictureError
 from pcsr_lightning.images import bicubic
+from pcsr_lightning.images.picture import floats
 from pcsr_lightning.inference import output_size
 from pcsr_lightning.networks.patch_routed import PATCH, STEP
 
@@ -44,15 +46,20 @@ class Protocol(StrEnum):
 
 
 class Pair(NamedTuple):
-    """A picture to upscale and the ground truth, both in [0, 1] as float32.
+    """A picture to upscale and the ground truth.
 
     Attributes:
-        lr_13hw: MATLAB-style bicubic, neither rounded nor clamped.
-        hr_13HW: the ground truth.
+        lr_13hw: MATLAB-style bicubic, neither rounded nor clamped: float32, white is 1.
+        truth_13HW: the ground truth: bytes, as in its file, or float32 in [0, 1].
     """
 
     lr_13hw: Tensor
-    hr_13HW: Tensor
+    truth_13HW: Tensor
+
+    @property
+    def hr_13HW(self) -> Tensor:
+        """The ground truth in [0, 1] as float32."""
+        return floats(self.truth_13HW)
 
 
 def scale_pair(scale: float | Sequence[float]) -> tuple[float, float]:
@@ -102,8 +109,10 @@ def make_pair(
             f"{math.ceil(least * scale[1])} x {math.ceil(least * scale[0])} at this scale"
         )
     H, W = output_size((h, w), scale)
-    hr_13HW = hr_3HW[None, :, :H, :W].float() / 255
-    lr_13hw = bicubic(hr_13HW, (h, w))
+    hr_13HW = hr_3HW[None, :, :H, :W]
+    # One channel at a time: as floating point a large picture takes four times its bytes.
+    parts = torch.split(hr_13HW, 1, dim=1)
+    lr_13hw = torch.cat([bicubic(part.float() / 255, (h, w)) for part in parts], dim=1)
     if protocol is not Protocol.FULL_IMAGE:
         check_integer_scale(protocol, scale)
         h, w = protocol.cut(h), protocol.cut(w)

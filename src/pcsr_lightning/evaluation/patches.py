@@ -92,6 +92,7 @@ def upscale_patches(
     scale: tuple[float, float],
     routing: RoutingConfig,
     layout: Layout | None = None,
+    bits: int | None = None,
 ) -> UpscaleResult:
     """Enlarges a picture, whole or in patches, see :func:`join_results`.
 
@@ -101,13 +102,17 @@ def upscale_patches(
         scale: integers where there are patches.
         routing: ADM and refinement see one patch at a time.
         layout: where the patches lie; whole without.
+        bits: 8 gives a whole picture as bytes; patches are averaged first, and never rounded.
     """
     with torch.inference_mode():
         parts = [lr_13hw] if layout is None else layout.cut(lr_13hw)
         if isinstance(model, PatchRouted):
             results = [upscale_each(model, x_B3hw, routing) for x_B3hw in parts]
         else:
-            results = [upscale_by(model, x_B3hw, routing, scale=scale) for x_B3hw in parts]
+            bits = bits if layout is None else None
+            results = [
+                upscale_by(model, x_B3hw, routing, scale=scale, bits=bits) for x_B3hw in parts
+            ]
     return join_results(results, layout, (lr_13hw.shape[-2], lr_13hw.shape[-1]))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pcsr_lightning.errors import ConfigError, single_line
 from pcsr_lightning.images.comparison import eight_bit, shave
+from pcsr_lightning.images.picture import floats
 from pcsr_lightning.settings.instantiation import called, configured
 
 PictureMetric = Callable[[Tensor, Tensor], Any]
@@ -56,7 +57,8 @@ def measure_pictures(
         ConfigError: a metric fails, or gives something else than one number.
     """
     # Contiguous: some metrics take nothing else.
-    sr, hr = (shave(eight_bit(x.float()) / 255, border).contiguous() for x in (sr_13HW, hr_13HW))
+    pictures = (floats(x).float() for x in (sr_13HW, hr_13HW))
+    sr, hr = (shave(eight_bit(x) / 255, border).contiguous() for x in pictures)
     return {name: _measure(name, metric, sr, hr) for name, metric in metrics.items()}
 
 

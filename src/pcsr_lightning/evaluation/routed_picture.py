@@ -1,30 +1,41 @@
 """A picture of a data set under any number of routings, the network run on it once.
 
-Legend: B batch (patches of a picture, or the picture), h w LR size, H W HR size.
+Legend: B batch (patches of a picture, or the picture), h w LR size, H W HR size, n HR rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
 from pcsr_lightning.evaluation.measurement import Measurement
-from pcsr_lightning.evaluation.metrics import psnr
+from pcsr_lightning.evaluation.metrics import SquaredError, psnr
 from pcsr_lightning.evaluation.oracle import Oracle
 from pcsr_lightning.evaluation.pairs import Pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout, join_results, upscale_patches
-from pcsr_lightning.inference import RoutingConfig, Session
+from pcsr_lightning.images.comparison import eight_bit
+from pcsr_lightning.inference import RoutingConfig, Session, upscale_routings
+from pcsr_lightning.inference.upscale_routings import LogitSink
 from pcsr_lightning.networks import PCSR, PatchRouted
+from pcsr_lightning.routing.by_k import k_range
+from pcsr_lightning.routing.config import CostRule
+from pcsr_lightning.routing.cost import PictureMacs, class_costs
 
 
 class RoutedPicture:
-    """Sessions of a picture, or of its patches, in which every class has computed every pixel.
+    """A picture on which every class computes every pixel; a routing is then a selection.
 
-    A routing is then a selection, the refinement and the PSNR.
+    Where each pixel finds its class by itself, full images go by in strips and nothing of them is
+    kept. Other rules, patches and the oracle need sessions, which keep every class's picture.
 
     Args:
         model: with two classes or more.
         pair: the picture.
         scale: (vertical, horizontal).
         layout: where patches lie; the full image without.
-        offload: keeps it all in main memory, whatever device the model is on.
     """
 
     def __init__(
@@ -33,33 +44,92 @@ class RoutedPicture:
         pair: Pair,
         scale: tuple[float, float],
         layout: Layout | None = None,
-        offload: bool = False,
     ) -> None:
-        lr_13hw = pair.lr_13hw.to(model.mean.device)
-        self._layout, self._border, self._hr_13HW = layout, shaved_border(scale), pair.hr_13HW
-        self._lr_size = (lr_13hw.shape[-2], lr_13hw.shape[-1])
-        self.sessions = []
-        for lr_B3hw in [lr_13hw] if layout is None else layout.cut(lr_13hw):
-            session = Session(model, lr_B3hw, scale)
-            session.offload() if offload else session.compute_every_class()
-            self.sessions.append(session)
+        self._model, self._scale, self._layout = model, scale, layout
+        self._border, self._truth_13HW = shaved_border(scale), pair.truth_13HW
+        self._lr_13hw = pair.lr_13hw.to(model.mean.device)
 
-    def measure(self, setup: Measurement) -> Measurement:
-        """PSNR and cost of the routing that ``setup`` names, added to it.
+    @cached_property
+    def sessions(self) -> list[Session]:
+        """Of the picture, or of batches of its patches."""
+        lr_13hw, found = self._lr_13hw, []
+        for lr_B3hw in [lr_13hw] if self._layout is None else self._layout.cut(lr_13hw):
+            session = Session(self._model, lr_B3hw, self._scale)
+            session.compute_every_class()
+            found.append(session)
+        return found
+
+    def measure(self, setups: Sequence[Measurement]) -> list[Measurement]:
+        """PSNR and cost of the routings that the setups name, added to each.
 
         Raises:
-            ConfigError: it names a class that the network does not have.
+            ConfigError: one names a class that the network does not have.
         """
-        routing = setup.routing or RoutingConfig()
-        runs = [session.run(routing) for session in self.sessions]
-        result = join_results(runs, self._layout, self._lr_size)
-        hr_13HW = self._hr_13HW.to(result.image.device)
-        return setup.of_result(result, psnr=psnr(result.image, hr_13HW, self._border))
+        return self._measure(setups, None)[0]
+
+    def measure_with_range(
+        self, setups: Sequence[Measurement], cost: CostRule
+    ) -> tuple[list[Measurement], tuple[float, float]]:
+        """Likewise, and :func:`~pcsr_lightning.routing.by_k.k_range` of the picture.
+
+        Args:
+            setups: as above.
+            cost: of the classes, as ``k`` sees it.
+        """
+        return self._measure(setups, cost)
 
     def oracle(self) -> Oracle:
         """The upper bound of every classifier; only for a picture that is not cut into patches."""
         assert self._layout is None
-        return Oracle(self.sessions[0], self._hr_13HW, self._border)
+        return Oracle(self.sessions[0], self._truth_13HW, self._border)
+
+    def _measure(
+        self, setups: Sequence[Measurement], cost: CostRule | None
+    ) -> tuple[list[Measurement], tuple[float, float]]:
+        routings = [setup.routing or RoutingConfig() for setup in setups]
+        ranges: list[tuple[float, float]] = []
+
+        def look(logits_BMHW: Tensor, macs: PictureMacs) -> None:
+            if cost is not None:
+                ranges.append(k_range(logits_BMHW, class_costs(macs.branches_M, cost)))
+
+        alone = all(not routing.rule.whole_picture for routing in routings)
+        if alone and self._layout is None and "sessions" not in vars(self):
+            measured = self._streamed(setups, routings, look)
+        else:
+            measured = [self._selected(setup, r) for setup, r in zip(setups, routings, strict=True)]
+            for session in self.sessions:
+                look(session.logits, session.macs)
+        lows, highs = zip(*ranges, strict=True) if ranges else ((0.0,), (0.0,))
+        return measured, (min(lows), max(highs))
+
+    def _streamed(
+        self, setups: Sequence[Measurement], routings: Sequence[RoutingConfig], look: LogitSink
+    ) -> list[Measurement]:
+        errors = [SquaredError() for _ in setups]
+        (H, W), border = self._truth_13HW.shape[-2:], self._border
+        compared = slice(border, W - border)
+
+        def compare(i: int, top: int, sr_13nW: Tensor) -> None:
+            first, last = max(border, top), min(H - border, top + sr_13nW.shape[2])
+            if first < last:
+                truth = self._truth_13HW[:, :, first:last, compared].to(sr_13nW.device)
+                sr = sr_13nW[:, :, first - top : last - top, compared]
+                errors[i].add(eight_bit(sr), eight_bit(truth))
+
+        done = upscale_routings(self._model, self._lr_13hw, self._scale, routings, compare, look)
+        return [
+            setup.of_cost(each.flops, each.shares, psnr=error.decibels)
+            for setup, each, error in zip(setups, done, errors, strict=True)
+        ]
+
+    def _selected(self, setup: Measurement, routing: RoutingConfig) -> Measurement:
+        runs = [session.run(routing) for session in self.sessions]
+        lr_size = (self._lr_13hw.shape[-2], self._lr_13hw.shape[-1])
+        result = join_results(runs, self._layout, lr_size)
+        truth_13HW = self._truth_13HW.to(result.image.device)
+        with torch.inference_mode():
+            return setup.of_result(result, psnr=psnr(result.image, truth_13HW, self._border))
 
 
 class PatchRoutedPicture:
@@ -77,13 +147,16 @@ class PatchRoutedPicture:
     ) -> None:
         self._model, self._pair, self._scale, self._layout = model, pair, scale, layout
 
-    def measure(self, setup: Measurement) -> Measurement:
+    def measure(self, setups: Sequence[Measurement]) -> list[Measurement]:
         """As :meth:`RoutedPicture.measure`."""
+        return [self._measure(setup) for setup in setups]
+
+    def _measure(self, setup: Measurement) -> Measurement:
         device, routing = self._model.mean.device, setup.routing or RoutingConfig()
-        lr_13hw, hr_13HW = self._pair.lr_13hw.to(device), self._pair.hr_13HW.to(device)
+        lr_13hw, truth_13HW = self._pair.lr_13hw.to(device), self._pair.truth_13HW.to(device)
         result = upscale_patches(self._model, lr_13hw, self._scale, routing, self._layout)
         border = shaved_border(self._scale)
-        return setup.of_result(result, psnr=psnr(result.image, hr_13HW, border))
+        return setup.of_result(result, psnr=psnr(result.image, truth_13HW, border))
 
 
 def routed_picture(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pcsr_lightning.evaluation.oracle import Oracle
 from pcsr_lightning.images import Picture, write
+from pcsr_lightning.images.picture import floats
 from pcsr_lightning.inference import RoutingConfig, UpscaleResult, class_map
 
 
@@ -15,7 +16,7 @@ def save_pictures(name: str, result: UpscaleResult, folder: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write(Picture(result.image[0]), path)
     if len(result.shares) > 1:
-        colours_3HW = class_map(result.image[0], result.assignment[0], len(result.shares))
+        colours_3HW = class_map(floats(result.image[0]), result.assignment[0], len(result.shares))
         write(Picture(colours_3HW), class_file(path))
 
 

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.benchmark import check_fits, describe_setup
-from pcsr_lightning.evaluation.pairs import Protocol, scale_pair
+from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.reader import Reader
 from pcsr_lightning.evaluation.routed_picture import RoutedPicture
 from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR, AnyNetwork, PatchRouted
-from pcsr_lightning.routing.by_k import k_range
-from pcsr_lightning.routing.cost import class_costs
 
 _log = logging.getLogger(__name__)
 
 CLOSE_ENOUGH = 0.0005
 """dB at which the search stops; a ``k`` within 0.005 dB counts as meeting the target."""
 REACHED = 0.005
-MAX_STEPS = 40
+FIRST = (*(-(2.0**i) for i in range(5, -3, -1)), 0.0, *(2.0**i for i in range(-2, 6)))
+"""The ``k`` of the first pass, besides all-heavy and all-light: -32 to 32."""
+NEAR = (0.0, *(sign * 4.0**-i for i in range(1, 5) for sign in (-1, 1)))
+EVEN = 8
+"""Those of a further pass: distances from a guess as shares of the interval, and its parts."""
+MAX_PASSES = 8
 
 
 @dataclass(frozen=True)
@@ -106,14 +110,14 @@ def find_k(
 ) -> KForTarget:
     """Finds the ``k`` whose mean PSNR over a folder is closest to a target.
 
-    The network sees every picture once: its logits, and what each class makes of the whole
-    picture, are kept, so that a ``k`` costs a selection, the refinement and the PSNR. They are kept
-    in main memory (on the model's device the working picture only): ``16 M + 12`` bytes per HR
-    pixel, 44 for two classes, which is 10 GB for the hundred pictures of Test2K.
+    Goes through the pictures a few times, mostly three: a pass measures many ``k`` at once, each
+    picture in strips, and the next pass looks closer. Nothing is kept of a picture but one number
+    for each ``k``, so memory grows neither with their number nor, on full images, much with their
+    size (:class:`~pcsr_lightning.evaluation.routed_picture.RoutedPicture`).
 
-    Halves the interval of ``k`` between all-heavy and all-light. PSNR mostly falls as ``k`` rises,
-    not strictly: the closest ``k`` seen is kept. Where both ends lie on one side of the target, the
-    nearer of them is the answer, even if some mixture did slightly better than both.
+    PSNR mostly falls as ``k`` rises, not strictly: the closest ``k`` seen is kept. Where all that
+    the first pass sees lies on one side of the target, the nearer of all-heavy and all-light is the
+    answer.
 
     Arguments that are not listed are those of :func:`benchmark`.
 
@@ -132,52 +136,79 @@ def find_k(
     check_target(model, routing, target_psnr)
     layout = Layout.of(protocol, patch_size)
     reader = Reader(Path(folder), scales, protocol)
-    pictures = reader.each(
-        lambda _, pair: RoutedPicture(model, pair, scales, layout, offload=True),
-        progress,
-        warn=False,
-    )
-    sessions = [session for picture in pictures for session in picture.sessions]
-    lows, highs = zip(
-        *(k_range(s.logits, class_costs(s.macs.branches_M, routing.cost)) for s in sessions),
-        strict=True,
-    )
-    low, high = min(lows), max(highs)
     setup = describe_setup(model, folder, scales, routing, protocol, layout)
 
-    def mean_psnr(k: float) -> float:
-        routed = replace(setup, routing=routing.replace(k=k))
-        return fmean(picture.measure(routed).psnr for picture in pictures)
+    def measure(routings: Sequence[RoutingConfig]) -> tuple[list[float], tuple[float, float]]:
+        setups = [replace(setup, routing=each) for each in routings]
 
+        def look(_: str, pair: Pair) -> tuple[list[float], tuple[float, float]]:
+            picture = RoutedPicture(model, pair, scales, layout)
+            measured, ends = picture.measure_with_range(setups, routing.cost)
+            return [each.psnr for each in measured], ends
+
+        psnr, ends = zip(*reader.each(look, progress, warn=False), strict=True)
+        lows, highs = zip(*ends, strict=True)
+        return [fmean(column) for column in zip(*psnr, strict=True)], (min(lows), max(highs))
+
+    def at(ks: Sequence[float]) -> list[float]:
+        return measure([routing.replace(k=k) for k in ks])[0]
+
+    ends = [routing.replace(mode=None, k=None, fixed_class=j) for j in (0, model.num_classes - 1)]
+    (heavy, light, *psnr), (low, high) = measure([*ends, *(routing.replace(k=k) for k in FIRST)])
     # Beyond the outermost pixels' own thresholds, and beyond rounding.
-    found = search(
-        mean_psnr, low - 1e-3 * (1 + abs(low)), high + 1e-3 * (1 + abs(high)), target_psnr
-    )
+    low, high = low - 1e-3 * (1 + abs(low)), high + 1e-3 * (1 + abs(high))
+    seen = {k: value for k, value in zip(FIRST, psnr, strict=True) if low < k < high}
+    found = search(at, {_short(low): heavy, **seen, _short(high): light}, target_psnr)
     _log.log(logging.INFO if found.reached else logging.WARNING, "%s", found.description)
     return found
 
 
 def search(
-    mean_psnr: Callable[[float], float], low: float, high: float, target_psnr: float
+    psnr_at: Callable[[Sequence[float]], Sequence[float]],
+    seen: Mapping[float, float],
+    target_psnr: float,
 ) -> KForTarget:
-    """Bisection between ``low`` (all-heavy) and ``high`` (all-light); see :func:`find_k`."""
-    low, high = _short(low), _short(high)
-    at_low, at_high = mean_psnr(low), mean_psnr(high)
-    best_k, best = min((low, at_low), (high, at_high), key=lambda x: abs(x[1] - target_psnr))
-    if (at_low - target_psnr) * (at_high - target_psnr) < 0:
-        a, b, heavier_is_better = low, high, at_low > at_high
-        for _ in range(MAX_STEPS):
-            k = _short((a + b) / 2)
-            if abs(best - target_psnr) <= CLOSE_ENOUGH or k in (a, b):
-                break
-            value = mean_psnr(k)
-            if abs(value - target_psnr) < abs(best - target_psnr):
-                best_k, best = k, value
-            if (value > target_psnr) == heavier_is_better:
-                a = k
-            else:
-                b = k
-    return KForTarget(best_k, best, all_light=at_high, all_heavy=at_low, target=target_psnr)
+    """The ``k`` that is closest to a target; see :func:`find_k`.
+
+    Args:
+        psnr_at: the mean PSNR at each of several ``k``.
+        seen: what is known already, rising; from all-heavy to all-light.
+        target_psnr: dB.
+    """
+    known = dict(seen)
+    (low, at_low), *_, (high, at_high) = known.items()
+    best = min((low, high), key=lambda k: abs(known[k] - target_psnr))
+    for _ in range(MAX_PASSES):
+        bracket = _bracket(known, target_psnr)
+        if bracket is None:
+            break
+        best = min(known, key=lambda k: abs(known[k] - target_psnr))
+        ks = [k for k in _between(*bracket, known, target_psnr) if k not in known]
+        if abs(known[best] - target_psnr) <= CLOSE_ENOUGH or not ks:
+            break
+        known |= zip(ks, psnr_at(ks), strict=True)
+        best = min(known, key=lambda k: abs(known[k] - target_psnr))
+    return KForTarget(best, known[best], all_light=at_high, all_heavy=at_low, target=target_psnr)
+
+
+def _bracket(known: Mapping[float, float], target: float) -> tuple[float, float] | None:
+    """Neighbours on both sides of the target; of several the last, which cost least."""
+    ks = sorted(known)
+    pairs = [
+        (a, b)
+        for a, b in pairwise(ks)
+        if (known[a] - target) * (known[b] - target) <= 0 and known[a] != known[b]
+    ]
+    return pairs[-1] if pairs else None
+
+
+def _between(a: float, b: float, known: Mapping[float, float], target: float) -> list[float]:
+    """Where to look within a bracket: around a straight line's guess, and evenly."""
+    guess = a + (b - a) * (known[a] - target) / (known[a] - known[b])
+    ks = [guess + (b - a) * step for step in NEAR] + [
+        a + (b - a) * i / EVEN for i in range(1, EVEN)
+    ]
+    return sorted({_short(k) for k in ks if a < k < b})
 
 
 def _short(k: float) -> float:

@@ -16,6 +16,7 @@ from pcsr_lightning.inference.patch_routing import (
 )
 from pcsr_lightning.inference.result import UpscaleResult
 from pcsr_lightning.inference.session import Session
+from pcsr_lightning.inference.upscale_routings import upscale_routings
 from pcsr_lightning.inference.upscale_rows import PictureSink, RowsDone, upscale_rows
 from pcsr_lightning.inference.upscaling import upscale, upscale_by
 from pcsr_lightning.routing import RoutingConfig
@@ -43,6 +44,7 @@ __all__ = [
     "upscale",
     "upscale_by",
     "upscale_each",
+    "upscale_routings",
     "upscale_rows",
     "upscaled_alpha",
 ]

@@ -30,13 +30,6 @@ class ClassImages:
         self.image_MB3HW = torch.zeros(M, B, 3, H, W, device=device).fill_(0)
         self.done_MBHW = torch.zeros(shape, dtype=torch.bool, device=device)
 
-    def complete(self, device: torch.device | str) -> ClassImages:
-        """The same on another device, for good: every class has computed every pixel."""
-        there = ClassImages.__new__(ClassImages)
-        there.image_MB3HW = self.image_MB3HW.to(device)
-        there.done_MBHW = torch.ones((), dtype=torch.bool).expand(self.done_MBHW.shape)
-        return there
-
     def missing(self, rows: slice, class_BnW: Tensor) -> Tensor | None:
         """``class_BnW`` with :data:`NO_CLASS` where the class has the pixel; ``None`` if all have.
 

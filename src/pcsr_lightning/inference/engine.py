@@ -124,7 +124,7 @@ class Engine:
         """The classifier's output at every query; ``sink`` takes rows ``(B, M, n, W)``."""
 
         def look(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
-            rows = self.kernels.to_rows(self._logits(feat_BrwD, strip), strip)
+            rows = self.kernels.to_rows(self.strip_logits(feat_BrwD, strip), strip)
             return lambda: sink(strip.hr_top, rows)
 
         self.each_strip(look, progress)
@@ -214,9 +214,10 @@ class Engine:
         if policy.fixed_class is not None:
             shape = (len(feat_BrwD), (strip.hr_bottom - strip.hr_top) * self.grid.size[1])
             return policy.assign_constant(shape, feat_BrwD.device)
-        return policy.assign_pixels(self._logits(feat_BrwD, strip)[..., None])[..., 0]
+        return policy.assign_pixels(self.strip_logits(feat_BrwD, strip)[..., None])[..., 0]
 
-    def _logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
+    def strip_logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
+        """The classifier's output at a strip's queries, ``(B, M, Q)``."""
         logits_BMQ = self.kernels.logits(feat_BrwD, strip)
         check_finite(logits_BMQ, "the classifier's output")
         unseen_Q = self._unseen(strip)
@@ -236,7 +237,7 @@ class Engine:
 
     def _score(self, policy: RoutingPolicy, feat_BrwD: Tensor, strip: Strip) -> Tensor:
         """What the rule keeps of a strip's pixels: HR rows, or LR rows if it decides LR pixels."""
-        score_BcQ = policy.score(self._logits(feat_BrwD, strip)[..., None])[..., 0]
+        score_BcQ = policy.score(self.strip_logits(feat_BrwD, strip)[..., None])[..., 0]
         score_BcnW = self.kernels.to_rows(score_BcQ, strip)
         return self.lr_pixels.mean(score_BcnW, strip) if policy.per_lr_pixel else score_BcnW
 

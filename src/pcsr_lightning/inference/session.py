@@ -234,18 +234,6 @@ class Session:
 
         self.each_strip(compute)
 
-    def offload(self) -> None:
-        """Every pixel by every upsampler; these and the logits move to main memory.
-
-        The features are dropped: ``16 * M`` bytes of an HR pixel stay.
-        """
-        self.compute_every_class()
-        with torch.inference_mode():
-            self._logits, self._score = self._classify(None).cpu(), {}
-            self._images = self.class_images.complete("cpu")
-            self._features = KeptRows(self._features.feat_BhwD[..., :0].clone())
-            self._engine.features = self._features
-
     @property
     def class_images(self) -> ClassImages:
         """Each class's upscaling, as far as it has been computed."""

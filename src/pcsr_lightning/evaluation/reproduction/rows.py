@@ -128,7 +128,9 @@ def where_from(point: PublishedPoint, config: ReproductionConfig) -> str:
     if point.method == "MGA":
         return "MGA is not part of this library"
     if point.method in ("ClassSR", "ARM"):
-        return f"train {point.method} and give {give} (docs/rivals.md)"
+        stages = "classsr_branches, then stage=classsr" if point.method == "ClassSR" else "arm"
+        how = f"train backbone={point.backbone.lower()} stage={stages} (docs/rivals.md)"
+        return f"{how} and give {give}"
     recipe = f"train experiment=paper/{_recipe(point, config)} and give {give}"
     stem = _published_stem(point, config)
     return recipe if stem is None else f"{stem} of {_CODE}; or {recipe}"
