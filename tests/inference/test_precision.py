@@ -104,8 +104,8 @@ def test_damaged_weights_of_an_original(precision: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"precision": "fp8"}, r"precision must be fp32 or bf16, not 'fp8'"),
-        ({"precision": None}, r"precision must be fp32 or bf16, not None"),
+        ({"precision": "fp8"}, r"precision must be fp32, tf32 or bf16, not 'fp8'"),
+        ({"precision": None}, r"precision must be fp32, tf32 or bf16, not None"),
         ({"tile_rows": 0}, r"tile_rows must be a whole number of at least 1, not 0"),
         ({"tile_rows": 2.5}, r"tile_rows must be a whole number of at least 1, not 2\.5"),
         ({"tile_rows": True}, r"tile_rows must be a whole number"),

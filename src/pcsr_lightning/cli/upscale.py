@@ -142,10 +142,10 @@ def _add_work(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--precision",
-        choices=["fp32", "bf16"],
+        choices=["fp32", "tf32", "bf16"],
         default="fp32",
         help="bf16 is about twice as fast where the processor multiplies such numbers, for a few "
-        "thousandths of a dB (default: fp32)",
+        "thousandths of a dB; tf32 is for NVIDIA GPUs from Ampere on (default: fp32)",
     )
     p.add_argument(
         "--max-memory",

@@ -3,13 +3,10 @@
 Legend: B windows, S their side, C channels, n side of the results.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from pcsr_lightning.arithmetic import float32_products
 from pcsr_lightning.images.bicubic import _cubic
 
 
@@ -31,7 +28,7 @@ def bicubic_crops(window_BCSS: Tensor, margin: int, side_B: Tensor, size: int) -
     """
     B, C, S, _ = window_BCSS.shape
     weight_BnS = _weights(S, margin, side_B, size)
-    with torch.autocast(window_BCSS.device.type, enabled=False), _full_precision():
+    with float32_products(window_BCSS.device.type):  # whatever a training has allowed
         across_BCSn = (window_BCSS.reshape(B, C * S, S) @ weight_BnS.mT).view(B, C, S, size)
         return weight_BnS[:, None] @ across_BCSn
 
@@ -45,18 +42,3 @@ def _weights(window: int, margin: int, side_B: Tensor, size: int) -> Tensor:
     row_S = torch.arange(window, dtype=torch.float64, device=device)
     weight_BnS = _cubic((row_S - centre_Bn1) / scale_B11.clamp(min=1))
     return (weight_BnS / weight_BnS.sum(2, keepdim=True)).float()
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Matrix products in float32, whatever a training has allowed (TF32, bfloat16)."""
-    mkldnn: Any = torch.backends.mkldnn  # whose part `matmul` has no stub
-    backends = (torch.backends.cuda.matmul, mkldnn.matmul)
-    before = [backend.fp32_precision for backend in backends]
-    for backend in backends:
-        backend.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision

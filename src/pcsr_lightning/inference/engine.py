@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pcsr_lightning.errors import PCSRError
 from pcsr_lightning.inference.checks import check_finite
+from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.features import FeatureRows, KeptRows
 from pcsr_lightning.inference.flops import Flops, ModelMacs
 from pcsr_lightning.inference.input_rows import InputRows
@@ -96,6 +97,7 @@ class Engine:
         features: the backbone's features of them, strip by strip.
         kernels: upsamplers and classifier.
         rows: LR rows of a strip.
+        execution: its precision counts.
         keep: whether the features are kept between two passes, or computed again.
     """
 
@@ -106,10 +108,11 @@ class Engine:
         features: FeatureRows,
         kernels: QueryKernels,
         rows: int,
+        execution: Execution,
         keep: bool = False,
     ) -> None:
         self.lr, self.grid, self.kernels, self.rows = lr, grid, kernels, rows
-        self.features, self._keep = features, keep
+        self.features, self._keep, self._execution = features, keep, execution
         h = grid.lr_size[0]
         # Nearest never falls, and at scales of 1 and more it misses no LR row.
         first_rows = torch.searchsorted(grid.rows_H.cpu(), torch.arange(h + 1))
@@ -289,12 +292,13 @@ class Engine:
             strips = self.features.strips(self.rows, done)
             try:
                 while done < h:
-                    top, feat_BrwD = next(strips)
-                    if not isinstance(self.features, KeptRows):  # else they were checked before
-                        check_finite(feat_BrwD, "the backbone's features")
-                    bottom = top + feat_BrwD.shape[1]
-                    strip = Strip(top, bottom, self._hr_rows[top], self._hr_rows[bottom])
-                    deliver = work(strip, feat_BrwD)
+                    with self._execution.arithmetic(self.lr.device.type):
+                        top, feat_BrwD = next(strips)
+                        if not isinstance(self.features, KeptRows):  # else they were checked before
+                            check_finite(feat_BrwD, "the backbone's features")
+                        bottom = top + feat_BrwD.shape[1]
+                        strip = Strip(top, bottom, self._hr_rows[top], self._hr_rows[bottom])
+                        deliver = work(strip, feat_BrwD)
                     # From here on the strip counts: what fails in a sink must not be done twice.
                     done, delivering = bottom, True
                     deliver()

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from pcsr_lightning.arithmetic import float32_products
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.inference.checks import is_number
+
+T = TypeVar("T")
 
 
 class Precision(StrEnum):
     """The arithmetic of the network; pictures stay float32."""
 
     FP32 = "fp32"
+    TF32 = "tf32"
     BF16 = "bf16"
 
 
@@ -26,8 +33,10 @@ class Execution:
     """Nothing here changes the result by more than rounding.
 
     Attributes:
-        precision: ``"fp32"``, or ``"bf16"`` where the processor or GPU multiplies bfloat16: about
-            twice as fast, for a few thousandths of a dB.
+        precision: ``"fp32"``, IEEE float32 whatever the process has set; ``"tf32"``, on NVIDIA GPUs
+            from Ampere on: factors of products are rounded to ten bits; or ``"bf16"``, where the
+            processor or GPU multiplies bfloat16: about twice as fast, for a few thousandths of a
+            dB.
         max_memory: bytes that may be in work at a time, beside the picture, the result and the
             model; ``None`` chooses for speed.
         tile_rows: LR rows in work at a time, instead of a choice by ``max_memory``.
@@ -44,8 +53,9 @@ class Execution:
         try:
             precision = Precision(self.precision)
         except ValueError:
-            names = " or ".join(p.value for p in Precision)
-            raise ConfigError(f"the precision must be {names}, not {self.precision!r}") from None
+            *names, last = (p.value for p in Precision)
+            known = f"{', '.join(names)} or {last}"
+            raise ConfigError(f"the precision must be {known}, not {self.precision!r}") from None
         object.__setattr__(self, "precision", precision)
         for name in ("max_memory", "tile_rows"):
             value = getattr(self, name)
@@ -61,11 +71,18 @@ class Execution:
         """The arithmetic's type: a model in another precision than float32 keeps its own.
 
         Raises:
-            ConfigError: this device has no fast bfloat16.
+            ConfigError: this device has no fast bfloat16, or no TF32.
         """
         weight = next(model.parameters())
         device = weight.device
         if self.precision is Precision.FP32:
+            return weight.dtype
+        if self.precision is Precision.TF32:
+            if not has_tf32(device.type):
+                raise ConfigError(
+                    f"precision=tf32: this {device.type} has no TF32, NVIDIA GPUs from Ampere on "
+                    "do; leave precision out"
+                )
             return weight.dtype
         if not has_bf16(device.type):
             raise ConfigError(
@@ -73,6 +90,20 @@ class Execution:
                 "be slower than fp32; leave precision out"
             )
         return torch.bfloat16
+
+    def arithmetic(self, device_type: str) -> AbstractContextManager[None]:
+        """In this block a network computes as :attr:`precision` says; see there for threads."""
+        return float32_products(device_type, tf32=self.precision is Precision.TF32)
+
+    def each(self, computed: Iterator[T], device_type: str) -> Iterator[T]:
+        """Items that are computed one by one, each under :meth:`arithmetic`."""
+        while True:
+            with self.arithmetic(device_type):
+                try:
+                    item = next(computed)
+                except StopIteration:
+                    return
+            yield item
 
 
 ISAS_WITHOUT_BF16 = {
@@ -98,3 +129,11 @@ def has_bf16(device_type: str) -> bool:
         # oneDNN also runs bfloat16 where it has to emulate it, slower than float32.
         return any(bool(probe()) for probe in probes)
     return False
+
+
+@cache
+def has_tf32(device_type: str) -> bool:
+    """Whether the device has TF32: NVIDIA GPUs of compute capability 8 and more."""
+    if device_type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability() >= (8, 0)

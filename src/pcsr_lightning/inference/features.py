@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from pcsr_lightning.arithmetic import float32_products
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.input_rows import InputRows, as_input
 from pcsr_lightning.networks import evaluating, uncompiled
@@ -237,8 +238,13 @@ def _equal(a: list[Tensor], b: list[Tensor]) -> bool:
 
 
 def _make_plan(module: nn.Module, dtype: torch.dtype) -> RowPlan | None:
+    weight = next(module.parameters(), torch.empty(0))
     try:
-        with evaluating(module), uncompiled(module) as plain:
+        with (
+            float32_products(weight.device.type),
+            evaluating(module),
+            uncompiled(module) as plain,
+        ):
             return plan_rows(plain, dtype)
     except NotStreamable as error:
         _log.info("%s cannot be streamed: %s", type(module).__name__, error)

@@ -55,7 +55,7 @@ def run_original(
         upsampled = UpsampledRows(x, (h * s, w * s), model.backbone.upsamples_nearest)
     features = feature_rows(body, halo, x, dtype)
     rows = strip_rows(execution, features, x, s**2)
-    for top, sr_BnW3 in features.strips(rows):
+    for top, sr_BnW3 in execution.each(features.strips(rows), x.device.type):
         sr_B3nW = sr_BnW3.permute(0, 3, 1, 2).float() + mean
         if upsampled is not None:
             sr_B3nW += upsampled.rows(top, top + sr_B3nW.shape[2])

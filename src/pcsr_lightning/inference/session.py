@@ -253,13 +253,13 @@ class Session:
         rows = strip_rows(execution, source, x, H * W / (h * w))
         shape = (len(lr), h, w, model.backbone.out_channels)
         feat_BhwD = torch.empty(shape, dtype=dtype, device=lr.device)
-        for top, feat_BrwD in source.strips(rows):
+        for top, feat_BrwD in execution.each(source.strips(rows), lr.device.type):
             feat_BhwD[:, top : top + feat_BrwD.shape[1]] = feat_BrwD
             if progress is not None:
                 progress((top + feat_BrwD.shape[1]) / h)
         check_finite(feat_BhwD, "the backbone's features")
         features, kernels = KeptRows(feat_BhwD), QueryKernels.of(model, self.grid, dtype)
-        return features, Engine(lr, self.grid, features, kernels, rows)
+        return features, Engine(lr, self.grid, features, kernels, rows, execution)
 
     def _classify(self, progress: Progress | None) -> Tensor:
         if self.model.classifier is None:

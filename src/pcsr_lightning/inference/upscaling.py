@@ -65,7 +65,8 @@ def upscale(
         refine: smooth light pixels beside heavy ones (Sec. 3.4); ``None``: from scale 4 up.
         routing: all of these choices in one value, and those of rules that have no argument here,
             instead of ``k``, ``adaptive``, ``fixed_class``, ``budget``, ``cost`` and ``refine``.
-        precision: ``fp32``, or ``bf16`` where the machine multiplies bfloat16 numbers.
+        precision: ``fp32``, whatever the process has set about TF32 or autocast; or, where the
+            machine has such products, ``tf32`` or ``bf16``.
         max_memory: bytes that may be in work at a time, beside picture, result and model.
         tile_rows: LR rows in work at a time, instead of ``max_memory``.
         bits: 8 or 16 gives the picture as integers of so many bits, rounded as in a file, in
@@ -183,7 +184,7 @@ def make_engine(
         rows = strip_rows(execution, features, x, area, kept=kept)
         grid = model.grid(lr_size, size)
         kernels = QueryKernels.of(model, grid, dtype)
-        return Engine(image, grid, features, kernels, rows, kept > 0)
+        return Engine(image, grid, features, kernels, rows, execution, kept > 0)
 
 
 def _joined(results: Sequence[UpscaleResult]) -> UpscaleResult:
