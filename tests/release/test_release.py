@@ -20,9 +20,10 @@ from pcsr_lightning import conf_dir
 from pcsr_lightning.cli.release import main
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError, TrainingError
-from pcsr_lightning.networks import PCSR
+from pcsr_lightning.networks import PCSR, build_network, default_config
 from pcsr_lightning.release.card import describe_validation
 from pcsr_lightning.release.experiment import GPU, list_experiments, train_experiment
+from pcsr_lightning.release.make_release import Sources, write_release
 from pcsr_lightning.training.callbacks.clock import parse_time, time_used
 from pcsr_lightning.training.stage_configs import listed_stages, stage_name, stage_overrides
 from pcsr_lightning.training.train_stage import check_settings
@@ -90,6 +91,20 @@ def test_what_a_release_holds(undisturbed: Path) -> None:
     rows = json.loads((undisturbed / "measured.json").read_text())["measured"]
     assert {r["k"] for r in rows} == {2.0, 1.0, 0.5, 0.25, 0.0, -0.1, -0.25, -0.5, None}
     assert (undisturbed / "valid-x4.png").stat().st_size > 5_000
+
+
+def test_a_model_that_cleans(tmp_path: Path) -> None:
+    """It may smooth what looks like noise, its card says so, and x1 is not measured."""
+    torch.manual_seed(0)
+    model = build_network({**default_config("fsrcnn", num_classes=2), "denoise": True}).eval()
+    metadata = {"scales": [1, 2]}
+    write_release(model, tmp_path / "cleaner", metadata, "made", Sources(None))
+    card = " ".join((tmp_path / "cleaner" / "cleaner.md").read_text().split())
+    assert "Made for photographs with noise" in card
+    assert "| noise | " in card
+    assert "only features are limited" in card
+    measured = json.loads((tmp_path / "cleaner" / "measured.json").read_text())
+    assert {row["scale"] for row in measured["robustness"]} == {2}
 
 
 @pytest.mark.slow

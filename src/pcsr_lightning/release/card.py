@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pcsr_lightning.evaluation import Measurement
 from pcsr_lightning.evaluation.tables import Column, markdown_table, number, scale_text
-from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.networks import PCSR, Original, has_bias_shifts
 from pcsr_lightning.release.experiment import StageRun
 from pcsr_lightning.release.robustness import Robustness
 
@@ -22,6 +22,13 @@ LIMITS = (
     "Made for clean pictures, downscaled by bicubic interpolation: it sharpens compression "
     "artefacts and noise instead of removing them. It adds no texture: lost detail stays smooth."
 )
+SMOOTHED = " It takes some of these patterns for noise and smooths them: only features are limited."
+PHOTO_LIMITS = (
+    "Made for photographs with noise and compression artefacts; clean pictures keep more detail "
+    "with a model for those. Fine texture below the noise goes with it: a lower `denoise` keeps "
+    "more of both. It adds no texture: lost detail stays smooth."
+)
+"""Of models whose strength of cleaning can be set."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,10 @@ def write_card(card: ModelCard) -> str:
         "## Pictures unlike photographs",
         *_robustness(card.robust),
         "## Limits",
-        _fill(f"{LIMITS} {_trained_scales(card.scales)}"),
+        _fill(
+            f"{PHOTO_LIMITS if has_bias_shifts(card.model) else LIMITS} "
+            f"{_trained_scales(card.scales)}"
+        ),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -98,6 +108,7 @@ def _robustness(robust: Sequence[Robustness]) -> list[str]:
         "area, at k = 0. Allowed: 50, or the error of the paper's own weights of the same backbone "
         "(60, or the error of another backbone, if there are none). Largest feature: relative to a "
         "photograph's, at most 10."
+        f"{SMOOTHED if any(r.allowed == 255 for r in robust) else ''}"
     )
     return [_fill(text), "\n".join(lines)]
 
@@ -116,9 +127,10 @@ def _what(card: ModelCard) -> str:
     widths = "; ".join("-".join(str(w) for w in hidden) for hidden in config["upsamplers"])
     hidden = config["classifier"]
     classifier = "-".join(str(w) for w in hidden) if hidden else "linear"
+    strength = " Its strength of cleaning can be set (`denoise`)." if has_bias_shifts(model) else ""
     return (
         f"PCSR with {model.num_classes} classes: backbone {backbone}, upsamplers {widths}, "
-        f"classifier {classifier}. {parameters}"
+        f"classifier {classifier}. {parameters}{strength}"
     )
 
 

@@ -230,7 +230,10 @@ def _scales(scale: float | Sequence[float]) -> tuple[float, float]:
 
 
 def _tested(low: float, high: float) -> list[float]:
-    return [high] if low == high else [float(s) for s in range(int(low), int(high) + 1)]
+    if low == high:
+        return [high]
+    # At x1 the LR picture of a clean one is the ground truth itself.
+    return [float(s) for s in range(max(2, int(low)), int(high) + 1)]
 
 
 def _curves(measured: Sequence[Measurement], folder: Path) -> list[Path]:
