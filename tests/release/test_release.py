@@ -207,7 +207,8 @@ def test_every_stage_of_an_experiment_can_be_trained(name: str) -> None:
         assert cfg.stage.name == stage_name(own)
         assert cfg.optimizer._target_ == "pcsr_lightning.training.optim.Muon"
     last = stage_name(stages[-1])
-    assert last == ("original" if "pcsr" not in name else str(cfg.num_classes))
+    classes = "pcsr" in name or "photo" in name
+    assert last == (str(cfg.num_classes) if classes else "original")
 
 
 def test_a_card_says_what_was_set(undisturbed: Path) -> None:

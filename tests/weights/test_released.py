@@ -11,7 +11,7 @@ import pcsr_lightning
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.evaluation import benchmark
 from pcsr_lightning.inference import RoutingConfig, upscale
-from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.networks import PCSR, Original, has_bias_shifts
 from pcsr_lightning.weights import DEFAULT_MODEL, find_model, list_models
 from pcsr_lightning.weights.registry import RELEASED
 
@@ -22,6 +22,7 @@ SIZES = {
     "carn-pcsr-x4-m3": 180_750,
     "carn-x4": 294_915,
     "fsrcnn-pcsr-x4": 24_502,
+    "fsrcnn-photo-x4": 24_928,
     "srresnet-pcsr-x4": 1_078_390,
     "srresnet-x4": 1_517_571,
 }
@@ -32,6 +33,7 @@ SET14 = {
     "carn-pcsr-x4-m3": 26.3,
     "carn-x4": 25.5,
     "fsrcnn-pcsr-x4": 25.85,
+    "fsrcnn-photo-x4": 25.25,
     "srresnet-pcsr-x4": 26.1,
     "srresnet-x4": 26.0,
 }
@@ -67,7 +69,8 @@ def test_its_golden_output(name: str) -> None:
     found = benchmark(model, SAMPLE_FOLDER / "valid", 4).mean
     assert found.psnr == pytest.approx(facts["golden"]["psnr"], abs=0.01)
     assert found.share[0] == pytest.approx(facts["golden"]["heavy"], abs=0.005)
-    assert found.psnr > found.bicubic.psnr + 0.5
+    # A model that cleans gains less on clean pictures.
+    assert found.psnr > found.bicubic.psnr + (0.35 if has_bias_shifts(model) else 0.5)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,7 @@ def test_they_are_small_enough_to_ship() -> None:
 ROUTED = [
     pytest.param(name, marks=[pytest.mark.slow] if name.startswith(("bsrn", "srresnet")) else [])
     for name in SIZES
-    if "pcsr" in name
+    if name not in ("carn-x4", "srresnet-x4")
 ]
 
 
