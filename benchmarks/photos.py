@@ -34,6 +34,9 @@ from pcsr_lightning.images import bicubic, list_pictures, read
 from pcsr_lightning.networks import PCSR, Original
 
 Damage = Callable[[Tensor, np.random.Generator], Tensor]
+KEYS = ("folder", "scale", "count", "model", "pictures")
+Kept = dict[tuple[str, int, int, str, str], dict[str, float]]
+"""Means by :data:`KEYS`."""
 FLAT = 2 / 255
 """Standard deviation of the ground truth's 9 x 9 pixels below which an area is flat."""
 
@@ -123,20 +126,40 @@ def measure(
     return found
 
 
-def table(found: dict[tuple[str, str], dict[str, list[float]]], damages: list[str]) -> str:
+def measured(
+    models: dict[str, PCSR | Original],
+    files: list[Path],
+    place: tuple[str, int, int],
+    damages: list[str],
+    crop: int | None,
+) -> Kept:
+    """The means of every number over the pictures, of bicubic and all models."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for n, file in enumerate(files):
+        hr = centre(read(file).rgb[None], crop)
+        for key, numbers in measure(models, hr, file.name, place[1], damages).items():
+            for k, v in numbers.items():
+                if math.isfinite(v):
+                    found[key][k].append(v)
+        print(f"{place[0]} x{place[1]}: {n + 1} of {len(files)}", file=sys.stderr)
+    return {
+        (*place, *key): {k: fmean(v) for k, v in numbers.items()} for key, numbers in found.items()
+    }
+
+
+def table(kept: Kept, place: tuple[str, int, int], names: list[str], damages: list[str]) -> str:
     """PSNR (and dB over bicubic) / SSIM / heavy share / the same in flat areas."""
-    rows = list(dict.fromkeys(row for row, _ in found))
     lines = ["| | " + " | ".join(damages) + " |", "|---|" + "---|" * len(damages)]
-    for row in rows:
+    for name in names:
         cells = []
         for damage in damages:
-            means = {k: fmean(v) for k, v in found[row, damage].items()}
-            gain = means["psnr"] - fmean(found["bicubic", damage]["psnr"])
-            cell = f"{means['psnr']:.2f}" + (f" ({gain:+.2f})" if row != "bicubic" else "")
+            means = kept[*place, name, damage]
+            gain = means["psnr"] - kept[*place, "bicubic", damage]["psnr"]
+            cell = f"{means['psnr']:.2f}" + (f" ({gain:+.2f})" if name != "bicubic" else "")
             cell += f" / {means['ssim']:.3f}"
             shares = [f"{100 * means[k]:.0f} %" for k in ("heavy", "flat") if k in means]
             cells.append(" / ".join([cell, *shares]))
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -150,38 +173,43 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--damages", nargs="+", choices=DAMAGES, default=list(DAMAGES))
     p.add_argument("--crop", type=int, default=None, help="centre of each picture, in pixels")
     p.add_argument("--pictures", type=int, default=None, help="that many, evenly spread")
-    p.add_argument("--json", type=Path, default=None, help="where to write the numbers")
+    p.add_argument(
+        "--json",
+        type=Path,
+        default=None,
+        help="for the numbers; what is in it is not measured again",
+    )
     args = p.parse_args(argv)
     models: dict[str, PCSR | Original] = {args.clean: pcsr_lightning.load(args.clean)}
     if args.photo is not None:
         name = Path(args.photo).name
         for s in args.strengths:
             models[f"{name}, denoise {s:g}"] = pcsr_lightning.load(args.photo, denoise=s)
-    kept = []
+    names = ["bicubic", *models]
+    kept: Kept = {}
+    if args.json is not None and args.json.is_file():
+        for row in json.loads(args.json.read_text(encoding="utf-8")):
+            kept[tuple(row.pop(k) for k in KEYS)] = row
     for folder in args.folders:
         files = list_pictures(folder)
         count = min(args.pictures or len(files), len(files))
         files = [files[int(n)] for n in np.linspace(0, len(files) - 1, count)]
         for scale in args.scales:
-            found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(
-                lambda: defaultdict(list)
-            )
-            for n, file in enumerate(files):
-                hr = centre(read(file).rgb[None], args.crop)
-                for key, numbers in measure(models, hr, file.name, scale, args.damages).items():
-                    for k, v in numbers.items():
-                        if math.isfinite(v):
-                            found[key][k].append(v)
-                print(f"{folder.name} x{scale}: {n + 1} of {len(files)}", file=sys.stderr)
-            print(f"\n{folder.name}, x{scale}, {len(files)} pictures\n")
-            print(table(found, args.damages), flush=True)
-            kept += [
-                {"folder": folder.name, "scale": scale, "model": row, "pictures": damage}
-                | {k: fmean(v) for k, v in numbers.items()}
-                for (row, damage), numbers in found.items()
-            ]
+            place = (folder.name, scale, count)
+            missing = {
+                name
+                for name in names
+                for damage in args.damages
+                if (*place, name, damage) not in kept
+            }
+            todo = {name: model for name, model in models.items() if name in missing}
+            if missing:
+                kept |= measured(todo, files, place, args.damages, args.crop)
+            print(f"\n{folder.name}, x{scale}, {count} pictures\n")
+            print(table(kept, place, names, args.damages), flush=True)
             if args.json is not None:
-                args.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+                rows = [dict(zip(KEYS, key, strict=True)) | found for key, found in kept.items()]
+                args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

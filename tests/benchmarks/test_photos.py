@@ -36,6 +36,10 @@ def test_every_strength_has_a_row_and_damages_do_what_they_say(
     assert found["bicubic", "clean"]["psnr"] > found["bicubic", "noise 8"]["psnr"] + 5
     for row in found.values():
         assert row["model"] == "bicubic" or 0 <= row["flat"] <= 1
-    assert "| photo.safetensors, denoise 0 |" in capsys.readouterr().out
+    first = capsys.readouterr()
+    assert "| photo.safetensors, denoise 0 |" in first.out
+    assert photos.main([str(w) for w in (pictures, *words)]) == 0
+    again = capsys.readouterr()
+    assert (again.out, again.err) == (first.out, "")  # nothing is measured twice
     noise = photos.noisy(torch.full((1, 3, 64, 64), 0.5), 8, np.random.default_rng(0)) - 0.5
     assert float(noise.std() * 255) == pytest.approx(8, rel=0.05)
