@@ -178,9 +178,10 @@ def _with_warning(old: str, new: str, sigil: str, rest: str) -> str:
 
 def _is_new(word: str, known: set[str], targets: Mapping[str, str]) -> bool:
     key, sign, _ = word.partition("=")
-    if not sign or not _KEY.fullmatch(key) or key.startswith("hydra."):
+    node = key.rpartition(".")[0]
+    if not sign or not _KEY.fullmatch(key) or key.startswith("hydra.") or node in NAMED_OBJECTS:
         return False
-    return key not in known or key.rpartition(".")[0] in targets
+    return key not in known or node in targets
 
 
 def _taken(word: str, cfg: DictConfig, targets: Mapping[str, str]) -> bool:
