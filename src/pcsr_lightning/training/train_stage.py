@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from pcsr_lightning.atomic_io import atomic_write
 from pcsr_lightning.errors import ConfigError, check_path, single_line
@@ -39,6 +39,7 @@ from pcsr_lightning.training.callbacks.stopping import (
     Stopped,
     checkpoint_of_restart,
 )
+from pcsr_lightning.training.earlier_run import scales
 from pcsr_lightning.training.ending import CountSteps, finish
 from pcsr_lightning.training.initialization import (
     earlier_model,
@@ -227,11 +228,9 @@ def metadata(cfg: DictConfig) -> dict[str, Any]:
 
 def trained_scales(cfg: DictConfig) -> dict[str, list[float]]:
     """``scales`` of a model file: the scale of the training, or the lowest and the highest."""
-    scale = OmegaConf.select(cfg, "data.scale")
-    scales = scale if isinstance(scale, ListConfig) else [scale]
-    if not all(isinstance(s, int | float) for s in scales):
+    if OmegaConf.select(cfg, "data.scale") is None:
         return {}  # a data module of the user's own need not have scales
-    return {"scales": [float(s) for s in dict.fromkeys((min(scales), max(scales)))]}
+    return {"scales": list(dict.fromkeys(scales(cfg)))}
 
 
 def make_trainer(cfg: DictConfig, run_dir: Path, checkpoint: Path | None = None) -> L.Trainer:
