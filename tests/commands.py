@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -88,6 +88,21 @@ def in_process(
         sys.stdout.flush()
         sys.stderr.flush()
         return Done(code, *(_content(file) for file in (out, err)))
+
+
+@contextmanager
+def trainings_in_process() -> Iterator[None]:
+    """Within it ``replay`` and ``release`` do not start a process for each of their trainings."""
+
+    def train(arguments: Sequence[str], cwd: Path | None = None) -> int:
+        done = run_command("train", *arguments, cwd=cwd)
+        sys.stderr.write(done.out + done.err)
+        return done.code
+
+    with pytest.MonkeyPatch.context() as patch:
+        for caller in ("training.replay", "release.experiment"):
+            patch.setattr(f"pcsr_lightning.{caller}.train_in_own_process", train)
+        yield
 
 
 def start(

@@ -5,13 +5,14 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from tests.commands import SMALL_TRAINING, Done, run_command
+from tests.commands import SMALL_TRAINING, Done, run_command, trainings_in_process
 
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.weights import load
@@ -281,9 +282,10 @@ def test_a_full_disk_is_one_line(size: str, train: Train, tmp_path: Path) -> Non
         subprocess.run(["umount", "--lazy", str(tmp_path / "disk")], check=True)
 
 
-def replay(tmp_path: Path, *words: str, code: int) -> Done:
+def replay(tmp_path: Path, *words: str, code: int, own_process: bool = False) -> Done:
     env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    return run_command("replay", *words, cwd=tmp_path, env=env, code=code)
+    with nullcontext() if own_process else trainings_in_process():
+        return run_command("replay", *words, cwd=tmp_path, env=env, code=code)
 
 
 def test_what_a_run_was_made_of_and_its_replay(train: Train, tmp_path: Path) -> None:
@@ -310,6 +312,8 @@ def test_what_a_run_was_made_of_and_its_replay(train: Train, tmp_path: Path) -> 
         )
         assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
     assert "again: is not empty" in replay(tmp_path, "run", "--out", "again", code=1).err
+    own = replay(tmp_path, "run/stage-1", "--out", "own", code=0, own_process=True)
+    assert "run/stage-1: the same weights" in own.out
 
     # Other weights: something else was there then.
     for change in ("torch", "seed"):
@@ -354,8 +358,9 @@ def test_what_cannot_be_replayed(train: Train, tmp_path: Path) -> None:
 
 
 def test_stages_are_shared_by_the_jobs_of_a_sweep(train: Train, tmp_path: Path) -> None:
-    words = ("stage=all", "stages=null", "backbone.upsamplers=null", "trainer.max_steps=2")
-    done = train("-m", *words, "num_classes=2,3", "seed=0,1", "hydra.sweep.dir=all")
+    two = 'stages=[["stage=1"],["stage=2"]]'
+    words = ("stage=all", "backbone.upsamplers=null", "trainer.max_steps=2")
+    done = train("-m", *words, two, "num_classes=2,3", "seed=0,1", "hydra.sweep.dir=all")
     folder = tmp_path / "all"
     assert done.out.count("stage 1 is taken over from ") == 2
     for job, first in ((2, 0), (3, 1)):  # M = 3 with the seeds of M = 2
@@ -371,10 +376,11 @@ def test_stages_are_shared_by_the_jobs_of_a_sweep(train: Train, tmp_path: Path) 
         assert "num_classes: 3" in config
         assert record(folder / str(job))["steps"] == 2
         alone = ("hydra.run.dir=alone", "num_classes=3", f"seed={first}")
-    train(*words, *alone)
+    train(*words, two, *alone)
     ours, theirs = (load(path).state_dict() for path in (folder / "3", tmp_path / "alone"))
     assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
     # A weight that stage 1 does not know is shared too, a rate is not.
     for key, values, shared in (("stage.w_avg", "1,2", 1), ("optimizer.lr", "1e-3,2e-3", 0)):
-        done = train("-m", *words, f"{key}={values}", f"hydra.sweep.dir={key}")
+        first = 'stages=[["stage=1"]]'
+        done = train("-m", *words, first, f"{key}={values}", f"hydra.sweep.dir={key}")
         assert done.out.count("is taken over from") == shared

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tests.commands import Done, in_process, run_command
+from tests.commands import Done, in_process, run_command, trainings_in_process
 from tests.small import compact_state
 
 from pcsr_lightning.data import SAMPLE_FOLDER
@@ -132,7 +132,8 @@ def run_page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     def run(page: str) -> tuple[Path, list[str]]:
         folder = tmp_path_factory.mktemp("reader")
         text = (DOCS / page).read_text(encoding="utf-8")
-        furnish(folder, large="protocol=patches" in text)  # which needs 512 x 512 pixels
+        # patches of the paper's protocol need 512 x 512 pixels
+        furnish(folder, large=any("protocol=patches" in b.text for b in blocks_of(page)))
         for name in set(re.findall(r"[\w-]+\.pth", text)) - {COMPACT}:
             shared: Path = request.getfixturevalue("shared")
             shutil.copy(shared / "reference" / name, folder)
@@ -140,7 +141,8 @@ def run_page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         for block in blocks_of(page):
             if is_file(block, folder) or block.kind not in (*SHELL, "python", "pycon"):
                 continue
-            done = run_block(block, folder)
+            with trainings_in_process():
+                done = run_block(block, folder)
             report = f"{page}:\n{block.text}\n{done.out[-3000:]}{done.err[-3000:]}"
             assert done.code == 0, report
             printed.append(done.out)

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
-from tests.commands import run_command, start
+from tests.commands import run_command, start, trainings_in_process
 
 from pcsr_lightning import conf_dir
 from pcsr_lightning.cli.release import main
@@ -70,7 +70,8 @@ def words(experiment: Path, out: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def undisturbed(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed")
-    done = run_command("release", *words(experiment, out), code=0)
+    with trainings_in_process():
+        done = run_command("release", *words(experiment, out), code=0)
     assert done.out.split()[0] == str(out / "tiny" / "tiny.safetensors")
     return out / "tiny"
 
