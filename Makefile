@@ -48,7 +48,7 @@ docs-serve: dev-env ## show the documentation in a browser, and changes as they 
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs serve
 
 browser-test: dev-env ## try the demo page in a real Chromium, which has to be installed
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m browser tests/browser $(PYTEST_ARGS)
+	$(PYTEST) -m browser tests/browser $(PYTEST_ARGS)
 
 lint: dev-env ## check style, formatting and which module imports which
 	$(RUN) -m ruff check .
