@@ -10,7 +10,8 @@ from tests.commands import SMALL_TRAINING, Done, run_command
 from tests.small import small_pcsr, write_textures
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.evaluation.search import Objectives, Trial, pareto, searched_keys
+from pcsr_lightning.evaluation.search import Objectives
+from pcsr_lightning.evaluation.trials import Trial, pareto, searched_keys
 from pcsr_lightning.weights import save
 
 OPTUNA = ("hydra/sweeper=optuna", "hydra.sweeper.n_jobs=1", "hydra.sweeper.n_trials=2")

@@ -18,7 +18,8 @@ from tests.small import small_pcsr
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation import Measurement, Quality
-from pcsr_lightning.evaluation.loggers import RunLoggers, group_name, overview_rows
+from pcsr_lightning.evaluation.log_results import overview_rows
+from pcsr_lightning.evaluation.loggers import RunLoggers, group_name
 from pcsr_lightning.evaluation.published import published_points
 from pcsr_lightning.weights import save
 

@@ -14,13 +14,8 @@ from rich.console import Console
 from pcsr_lightning.distributed import launched_group
 from pcsr_lightning.evaluation.comparison import finished_jobs
 from pcsr_lightning.evaluation.jobs import job_folders, load_config
-from pcsr_lightning.evaluation.loggers import (
-    RunLoggers,
-    group_name,
-    is_wandb,
-    log_overview,
-    overview_rows,
-)
+from pcsr_lightning.evaluation.log_results import log_overview, overview_rows
+from pcsr_lightning.evaluation.loggers import RunLoggers, group_name, is_wandb
 from pcsr_lightning.evaluation.overview import report_jobs
 from pcsr_lightning.evaluation.report import METRICS, SWEEP
 

@@ -17,15 +17,13 @@ from pcsr_lightning.evaluation.benchmark import Benchmark, benchmark
 from pcsr_lightning.evaluation.config import EvaluationConfig
 from pcsr_lightning.evaluation.curves import psnr_flops
 from pcsr_lightning.evaluation.figures import save_for_papers
-from pcsr_lightning.evaluation.loggers import (
-    Loggers,
-    RunLoggers,
-    group_name,
+from pcsr_lightning.evaluation.log_results import (
     log_benchmark,
     log_overview,
     log_points,
     overview_rows,
 )
+from pcsr_lightning.evaluation.loggers import Loggers, RunLoggers, group_name
 from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.picture_metrics import build_metrics
 from pcsr_lightning.evaluation.prepared import PreparedEvaluation, model_name, prepare

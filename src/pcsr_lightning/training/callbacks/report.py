@@ -16,13 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pcsr_lightning.evaluation.loggers import (
-    log_pictures,
-    log_table,
-    plain_name,
-    side_by_side,
-    wandb_logger,
-)
+from pcsr_lightning.evaluation.log_results import log_pictures, log_table, side_by_side
+from pcsr_lightning.evaluation.loggers import plain_name, wandb_logger
 from pcsr_lightning.images.comparison import eight_bit
 from pcsr_lightning.inference import class_map
 from pcsr_lightning.networks import bilinear_upsample
