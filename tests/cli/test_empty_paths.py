@@ -13,7 +13,7 @@ from pcsr_lightning import conf_dir, load
 from pcsr_lightning.cli.evaluate import evaluate
 from pcsr_lightning.cli.routing_group import register_routing
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.training.train_stage import check_settings
+from pcsr_lightning.training.settings_check import check_settings
 
 TRAIN = shlex.join(["train", "stage=1", *SMALL_TRAINING, "trainer.max_steps=1", "logger=none"])
 

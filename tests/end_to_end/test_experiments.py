@@ -7,7 +7,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from pcsr_lightning import conf_dir
-from pcsr_lightning.training.train_stage import build_stage, check_settings
+from pcsr_lightning.training.settings_check import check_settings
+from pcsr_lightning.training.train_stage import build_stage
 
 FOLDER = conf_dir() / "experiment"
 NAMES = sorted(

@@ -25,8 +25,8 @@ from pcsr_lightning.release.card import describe_validation
 from pcsr_lightning.release.experiment import GPU, list_experiments, train_experiment
 from pcsr_lightning.release.make_release import Sources, write_release
 from pcsr_lightning.training.callbacks.clock import parse_time, time_used
+from pcsr_lightning.training.settings_check import check_settings
 from pcsr_lightning.training.stage_configs import listed_stages, stage_name, stage_overrides
-from pcsr_lightning.training.train_stage import check_settings
 from pcsr_lightning.weights import find_model, load
 
 EXPERIMENT = """# @package _global_

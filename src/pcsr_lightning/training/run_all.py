@@ -22,6 +22,7 @@ from pcsr_lightning.settings.hydra_job import job_of
 from pcsr_lightning.settings.instantiation import in_plain_values
 from pcsr_lightning.training.ending import trial_run
 from pcsr_lightning.training.measure import measure_model
+from pcsr_lightning.training.settings_check import check_settings
 from pcsr_lightning.training.shared_stages import take_over, trained_by_another_job
 from pcsr_lightning.training.stage_configs import (
     StagePlan,
@@ -30,7 +31,7 @@ from pcsr_lightning.training.stage_configs import (
     plan_stages,
     stage_folder,
 )
-from pcsr_lightning.training.train_stage import check_settings, train
+from pcsr_lightning.training.train_stage import train
 from pcsr_lightning.weights import LAST, RECORD, RunRecord, is_finished, read_checkpoint
 
 log = logging.getLogger(__name__)
