@@ -18,9 +18,10 @@ from pcsr_lightning.batch.inputs import STREAM, Inputs, find_inputs
 from pcsr_lightning.batch.one_picture import UpscaleOptions, dry_run
 from pcsr_lightning.batch.outputs import Job, OutputOptions, plan_jobs
 from pcsr_lightning.batch.records import Settings, compared, settings_of
-from pcsr_lightning.batch.report import Reporter, Tally
+from pcsr_lightning.batch.report import Reporter
 from pcsr_lightning.batch.run import Batch
 from pcsr_lightning.batch.sizes import check_scale
+from pcsr_lightning.batch.tally import Tally
 from pcsr_lightning.batch.terminal import sign_of_life
 from pcsr_lightning.distributed import ALONE, ProcessGroup, connected_group, launched_group
 from pcsr_lightning.errors import DONE, FAILED, ConfigError, PCSRError

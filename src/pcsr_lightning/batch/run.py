@@ -16,8 +16,9 @@ from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.one_picture import Done, UpscaleOptions, upscale_file
 from pcsr_lightning.batch.outputs import Job, version
 from pcsr_lightning.batch.records import Settings, write_record
-from pcsr_lightning.batch.report import Reporter, Tally
+from pcsr_lightning.batch.report import Reporter
 from pcsr_lightning.batch.sharing import SharedCores, shared_cores
+from pcsr_lightning.batch.tally import Tally
 from pcsr_lightning.distributed import ProcessGroup
 from pcsr_lightning.errors import (
     DONE,
