@@ -20,6 +20,7 @@ SIZES = {
     "carn-pcsr-multi": 168_970,
     "carn-pcsr-x4": 168_970,
     "carn-pcsr-x4-m3": 180_750,
+    "carn-photo-multi": 170_498,
     "carn-x4": 294_915,
     "fsrcnn-pcsr-x4": 24_502,
     "fsrcnn-photo-x4": 24_928,
@@ -31,6 +32,7 @@ SET14 = {
     "carn-pcsr-multi": 26.34,
     "carn-pcsr-x4": 26.32,
     "carn-pcsr-x4-m3": 26.3,
+    "carn-photo-multi": 26.0,
     "carn-x4": 25.5,
     "fsrcnn-pcsr-x4": 25.85,
     "fsrcnn-photo-x4": 25.25,
@@ -126,9 +128,12 @@ def sea_13hw(shared: Path) -> Tensor:
 
 @pytest.mark.parametrize("name", ROUTED)
 def test_hard_pixels_are_at_edges_and_not_in_the_sky(name: str, sea_13hw: Tensor) -> None:
-    found = upscale(released(name)[0], sea_13hw, 4)
+    model, _ = released(name)
+    found = upscale(model, sea_13hw, 4)
     heavy_HW = found.assignment[0] == 0
     steep_HW = torch.hypot(*torch.gradient(found.image[0].mean(0)))
     sky_HW = heavy_HW[8 : len(heavy_HW) // 4, 8:-8]  # the picture's border is an edge to it
-    assert sky_HW.float().mean() < heavy_HW.float().mean() / 4
+    # A model that cleans looks closer at what may be noise.
+    allowed = 0.1 if has_bias_shifts(model) else float(heavy_HW.float().mean()) / 4
+    assert sky_HW.float().mean() < allowed
     assert steep_HW[heavy_HW].mean() > 4 * steep_HW[~heavy_HW].mean()

@@ -41,12 +41,13 @@ def scale_warning(
 
 
 def _released_scales() -> dict[str, Range]:
-    """Of every released PCSR model, the default first."""
+    """Of every released PCSR model of clean pictures, the default first."""
     found = {}
     for name in sorted(list_models(), key=lambda name: (name != DEFAULT_MODEL, name)):
         config = json.loads(find_model(name).with_suffix(".json").read_text(encoding="utf-8"))
         scales = read_scales(config)
-        if scales is not None and config["network"]["kind"] == "pcsr":
+        routes = config["network"]["kind"] == "pcsr"
+        if scales is not None and routes and "photo_of" not in config:
             found[name] = scales
     return found
 
