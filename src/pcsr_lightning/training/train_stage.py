@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pcsr_lightning.errors import ConfigError, single_line
 from pcsr_lightning.evaluation.loggers import finished_runs
@@ -27,7 +27,6 @@ from pcsr_lightning.training.callbacks.stopping import (
     Stopped,
     checkpoint_of_restart,
 )
-from pcsr_lightning.training.earlier_run import scales
 from pcsr_lightning.training.ending import finish
 from pcsr_lightning.training.initialization import (
     earlier_model,
@@ -149,6 +148,8 @@ def metadata(cfg: DictConfig) -> dict[str, Any]:
 
 def trained_scales(cfg: DictConfig) -> dict[str, list[float]]:
     """``scales`` of a model file: the scale of the training, or the lowest and the highest."""
-    if OmegaConf.select(cfg, "data.scale") is None:
+    scale = OmegaConf.select(cfg, "data.scale")
+    found = scale if isinstance(scale, ListConfig) else [scale]
+    if not all(isinstance(s, int | float) for s in found):
         return {}  # a data module of the user's own need not have scales
-    return {"scales": list(dict.fromkeys(scales(cfg)))}
+    return {"scales": [float(s) for s in dict.fromkeys((min(found), max(found)))]}
