@@ -3,6 +3,7 @@
 from pcsr_lightning.images.alpha import AlphaRange, ColourRows, fill_under_alpha
 from pcsr_lightning.images.bicubic import RESIZE_KERNELS, ResizeKernel, bicubic
 from pcsr_lightning.images.bicubic_crops import bicubic_crops
+from pcsr_lightning.images.condition import PictureCondition, picture_condition
 from pcsr_lightning.images.files import decode, read, read_rgb8
 from pcsr_lightning.images.formats import (
     FALLBACK,
@@ -36,6 +37,7 @@ __all__ = [
     "FolderWalk",
     "Metadata",
     "Picture",
+    "PictureCondition",
     "ResizeKernel",
     "TakesRows",
     "bicubic",
@@ -49,6 +51,7 @@ __all__ = [
     "list_pictures",
     "outline",
     "own_suffix",
+    "picture_condition",
     "read",
     "read_rgb8",
     "write",

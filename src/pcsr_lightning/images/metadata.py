@@ -57,6 +57,7 @@ class Metadata:
         growth: of the pixels since ``exif`` and ``xmp`` were written.
         png_chunks: a PNG file's texts and colour chunks; the colour codes of AVIF, likewise.
         left_out: names of what else the file holds, which no result will.
+        jpeg_quality: of a JPEG file, 1 to 100 on libjpeg's scale.
     """
 
     icc: bytes | None = None
@@ -68,6 +69,7 @@ class Metadata:
     growth: Growth = AS_IT_WAS
     png_chunks: tuple[Chunk, ...] = ()
     left_out: tuple[str, ...] = ()
+    jpeg_quality: int | None = None
 
     def resized(self, across: float, down: float) -> Metadata:
         """Those of the same picture with so many pixels for each one."""

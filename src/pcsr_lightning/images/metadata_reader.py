@@ -17,6 +17,7 @@ import pyvips
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pcsr_lightning.images import photoshop
+from pcsr_lightning.images.condition import quality_of
 from pcsr_lightning.images.formats import AVIF, JPEG, PNG, TIFF, Format
 from pcsr_lightning.images.growth import SIDEWAYS, Growth
 from pcsr_lightning.images.metadata import Metadata
@@ -99,7 +100,7 @@ def _inspect_jpeg(file: BinaryIO) -> Inspection:
     try:
         with pillow_errors():
             image = JpegImageFile(BytesIO(file.read(_JPEG_HEAD)))
-            segments, info = image.applist, image.info
+            segments, info, tables = image.applist, image.info, image.quantization
     except (ValueError, OSError) as error:
         return Inspection(Metadata(left_out=(f"segments that cannot be read ({error})",)))
     # Resources too long for a segment go on in the next.
@@ -112,7 +113,9 @@ def _inspect_jpeg(file: BinaryIO) -> Inspection:
     x, y = info.get("jfif_density", (1, 1))
     density = (x, y) if info.get("jfif_unit") == 0 and 0 < min(x, y) < max(x, y) else None
     left_out = tuple(dict.fromkeys(names))
-    return Inspection(Metadata(iptc=iptc or None, density=density, left_out=left_out))
+    quality = quality_of(tables) if tables else None
+    found = Metadata(iptc=iptc or None, density=density, left_out=left_out, jpeg_quality=quality)
+    return Inspection(found)
 
 
 def _goes_on(file: BinaryIO) -> bool:
