@@ -17,6 +17,7 @@ from tests.small import compact_state
 
 import pcsr_lightning
 from pcsr_lightning import images, inference
+from pcsr_lightning.batch.models import RunModels
 from pcsr_lightning.batch.one_picture import UpscaleOptions, upscale_file
 from pcsr_lightning.batch.outputs import Job
 from pcsr_lightning.images import Metadata, Picture
@@ -158,7 +159,7 @@ def test_streamed_and_whole_results_are_the_same_files(
         for way in ("rows", "whole"):
             classes = tmp_path / "classes.png"
             if way == "rows":
-                upscale_file(model, Job(source, target, classes), settings)
+                upscale_file(RunModels({"small": model}), Job(source, target, classes), settings)
             else:
                 written_at_once(model, source, target, classes, settings)
             found.append((target.read_bytes(), classes.read_bytes()))
@@ -178,7 +179,7 @@ def test_the_result_has_its_name_last(tmp_path: Path, monkeypatch: pytest.Monkey
         return replace(self, other)
 
     monkeypatch.setattr(Path, "replace", noted)
-    upscale_file(model, Job(source, target, classes), UpscaleOptions(4))
+    upscale_file(RunModels({"small": model}), Job(source, target, classes), UpscaleOptions(4))
     assert replaced == ["classes.png", "out.png"]
 
 
@@ -192,13 +193,13 @@ def test_large_pictures_are_decided_by_counts(
     images.write(Picture(torch.rand(3, 40, 50, generator=generator)), source)
     for routing in (RoutingConfig("adaptive"), RoutingConfig(budget=0.6)):
         settings = UpscaleOptions(4, routing=routing)
-        exact = upscale_file(model, Job(source, target), settings)
+        exact = upscale_file(RunModels({"small": model}), Job(source, target), settings)
         with monkeypatch.context() as patch:
             patch.setattr(scores, "SCORE_BYTES", 0)
-            counted = upscale_file(model, Job(source, target), settings)
+            counted = upscale_file(RunModels({"small": model}), Job(source, target), settings)
         assert counted.shares[0] == pytest.approx(exact.shares[0], abs=1e-3)
         assert 0.01 < counted.shares[0] < 0.99
         if routing.mode == "budget":
             all_heavy = UpscaleOptions(4, routing=RoutingConfig(fixed_class=0))
-            heavy = upscale_file(model, Job(source, target), all_heavy)
+            heavy = upscale_file(RunModels({"small": model}), Job(source, target), all_heavy)
             assert 0.599 * heavy.gmacs < counted.gmacs <= 0.6 * heavy.gmacs

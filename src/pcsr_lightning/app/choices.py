@@ -10,6 +10,7 @@ from pcsr_lightning.inference import RoutingConfig
 LOWEST_BUDGET = 1e-6
 DEFAULT_SCALE = 4.0
 AUTOMATIC, BY_BUDGET, BY_K = "automatic", "compute budget", "k"
+"""Ways to choose pixels; the first also stands for a model chosen by the picture."""
 MIDDLE = (0.5, 0.5)
 
 
@@ -18,7 +19,7 @@ class Choices:
     """What the page's controls say.
 
     Attributes:
-        model: a name or file.
+        model: a name or file, or ``automatic``.
         scale: 1 to 8.
         compute: the budget in percent of the all-heavy cost.
         way: ``automatic``, ``compute budget`` or ``k``.

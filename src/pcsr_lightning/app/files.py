@@ -11,7 +11,7 @@ from pcsr_lightning.app.choices import AUTOMATIC, BY_BUDGET, Choices
 from pcsr_lightning.app.loading import READ_PIXELS, result_size
 from pcsr_lightning.app.result_files import FORMATS, plain_name
 from pcsr_lightning.app.visitors import Sent, Visitor
-from pcsr_lightning.app.work import Report, Stopped, model_named
+from pcsr_lightning.app.work import Report, Stopped, models_of
 from pcsr_lightning.batch.one_picture import UpscaleOptions, upscale_file
 from pcsr_lightning.batch.outputs import Job
 from pcsr_lightning.errors import PCSRError
@@ -92,7 +92,7 @@ class FileJob:
             quality=self.quality,
             max_pixels=min(READ_PIXELS, int(max_pixels / self.choices.scale**2)),
         )
-        upscale_file(model_named(self.choices.model), Job(one.path, target), options, progress)
+        upscale_file(models_of(self.choices.model), Job(one.path, target), options, progress)
 
     def _target(self, made: Path, one: Sent) -> Path:
         """Where a picture goes, under its own name; two of one name are told apart by a number."""
@@ -123,7 +123,9 @@ def command_line(names: list[str], choices: Choices, format: str, quality: int) 
     else:
         name = f"{Path(names[0]).stem}_x{choices.scale:g}{FORMATS[format]}"
         words.append(shlex.quote(name))
-    words += ["--model", shlex.quote(choices.model), "--scale", f"{choices.scale:g}"]
+    if choices.model != AUTOMATIC:
+        words += ["--model", shlex.quote(choices.model)]
+    words += ["--scale", f"{choices.scale:g}"]
     if choices.way == AUTOMATIC:
         words.append("--adaptive")
     elif choices.way == BY_BUDGET:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import PictureError
-from pcsr_lightning.images import Picture, bicubic, decode, fill_under_alpha, read, read_rgb8
+from pcsr_lightning.images import (
+    Picture,
+    PictureCondition,
+    bicubic,
+    decode,
+    fill_under_alpha,
+    picture_condition,
+    read,
+    read_rgb8,
+)
 from pcsr_lightning.images.comparison import eight_bit
 from pcsr_lightning.images.picture import floats
 from pcsr_lightning.inference import output_size
@@ -85,6 +94,7 @@ class Loaded:
         file: where it was read.
         size: ``(h, w)``.
         overview_hw3: it made small, uint8, where it may not be shown as a whole.
+        condition: what it went through.
     """
 
     name: str
@@ -93,6 +103,7 @@ class Loaded:
     file: Path | None = None
     size: tuple[int, int] = (0, 0)
     overview_hw3: np.ndarray[Any, Any] | None = None
+    condition: PictureCondition = field(default_factory=PictureCondition)
 
     def __post_init__(self) -> None:
         if self.picture is not None:
@@ -156,7 +167,8 @@ def load_sample(stem: str) -> Loaded:
     h, w = (n // SAMPLE_SCALE for n in hr_3HW.shape[1:])
     hr_3HW = hr_3HW[:, : h * SAMPLE_SCALE, : w * SAMPLE_SCALE].contiguous()
     lr_3hw = eight_bit(bicubic(hr_3HW.float() / 255, (h, w))) / 255
-    return Loaded(path.name, Picture(lr_3hw), hr_3HW)
+    picture = Picture(lr_3hw)
+    return Loaded(path.name, picture, hr_3HW, condition=picture_condition(picture))
 
 
 def load_upload(path: Path, name: str, max_pixels: int) -> Loaded:
@@ -176,7 +188,7 @@ def load_upload(path: Path, name: str, max_pixels: int) -> Loaded:
     small = image.thumbnail_image(OVERVIEW, height=OVERVIEW).numpy()
     overview_hw3 = (small >> 8).astype(np.uint8) if picture.bits > 8 else small
     kept = _seen(picture) if h * w <= LIVE_PIXELS else None
-    return Loaded(name, kept, None, path, (h, w), overview_hw3)
+    return Loaded(name, kept, None, path, (h, w), overview_hw3, picture_condition(picture))
 
 
 def _seen(picture: Picture) -> Picture:

@@ -13,7 +13,7 @@ from pcsr_lightning.app.choices import BY_BUDGET, BY_K
 from pcsr_lightning.app.components import Parts, bring, choose, result
 from pcsr_lightning.app.events import Answer
 from pcsr_lightning.app.handlers import Handlers
-from pcsr_lightning.app.work import floor_percent
+from pcsr_lightning.app.work import floor_percent, models_of
 
 CLEAN_EVERY, UPLOADS_KEPT = 300, 600
 """Seconds: an upload is moved to its visitor as soon as it is there; this is for the rest."""
@@ -76,7 +76,8 @@ def build(handlers: Handlers, models: Mapping[str, str], model: str, folder: Pat
             with gr.Column(elem_id="pcsr-choose", min_width=0):
                 parts |= choose(models, model, handlers.max_pixels)
             with gr.Column(elem_id="pcsr-result", min_width=0):
-                parts |= result(floor_percent(model, (100, 100), (400, 400)))
+                first, _ = models_of(model).first
+                parts |= result(floor_percent(first, (100, 100), (400, 400)))
         made = Parts(**parts)
         _wire_requests(made, handlers)
         _wire_comparisons(made, handlers)

@@ -38,12 +38,13 @@ class Run:
     """What came of the last request.
 
     Attributes:
-        choices: the request's, but never below the floor.
+        choices: the request's, but never below the floor, and with the model that was taken.
         floor: the lowest cost there is, in whole percent of all-heavy.
         picture: to be written: the result with what the file it came from had besides.
         name: of that file.
         seconds: for this very routing, the features being there.
         reused: features and probabilities were there already.
+        taken: the model that was taken and why, where the visitor left it to the page.
     """
 
     ticket: Ticket
@@ -54,3 +55,4 @@ class Run:
     name: str
     seconds: float
     reused: bool
+    taken: str | None = None

@@ -65,19 +65,16 @@ def serve(
         import torch
 
         from pcsr_lightning.app.work import model_named
-        from pcsr_lightning.weights import DEFAULT_MODEL, describe_models
+        from pcsr_lightning.weights import DEFAULT_MODEL
     if threads is not None:
         torch.set_num_threads(threads)
-    model = model or DEFAULT_MODEL
-    model_named(model)
+    model_named(model or DEFAULT_MODEL)
     with exit_at_once_on_signal():
-        from pcsr_lightning.app import look, texts
+        from pcsr_lightning.app import look
         from pcsr_lightning.app.handlers import Handlers
         from pcsr_lightning.app.page import build
         from pcsr_lightning.app.visitors import Visitors
-    offered = [about for about in describe_models() if about.has_classes]
-    labels = {about.name: texts.model_label(about) for about in offered}
-    labels = labels if model in labels else {model: model, **labels}
+    labels, model = offered_models(model)
     visitors = Visitors(folder / "results")
     page = build(Handlers(visitors, max_pixels, tuple(labels)), labels, model, folder / "samples")
     page.queue(default_concurrency_limit=1, max_size=MOST_WAITING)
@@ -105,6 +102,27 @@ def serve(
         wait(visitors.sweep)
     finally:
         page.close(verbose=False)
+
+
+def offered_models(model: str | None) -> tuple[dict[str, str], str]:
+    """The models to choose from, with what they are called, and the one that is chosen at first.
+
+    Args:
+        model: that was named; otherwise the choice is left to the picture, where there is one.
+    """
+    from pcsr_lightning.app import texts
+    from pcsr_lightning.app.choices import AUTOMATIC
+    from pcsr_lightning.weights import DEFAULT_MODEL, describe_models, photo_counterpart
+
+    offered = [about for about in describe_models() if about.has_classes]
+    labels = {about.name: texts.model_label(about) for about in offered}
+    if model is not None and model not in labels:
+        labels = {model: model, **labels}
+    photo = photo_counterpart(DEFAULT_MODEL)
+    if photo is None:
+        return labels, model or DEFAULT_MODEL
+    text = f"{AUTOMATIC}: {DEFAULT_MODEL} or {photo}, by the picture"
+    return {AUTOMATIC: text, **labels}, model or AUTOMATIC
 
 
 def wait(sweep: Callable[[], None]) -> None:

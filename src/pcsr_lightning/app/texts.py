@@ -78,6 +78,8 @@ def picture_line(visitor: Visitor) -> str:
         parts.append("transparent")
     if visitor.window is not None:
         parts.append("a part of it is shown")
+    if run is not None and run.ticket == visitor.wanted and run.taken is not None:
+        parts.append(run.taken)
     return note(" · ".join(parts))
 
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.app.all_heavy import AllHeavyRun
-from pcsr_lightning.app.choices import BY_BUDGET, Ticket
+from pcsr_lightning.app.choices import AUTOMATIC, BY_BUDGET, Ticket
 from pcsr_lightning.app.loading import LIVE_PIXELS, result_size
 from pcsr_lightning.app.measure import Meter
 from pcsr_lightning.app.runs import FirstRun, Heavy, Run
 from pcsr_lightning.app.visitors import Visitor
+from pcsr_lightning.batch.models import RunModels
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.images import AlphaRange, bicubic
 from pcsr_lightning.images.comparison import eight_bit, shave
@@ -28,7 +29,7 @@ from pcsr_lightning.inference import (
 )
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.weights import load
+from pcsr_lightning.weights import DEFAULT_MODEL, choose_model, load, photo_counterpart
 
 Report = Callable[[float, str], None]
 """Takes the part of the work that is done, and what is being done."""
@@ -54,6 +55,12 @@ def model_named(name: str) -> PCSR:
     return model
 
 
+def models_of(chosen: str) -> RunModels:
+    """What pictures take where a visitor chose this: a model, or ``automatic``."""
+    names = [chosen] if chosen != AUTOMATIC else [DEFAULT_MODEL, photo_counterpart(DEFAULT_MODEL)]
+    return RunModels({name: model_named(name) for name in names if name is not None})
+
+
 def upscale(visitor: Visitor, ticket: Ticket, max_pixels: int, report: Report) -> Run:
     """The visitor's picture under a request's choices; earlier results are reused.
 
@@ -70,6 +77,10 @@ def upscale(visitor: Visitor, ticket: Ticket, max_pixels: int, report: Report) -
     window = loaded.window(choices.scale, live, choices.focus)
     lr_size = loaded.size if window is None else window[2:]
     size = result_size(lr_size, choices.scale, live)
+    taken = None
+    if choices.model == AUTOMATIC:
+        choice = choose_model(loaded.condition, (choices.scale, choices.scale))
+        choices, taken = replace(choices, model=choice.name), choice.said
     model, floor = model_named(choices.model), floor_percent(choices.model, lr_size, size)
     if choices.way == BY_BUDGET:
         # The browser may not know this model's range yet.
@@ -114,7 +125,7 @@ def upscale(visitor: Visitor, ticket: Ticket, max_pixels: int, report: Report) -
         visitor.first = FirstRun(visitor.features.seconds + visitor.spent, peak)
     picture = part.upscaled(result.image[0], visitor.alpha_1HW)
     name = loaded.name if window is None else f"{Path(loaded.name).stem}_part"
-    visitor.run = Run(ticket, choices, floor, result, picture, name, run.seconds, reused)
+    visitor.run = Run(ticket, choices, floor, result, picture, name, run.seconds, reused, taken)
     return visitor.run
 
 

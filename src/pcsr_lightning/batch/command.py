@@ -7,7 +7,7 @@ import logging
 import secrets
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,9 +15,10 @@ import torch
 
 from pcsr_lightning import images, weights
 from pcsr_lightning.batch.inputs import STREAM, Inputs, find_inputs
+from pcsr_lightning.batch.models import RunModels, model_names
 from pcsr_lightning.batch.one_picture import UpscaleOptions, dry_run
 from pcsr_lightning.batch.outputs import Job, OutputOptions, plan_jobs
-from pcsr_lightning.batch.records import Settings, compared, settings_of
+from pcsr_lightning.batch.records import Settings, compared, settings_by_model
 from pcsr_lightning.batch.report import Reporter
 from pcsr_lightning.batch.run import Batch
 from pcsr_lightning.batch.sizes import check_scale
@@ -25,7 +26,6 @@ from pcsr_lightning.batch.tally import Tally
 from pcsr_lightning.batch.terminal import sign_of_life
 from pcsr_lightning.distributed import ALONE, ProcessGroup, connected_group, launched_group
 from pcsr_lightning.errors import DONE, FAILED, ConfigError, PCSRError
-from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.routing import RULES, RoutingConfig
 
 _log = logging.getLogger(__name__)
@@ -38,13 +38,13 @@ class _Plan:
     Attributes:
         inputs: what was found.
         jobs: what is to be done.
-        settings: what the results depend on.
+        settings: what the results of each model depend on, by its name.
         run: the run's name.
     """
 
     inputs: Inputs
     jobs: list[Job]
-    settings: Settings
+    settings: Mapping[str, Settings]
     run: str
 
 
@@ -68,13 +68,13 @@ def _run(args: argparse.Namespace) -> int:
         if launched_group().launcher != "other":
             group = connected_group()
 
-        def prepare() -> tuple[PCSR | Original, UpscaleOptions, _Plan]:
+        def prepare() -> tuple[RunModels, UpscaleOptions, _Plan]:
             with sign_of_life("loading the model ...", args.quiet or group.rank > 0):
-                model, options = _load(args, group)
-                settings = settings_of(model, model_name(args), options)
-                return model, options, _make_plan(args, options, settings)
+                models, options = _load(args, group)
+                settings = settings_by_model(models.networks, options)
+                return models, options, _make_plan(args, options, settings)
 
-        model, options, plan = group.run_collectively(prepare)
+        models, options, plan = group.run_collectively(prepare)
         # One plan for all, so that they mean the same by "was there before".
         plan = group.broadcast(plan)
     except PCSRError as error:
@@ -99,7 +99,7 @@ def _run(args: argparse.Namespace) -> int:
         single=plan.inputs.single,
     )
     if group.rank == 0:
-        reporter.settings(_settings(args, options))
+        reporter.settings(_settings(args, models, options))
         for folder, reason in plan.inputs.unreadable:
             reporter.failed(folder, None, f"{folder}: {reason}")
         if plan.inputs.doubles:
@@ -109,7 +109,7 @@ def _run(args: argparse.Namespace) -> int:
                 "first %s (to %s)", len(plan.inputs.doubles), link, path,
             )  # fmt: skip
     batch = Batch(
-        model=model,
+        models=models,
         jobs=plan.jobs,
         options=options,
         settings=plan.settings,
@@ -119,13 +119,12 @@ def _run(args: argparse.Namespace) -> int:
         reporter=reporter,
         threads=args.threads,
         debug=args.debug,
-        model_name=model_name(args),
     )
     return batch.work()
 
 
-def _load(args: argparse.Namespace, group: ProcessGroup) -> tuple[PCSR | Original, UpscaleOptions]:
-    """The model and how to use it, tried out."""
+def _load(args: argparse.Namespace, group: ProcessGroup) -> tuple[RunModels, UpscaleOptions]:
+    """The models and how to use them, tried out."""
     if args.scale is not None:
         check_scale(args.scale)
     device = _device(args, group)
@@ -133,7 +132,9 @@ def _load(args: argparse.Namespace, group: ProcessGroup) -> tuple[PCSR | Origina
         from pcsr_lightning.networks import import_backbone
 
         import_backbone(dotted)
-    model = weights.load(model_name(args), device, args.denoise)
+    names, reason = model_names(args.model, args.denoise, args.scale)
+    models = RunModels({n: weights.load(n, device, args.denoise) for n in names}, reason)
+    name, model = models.first
     scale = args.scale
     if scale is None:
         scale = model.scale or 4
@@ -147,24 +148,20 @@ def _load(args: argparse.Namespace, group: ProcessGroup) -> tuple[PCSR | Origina
         quality=args.quality,
         max_pixels=args.max_pixels or images.MAX_PIXELS,
     )
-    dry_run(model, options)
+    for network in models.networks.values():
+        dry_run(network, options)
     if args.size is None:
-        warning = weights.scale_warning(model, model_name(args), (scale, scale))
+        warning = weights.scale_warning(model, name, (scale, scale))
         if warning is not None and group.rank == 0:
             _log.warning("%s", warning)
-    return model, options
+    return models, options
 
 
-def model_name(args: argparse.Namespace) -> str:
-    """The model that was asked for."""
-    return str(args.model or weights.DEFAULT_MODEL)
-
-
-def _settings(args: argparse.Namespace, options: UpscaleOptions) -> str:
+def _settings(args: argparse.Namespace, models: RunModels, options: UpscaleOptions) -> str:
     """In one line, for ``--verbose``."""
     scale = f"--size {args.size}" if args.size is not None else f"x{options.scale:g}"
     return (
-        f"{model_name(args)}, {scale}, {options.routing.description}, "
+        f"{' or '.join(models.networks)}, {scale}, {options.routing.description}, "
         f"{options.precision}, {args.device}, {torch.get_num_threads()} threads"
     )
 
@@ -182,7 +179,9 @@ def _routing(args: argparse.Namespace) -> RoutingConfig:
     return RoutingConfig(cost=args.cost, refine=args.refine, **rules)
 
 
-def _make_plan(args: argparse.Namespace, options: UpscaleOptions, settings: Settings) -> _Plan:
+def _make_plan(
+    args: argparse.Namespace, options: UpscaleOptions, settings: Mapping[str, Settings]
+) -> _Plan:
     suffixes = images.SUFFIXES
     if options.format is not None and options.format not in suffixes:
         raise ConfigError(
@@ -202,7 +201,7 @@ def _make_plan(args: argparse.Namespace, options: UpscaleOptions, settings: Sett
     inputs = find_inputs(args.inputs, outputs.folders)
     jobs = plan_jobs(inputs, outputs)
     if not args.overwrite:
-        jobs = compared(jobs, settings)
+        jobs = compared(jobs, next(iter(settings.values())))
     return _Plan(inputs, jobs, settings, secrets.token_hex(8))
 
 

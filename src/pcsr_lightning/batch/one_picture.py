@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pcsr_lightning import images, inference
 from pcsr_lightning.batch.inputs import STREAM
+from pcsr_lightning.batch.models import RunModels
 from pcsr_lightning.batch.outputs import Job
 from pcsr_lightning.batch.sizes import WantedSize
 from pcsr_lightning.errors import PictureError
@@ -27,6 +28,7 @@ from pcsr_lightning.inference import PictureRows, PictureSink, RowsDone
 from pcsr_lightning.inference.engine import Progress, part_of
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.routing import RoutingConfig
+from pcsr_lightning.weights import ModelChoice
 
 _MOST_OF_A_PIXEL, _FEWEST_BYTES = 8, 2**26
 """Bytes read from a stream for each pixel that a picture may have (RGBA of 16 bits takes 8), and
@@ -76,6 +78,7 @@ class Done:
         shares: of the pixels in each class; none if the model has nothing to route.
         cost: as a share of all-heavy; ``None`` if the model has nothing to route.
         note: what the user should know of this routing of this picture.
+        model: the name of the one that was taken, and why where the user did not choose it.
     """
 
     lr_size: tuple[int, int]
@@ -85,6 +88,7 @@ class Done:
     gmacs: float
     cost: float | None
     note: str | None
+    model: ModelChoice
 
     def summary(self) -> str:
         """What was made, briefly."""
@@ -98,6 +102,8 @@ class Done:
         """All that is known, in one line."""
         sizes = f"{self.lr_size[1]}x{self.lr_size[0]} -> {self.size[1]}x{self.size[0]}"
         line, cost = f"{sizes} in {self.seconds:.2f} s", f"{self.gmacs:.3g} GMACs"
+        if self.model.said is not None:
+            line = f"{self.model.said}; {line}"
         if self.cost is None:
             return f"{line}, {cost}"
         shares = " / ".join(f"{100 * share:.1f}%" for share in self.shares)
@@ -109,7 +115,7 @@ class Done:
 
 
 def upscale_file(
-    model: PCSR | Original, job: Job, options: UpscaleOptions, progress: Progress | None = None
+    models: RunModels, job: Job, options: UpscaleOptions, progress: Progress | None = None
 ) -> Done:
     """Reads a picture, upscales it and writes the result, with its class map first if wanted.
 
@@ -118,7 +124,7 @@ def upscale_file(
     measured for 400 x 480. The result has its name last: where it is, all of the job is done.
 
     Args:
-        model: on the device to work on.
+        models: on the device to work on.
         job: which picture.
         options: how.
         progress: see ``pcsr_lightning.inference.upscale``.
@@ -130,6 +136,8 @@ def upscale_file(
     picture, own = _read(job.source, options.max_pixels)
     colour = images.ColourRows(picture)
     size = options.size_of(colour.size)
+    chosen = models.choose(picture, size)
+    model = models.networks[chosen.name]
     suffix = options.format or (own if job.target == STREAM else job.target.suffix)
     images.check_writable(suffix if job.target == STREAM else job.target, size)
     with (
@@ -155,7 +163,8 @@ def upscale_file(
         heavy = inference.all_heavy_flops(model, colour.size, size, upscaled)
         cost = result.flops.gmacs / heavy.gmacs
         note = inference.routing_note(model, colour.size, size, options.routing)
-    return Done(colour.size, size, seconds, result.shares, result.flops.gmacs, cost, note)
+    gmacs = result.flops.gmacs
+    return Done(colour.size, size, seconds, result.shares, gmacs, cost, note, chosen)
 
 
 @contextmanager

@@ -54,6 +54,17 @@ def settings_of(model: PCSR | Original, name: str, options: UpscaleOptions) -> S
     }
 
 
+def settings_by_model(
+    networks: Mapping[str, PCSR | Original], options: UpscaleOptions
+) -> dict[str, Settings]:
+    """Those of the results of each model; of several, each says which the choice was between."""
+    found = {name: settings_of(model, name, options) for name, model in networks.items()}
+    if len(found) == 1:
+        return found
+    choice = " or ".join(f"{Path(name).name} {found[name]['weights']}" for name in found)
+    return {name: {**settings, "choice": choice} for name, settings in found.items()}
+
+
 def compared(jobs: Sequence[Job], settings: Settings) -> list[Job]:
     """Jobs that know whether their results, where they exist, were made with these settings."""
     read = cache(_read)
@@ -93,12 +104,19 @@ def _compared(job: Job, settings: Settings, lines: Mapping[str, tuple[Version, S
 
 
 def _difference(now: Settings, then: Settings) -> str | None:
-    """In words; the same weights under another name are the same model."""
-    differ = [key for key in now if key != "model" and then.get(key) != now[key]]
+    """In words; the same weights under another name are the same model.
+
+    Where each picture chooses, what it would choose is known only by reading it: the models that
+    it had to choose from are compared.
+    """
+    known = "weights" if "choice" in now else "choice"
+    differ = [key for key in now if key not in ("model", known) and then.get(key) != now[key]]
     words = []
     for key in differ:
         shown = "model" if key == "weights" else key
         new, old = now[shown], then.get(shown, "unknown")
+        if key == "choice":
+            shown, new, old = "model", "by the picture", then.get("model", "unknown")
         words.append(
             f"{shown} {new} instead of {old}" if new != old else f"another {shown} called {new}"
         )

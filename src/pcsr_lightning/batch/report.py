@@ -102,6 +102,8 @@ class Reporter:
                 shares=[round(share, 6) for share in done.shares],
                 gmacs=done.gmacs,
                 note=done.note,
+                model=done.model.name,
+                model_reason=done.model.reason,
                 outdated=job.outdated,
             )
         elif self._verbose:
@@ -109,7 +111,7 @@ class Reporter:
         else:
             name = "standard output" if job.target == STREAM else str(job.target)
             self._print(fitted(single_line(name), done.summary()))
-            self._notes(done.note or "")
+            self._notes(done.model.said or "", done.note or "")
         if job.outdated is not None and not self._json:
             self._notes(f"made again: {job.outdated}")
         self._advance()
@@ -191,6 +193,8 @@ class Reporter:
             "shares": None,
             "gmacs": None,
             "note": None,
+            "model": None,
+            "model_reason": None,
             "outdated": None,
             "error": None,
         }

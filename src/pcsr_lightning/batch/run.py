@@ -6,13 +6,14 @@ import errno
 import logging
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from pcsr_lightning.atomic_io import remove_stale_temporaries
 from pcsr_lightning.batch.claims import Claim, Unclaimed, claim_file, failure_mark
 from pcsr_lightning.batch.inputs import STREAM
+from pcsr_lightning.batch.models import RunModels
 from pcsr_lightning.batch.one_picture import Done, UpscaleOptions, upscale_file
 from pcsr_lightning.batch.outputs import Job, version
 from pcsr_lightning.batch.records import Settings, write_record
@@ -28,7 +29,6 @@ from pcsr_lightning.errors import (
     raise_if_interrupted,
 )
 from pcsr_lightning.inference.engine import Progress
-from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.weights import scale_warning
 
 _log = logging.getLogger(__name__)
@@ -44,31 +44,29 @@ class Batch:
     """A run over pictures.
 
     Attributes:
-        model: on its device.
+        models: that pictures take.
         jobs: all of the run's, the same in every process.
         options: how each is upscaled.
-        settings: what results depend on; kept beside them.
+        settings: what the results of each model depend on, by its name; kept beside them.
         overwrite: whether outputs that were there before are made again whatever they are.
         run: the run's own name, the same in every process of it.
         group: the processes that share the run.
         reporter: prints progress and results.
         threads: that the user asked for; ``None`` for this process's part of the cores.
         debug: whether to show traces.
-        model_name: for warnings.
-        warned: whether it was said that the model was not trained for a picture's scale.
+        warned: whether it was said that a model was not trained for a picture's scale.
     """
 
-    model: PCSR | Original
+    models: RunModels
     jobs: Sequence[Job]
     options: UpscaleOptions
-    settings: Settings
+    settings: Mapping[str, Settings]
     overwrite: bool
     run: str
     group: ProcessGroup
     reporter: Reporter
     threads: int | None = None
     debug: bool = False
-    model_name: str = "the model"
     warned: bool = False
 
     def work(self) -> int:
@@ -184,7 +182,7 @@ class Batch:
     def _upscale(self, job: Job) -> bool:
         progress = self.reporter.begin(job)
         try:
-            done = upscale_file(self.model, job, self.options, _interruptible(progress))
+            done = upscale_file(self.models, job, self.options, _interruptible(progress))
         except BrokenPipeError:
             raise
         except Exception as error:  # whatever a picture can do to a library
@@ -192,7 +190,7 @@ class Batch:
             self._failed(job, error)
             return False
         if job.target != STREAM:
-            self._record(job)
+            self._record(job, done)
         self.reporter.done(job, done)
         if self.options.size is not None and not self.warned and self.group.rank == 0:
             self._warn_of_scale(done)
@@ -202,14 +200,15 @@ class Batch:
         """For ``--size``: whether a picture was upscaled by what the model was not trained for."""
         scale = [H / h for H, h in zip(done.size, done.lr_size, strict=True)]
         a_pixel = 1 / min(done.lr_size)
-        warning = scale_warning(self.model, self.model_name, scale, tolerance=a_pixel)
+        name = done.model.name
+        warning = scale_warning(self.models.networks[name], name, scale, tolerance=a_pixel)
         if warning is not None:
             _log.warning("%s", warning)
             self.warned = True
 
-    def _record(self, job: Job) -> None:
+    def _record(self, job: Job, done: Done) -> None:
         try:
-            write_record(job.target, self.settings)
+            write_record(job.target, self.settings[done.model.name])
         except OSError as error:  # the result is there all the same
             _log.warning("%s: how it was made cannot be kept (%s)", job.target, error.strerror)
 

@@ -124,7 +124,8 @@ def _add_work(p: argparse.ArgumentParser) -> None:
         metavar="NAME_OR_FILE",
         type=name_argument,
         help="a released model's name, a .safetensors, .ckpt or published .pth file (PCSR's, or "
-        "Real-ESRGAN's SRVGGNetCompact), or a training's run folder (default: the released model)",
+        "Real-ESRGAN's SRVGGNetCompact), or a training's run folder (default: the released model "
+        "for clean pictures or the one for photographs, by each picture's noise and compression)",
     )
     p.add_argument(
         "--backbone",
@@ -166,7 +167,7 @@ def _add_work(p: argparse.ArgumentParser) -> None:
         type=float,
         metavar="S",
         help="how much noise and compression is taken away, from 0 (none) to 1 (default), by a "
-        "model that was trained for it",
+        "model that was trained for it; without --model, the released one for photographs",
     )
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
     p.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")

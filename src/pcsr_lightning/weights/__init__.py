@@ -1,6 +1,7 @@
 """Trained networks: released models, model files, checkpoints, finished runs."""
 
 from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.weights.automatic import ModelChoice, choose_model, photo_counterpart
 from pcsr_lightning.weights.descriptions import ModelDescription, describe_models
 from pcsr_lightning.weights.files import load_model_file, read_checkpoint, save
 from pcsr_lightning.weights.hub import from_pretrained, push_to_hub, save_pretrained
@@ -22,9 +23,11 @@ __all__ = [
     "LAST",
     "PCSR",
     "RECORD",
+    "ModelChoice",
     "ModelDescription",
     "Original",
     "RunRecord",
+    "choose_model",
     "describe_models",
     "file_hash",
     "find_model",
@@ -35,6 +38,7 @@ __all__ = [
     "load",
     "load_model_file",
     "newest_finished",
+    "photo_counterpart",
     "push_to_hub",
     "read_checkpoint",
     "runs_below",

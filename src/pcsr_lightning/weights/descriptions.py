@@ -18,6 +18,7 @@ class ModelDescription:
         relative_time: of the default model's time for the same picture; ``None`` if not measured.
         best_for: in a few words.
         has_classes: it routes pixels; an original network does not.
+        photo_of: the models that it stands in for where a photograph is noisy or compressed.
     """
 
     name: str
@@ -25,6 +26,7 @@ class ModelDescription:
     relative_time: float | None
     best_for: str
     has_classes: bool = True
+    photo_of: tuple[str, ...] = ()
 
     @property
     def scales_text(self) -> str:
@@ -46,6 +48,7 @@ def describe_models() -> list[ModelDescription]:
                 about.get("relative_time"),
                 about.get("best_for", ""),
                 about["network"]["kind"] == "pcsr",
+                tuple(about.get("photo_of", ())),
             )
         )
     slowest = float("inf")
