@@ -14,7 +14,9 @@ FOLDER = conf_dir() / "experiment"
 NAMES = sorted(
     p.relative_to(FOLDER).with_suffix("").as_posix()
     for p in FOLDER.rglob("*.yaml")
-    if p.stem != "base" and "release" not in p.relative_to(FOLDER).parts  # those are stage=all's
+    if p.stem != "base"
+    and "release" not in p.relative_to(FOLDER).parts  # those are stage=all's
+    and not {"classsr", "arm"} & set(p.stem.split("_"))
 )
 RATES = {"fsrcnn": 1e-3, "carn": 2e-4, "srresnet": 2e-4, "bsrn": 2e-4}  # Sec. 4.1
 ROWS = {
@@ -55,6 +57,23 @@ def test_an_experiment_composes(name: str, tmp_path: Path) -> None:
             build_stage(settings)
         if name.startswith("paper/"):
             check_the_papers(settings)
+
+
+@pytest.mark.parametrize("backbone", ["fsrcnn", "carn", "srresnet"])
+def test_the_rivals_as_published(backbone: str) -> None:
+    arm = composed(f"experiment=paper/{backbone}_arm_x4")
+    together = OmegaConf.load(FOLDER / "paper" / f"{backbone}_classsr_x4.yaml")
+    branches, classifier = (
+        composed(f"experiment=paper/{backbone}_classsr_x4", *words) for words in together.stages
+    )
+    stages = [(branches, 500_000, 48), (classifier, 200_000, 96), (arm, 2_000_000, 16)]
+    for cfg, steps, crops in stages:
+        assert (cfg.trainer.max_steps, cfg.data.batch_size) == (steps, crops)
+        assert cfg.optimizer.lr == (2e-4 if cfg is classifier else RATES[backbone])
+    for cfg in (branches, arm):
+        build_stage(cfg)
+    weights = classifier.stage
+    assert (weights.w_recon, weights.w_class, weights.w_avg) == (1000, 0.5, 3)
 
 
 def check_the_papers(cfg: DictConfig) -> None:

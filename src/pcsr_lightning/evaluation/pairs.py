@@ -113,17 +113,27 @@ def make_pair(
     # One channel at a time: as floating point a large picture takes four times its bytes.
     parts = torch.split(hr_13HW, 1, dim=1)
     lr_13hw = torch.cat([bicubic(part.float() / 255, (h, w)) for part in parts], dim=1)
-    if protocol is not Protocol.FULL_IMAGE:
-        check_integer_scale(protocol, scale)
-        h, w = protocol.cut(h), protocol.cut(w)
-        H, W = h * int(scale[0]), w * int(scale[1])
-        lr_13hw, hr_13HW = lr_13hw[..., :h, :w], hr_13HW[..., :H, :W]
-    if min(H, W) <= 2 * shaved_border(scale):
+    lr_13hw, hr_13HW = cut_pair(Pair(lr_13hw, hr_13HW), scale, protocol)
+    if min(hr_13HW.shape[-2:]) <= 2 * shaved_border(scale):
         raise PictureError(
             f"{size[1]} x {size[0]} pixels are too few: nothing is left once a border of "
             f"{shaved_border(scale)} is shaved off"
         )
     return Pair(lr_13hw.contiguous(), hr_13HW.contiguous())
+
+
+def cut_pair(pair: Pair, scale: tuple[float, float], protocol: Protocol) -> Pair:
+    """The part of a full image that the protocol compares, at the top left.
+
+    Raises:
+        ConfigError: another protocol than ``whole`` at a fractional scale.
+    """
+    check_integer_scale(protocol, scale)
+    if protocol is Protocol.FULL_IMAGE:
+        return pair
+    h, w = (protocol.cut(n) for n in pair.lr_13hw.shape[-2:])
+    H, W = h * int(scale[0]), w * int(scale[1])
+    return Pair(pair.lr_13hw[..., :h, :w], pair.truth_13HW[..., :H, :W])
 
 
 def check_integer_scale(protocol: Protocol, scale: tuple[float, float]) -> None:

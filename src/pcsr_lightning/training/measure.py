@@ -14,8 +14,11 @@ from omegaconf import DictConfig
 from pcsr_lightning.errors import DataError
 from pcsr_lightning.evaluation import Benchmark, Pair, Skipped, scale_pair, shaved_border
 from pcsr_lightning.evaluation.benchmark import describe_setup, measure_pair
+from pcsr_lightning.evaluation.pairs import Protocol, cut_pair
+from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.report import METRICS, metrics, write_json
 from pcsr_lightning.inference import RoutingConfig
+from pcsr_lightning.networks import PatchRouted
 from pcsr_lightning.settings.instantiation import in_plain_values, instantiate
 from pcsr_lightning.training.modules.batches import ValPicture
 from pcsr_lightning.weights import load
@@ -23,6 +26,8 @@ from pcsr_lightning.weights import load
 
 def measure_model(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Measures ``run_dir``'s model at ``k = 0`` on full validation images, at ``val_scale``.
+
+    Models that route patches are measured patch by patch, as ``protocol=overlapped`` has it.
 
     Args:
         cfg: of the training; says what data there is, and which device.
@@ -38,7 +43,7 @@ def measure_model(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     device = device_of(in_plain_values(cfg.trainer, "trainer"))
-    model = load(run_dir, device)
+    model = load(run_dir, device, patch_routed=True)
     data = in_plain_values(cfg.data, "data")
     highest = data["scale"][-1] if isinstance(data["scale"], list) else data["scale"]
     scale = scale_pair(float(highest if data["val_scale"] is None else data["val_scale"]))
@@ -46,15 +51,20 @@ def measure_model(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     folder = data["val_root"] or data.get("root")
     if isinstance(folder, Mapping):  # several validation sets: the first is what counts
         folder = next(iter(folder.values()))
-    setup = describe_setup(
-        model, folder or "", scale, routing.replace(refine=routing.refines(scale))
-    )
+    patches = isinstance(model, PatchRouted)
+    protocol = Protocol.OVERLAPPED if patches else Protocol.FULL_IMAGE
+    layout, routing = Layout.of(protocol), routing.replace(refine=routing.refines(scale))
+    setup = describe_setup(model, folder or "", scale, routing, protocol, layout)
     measured, skipped = [], []
-    for name, pair in validation_pairs(instantiate(cfg.data, "data"), device):
+    for name, whole in validation_pairs(instantiate(cfg.data, "data"), device):
+        if min(whole.lr_13hw.shape[-2:]) < protocol.least:
+            skipped.append(Skipped(name, f"protocol '{protocol}' needs larger pictures"))
+            continue
+        pair = cut_pair(whole, scale, protocol)
         if min(pair.hr_13HW.shape[-2:]) <= 2 * shaved_border(scale):
             skipped.append(Skipped(name, "nothing is left once its border is shaved off"))
             continue
-        measured.append(replace(measure_pair(model, pair, setup)[0], name=name))
+        measured.append(replace(measure_pair(model, pair, setup, layout)[0], name=name))
     if not measured:
         raise DataError("none of the validation pictures is large enough to be compared")
     metadata = {

@@ -207,7 +207,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def largest_difference(one: Path, other: Path) -> float:
     """Between the weights of two run folders' models, which have the same architecture."""
-    a, b = (load(folder).state_dict() for folder in (one, other))
+    a, b = (load(folder, patch_routed=True).state_dict() for folder in (one, other))
     return max(float((a[key].double() - b[key].double()).abs().max()) for key in a)
 
 
