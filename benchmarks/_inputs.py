@@ -62,19 +62,22 @@ def shared_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def find_models(shared: Path | None, pcsr: str | None, original: str | None) -> Models:
-    """The published CARN models where they are, else released ones; what is named comes first.
+def find_models(
+    shared: Path | None, pcsr: str | None, original: str | None, backbone: str = "carn"
+) -> Models:
+    """The published models of a backbone where they are, else released ones; what is named comes
+    first.
 
     Raises:
         ConfigError: no PCSR model can be found.
     """
     if shared is not None and pcsr is None:
-        files = [shared / "reference" / f"{name}.pth" for name in ("carn-pcsr-phase1", "carn-x4")]
+        files = [shared / "reference" / f"{backbone}-{name}.pth" for name in ("pcsr-phase1", "x4")]
         if all(file.is_file() for file in files):
             return Models(str(files[0]), original or str(files[1]))
     names = pcsr_lightning.list_models()
     if pcsr is None:
-        pcsr = next((name for name in sorted(names) if name.endswith("-pcsr-x4")), None)
+        pcsr = next((n for n in sorted(names) if n.endswith(f"{backbone}-pcsr-x4")), None)
     if pcsr is None:
         raise ConfigError(
             "no model to measure: set PCSR_SHARED to the folder that holds "

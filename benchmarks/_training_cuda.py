@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.errors import PCSRError
+from pcsr_lightning.networks.cuda_graph import WARM_UP
 from pcsr_lightning.training import FreezeEarlierStages, SRStage
-from pcsr_lightning.training.cuda_graph import WARM_UP
 
 CASES = (("carn", 128), ("carn", 256), ("fsrcnn", 512))
 """Backbones, and crops of a captured step."""

@@ -2,9 +2,10 @@
 
     python benchmarks/inference.py
     python benchmarks/inference.py --quick --only 1,2
+    python benchmarks/inference.py --device cuda
 
 Prints five tables and writes them to ``inference.md`` and ``inference.json``; benchmarks/README.md
-says what they show and how they are taken.
+says what they show and how they are taken. On a CUDA device: other tables, ``inference_cuda.md``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from typing import Any
 import _counts
 import _files
 import _growth
+import _inference_cuda
 import _tables
+import _training_cuda
 import torch
 from _inputs import Models, Photograph, find_models, find_photograph, shared_folder
 from _measure import machine_facts, positive, run_main
@@ -36,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--quick", action="store_true", help="small pictures, one round: a trial only")
     p.add_argument("--only", type=_numbers, default=TABLES, help="which tables, e.g. 1,2")
+    p.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu; cuda: 4 minutes"
+    )
     p.add_argument("--repeats", type=positive, default=5, metavar="N", help="rounds (default: 5)")
     p.add_argument("--threads", type=positive, metavar="N", help="default: as torch chooses")
     p.add_argument("--model", metavar="NAME_OR_FILE", help="a PCSR model other than CARN's")
@@ -64,6 +70,9 @@ def _run(args: argparse.Namespace) -> None:
     shared = shared_folder()
     models = find_models(shared, args.model, args.original)
     photograph = find_photograph(shared)
+    if args.device == "cuda":
+        _training_cuda.require_cuda()
+        return _run_cuda(args, models, photograph, shared)
     threads, rounds = torch.get_num_threads(), 1 if args.quick else args.repeats
     facts: dict[str, Any] = {
         "machine": machine_facts(threads),
@@ -84,6 +93,19 @@ def _run(args: argparse.Namespace) -> None:
         (args.out / "inference.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
         text = json.dumps(facts, indent=1)
         (args.out / "inference.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _run_cuda(
+    args: argparse.Namespace, models: Models, photograph: Photograph, shared: Path | None
+) -> None:
+    """CARN, or the model that was named, and FSRCNN beside it."""
+    names = [models]
+    if args.model is None:
+        names.append(find_models(shared, None, None, "fsrcnn"))
+    pairs = [(pair.pcsr, pair.original) for pair in names]
+    text = _inference_cuda.report(pairs, photograph, args.device, args.quick)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "inference_cuda.md").write_text(text + "\n", encoding="utf-8")
 
 
 def _tables_of(

@@ -16,6 +16,10 @@ from pcsr_lightning.weights import load
 
 MakeNetwork = Callable[..., PCSR]
 
+# Before Triton is imported: on a machine without a GPU its kernels run in its interpreter.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # A shell starts its background jobs deaf to Ctrl-C, and what they start inherits that; the tests
 # send it to what they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

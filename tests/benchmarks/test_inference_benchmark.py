@@ -108,3 +108,34 @@ def test_mistakes(words: list[str], code: int, said: str, tmp_path: Path) -> Non
     assert done.code == code
     assert said in done.err
     assert "Traceback" not in done.err
+
+
+def test_the_tables_of_a_gpu_on_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything but the GPU: the published way, the original models, ours, and the limits."""
+    from tests.small import small_original, small_pcsr
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        cuda, inputs = (importlib.import_module(n) for n in ("_inference_cuda", "_inputs"))
+        patch.setattr(cuda, "load_pcsr", lambda name: small_pcsr(name))
+        patch.setattr(cuda, "load_original", lambda name: small_original(name))
+        patch.setattr(cuda, "REPEATS", 1)
+        patch.setattr(cuda, "WARM", 0)
+        photograph = inputs.find_photograph(None)
+        text = cuda.report([("carn", "carn"), ("fsrcnn", None)], photograph, "cpu", quick=True)
+    assert capsys.readouterr().out.split() == text.split()
+    assert "| carn, x4, budget .5 | 0.000 %, 0.0e+00 | 0.000 %, 0.0e+00 |" in text
+    for way in (
+        "published way, fp32, k = 0",
+        "original, bf16, channels last",
+        "ours, fp32, all heavy",
+    ):
+        assert f"| carn, 20 x 12, {way} |" in text
+    assert "failed" not in text
+    assert text.endswith("## Warnings\n\nNone.")
+
+
+def test_a_gpu_is_asked_for_where_there_is_none(tmp_path: Path) -> None:
+    done = command(tmp_path, "--device", "cuda", "--out", str(tmp_path))
+    assert done.code == 1
+    assert "there is no CUDA device here" in done.err

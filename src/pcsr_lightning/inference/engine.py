@@ -15,7 +15,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from pcsr_lightning.inference.checks import check_finite
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.features import FeatureRows, KeptRows
 from pcsr_lightning.inference.flops import Flops, ModelMacs
+from pcsr_lightning.inference.fused_queries import FusedKernels, RoutedRows
 from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.kernels import QueryKernels, Strip
 from pcsr_lightning.inference.lr_pixels import LRPixels
@@ -138,15 +139,17 @@ class Engine:
         image: RowSink,
         classes: RowSink,
         progress: Progress | None = None,
+        bits: int | None = None,
     ) -> Executed:
         """Upscales the pictures.
 
         Args:
             policy: which class each pixel takes.
-            image: takes rows ``(B, 3, n, W)``, float32, not clamped.
+            image: takes rows ``(B, 3, n, W)``, float32, not clamped; or integers, see ``bits``.
             classes: takes rows ``(B, n, W)``, uint8; some time before their pixels.
             progress: called after every strip with the part of the work that is done. What it
                 raises ends the run.
+            bits: 8 or 16: kernels that round by the way give rows of integers.
 
         Raises:
             PCSRError: NaN or infinite values, or not enough memory for a single row.
@@ -156,26 +159,24 @@ class Engine:
             known = self._first_pass(policy, part_of(progress, 0.0, 0.5))
             progress = part_of(progress, 0.5, 1.0)
         M, (H, W), (h, w) = policy.num_classes, self.grid.size, self.grid.lr_size
-        refined = RefinedRows(H, M, policy.config.refines((H / h, W / w)))
+        refining = policy.config.refines((H / h, W / w))
+        refined = RefinedRows(H, partial(self.kernels.refine, bits=bits) if refining else None)
         upsampled = UpsampledRows(self.lr, self.grid.size)
         done = Executed(M)
         every_class = known is not None and policy.charges_every_class and _mixed(known)
 
         def upscale(strip: Strip, feat_BrwD: Tensor) -> Callable[[], None]:
-            class_BQ = self._classes(policy, known, strip, feat_BrwD)
-            unseen_Q = self._unseen(strip)
-            if unseen_Q is not None:
-                class_BQ = class_BQ.masked_fill(unseen_Q, M - 1)
-            counts_M = torch.bincount(class_BQ.flatten(), minlength=M).tolist()
-            residual_B3Q = self.kernels.residual(feat_BrwD, strip, class_BQ, every_class)
-            sr_B3nW = upsampled.rows(strip.hr_top, strip.hr_bottom)
-            sr_B3nW += self.kernels.to_rows(residual_B3Q, strip)
-            check_finite(sr_B3nW, "the upscaled picture")
-            class_BnW = self.kernels.to_rows(class_BQ[:, None], strip)[:, 0]
-            top, finished = refined.push(sr_B3nW, class_BnW)
+            rows: RoutedRows | None = None
+            if isinstance(self.kernels, FusedKernels):
+                whole = None if refining else bits
+                rows = self._fused(self.kernels, policy, known, strip, feat_BrwD, upsampled, whole)
+            if rows is None:
+                rows = self._rows(policy, known, strip, feat_BrwD, upsampled, every_class)
+            class_BnW = rows.class_BnW
+            top, finished = refined.push(rows.sr_B3nW, class_BnW)
 
             def deliver() -> None:
-                done.add(counts_M, feat_BrwD[..., 0].numel(), every_class)
+                done.add(rows.counts_M, feat_BrwD[..., 0].numel(), every_class)
                 if isinstance(known, ThresholdAssigner):
                     known.commit()
                 classes(strip.hr_top, class_BnW)
@@ -186,6 +187,49 @@ class Engine:
         self.each_strip(upscale, progress)
         return done
 
+    def _rows(
+        self,
+        policy: RoutingPolicy,
+        known: Tensor | ThresholdAssigner | None,
+        strip: Strip,
+        feat_BrwD: Tensor,
+        upsampled: UpsampledRows,
+        every_class: bool,
+    ) -> RoutedRows:
+        """The HR rows of a strip, step by step."""
+        class_BQ = self._classes(policy, known, strip, feat_BrwD)
+        unseen_Q = self._unseen(strip)
+        if unseen_Q is not None:
+            class_BQ = class_BQ.masked_fill(unseen_Q, policy.num_classes - 1)
+        counts_M = class_counts(class_BQ, policy.num_classes)
+        residual_B3Q = self.kernels.residual(feat_BrwD, strip, class_BQ, every_class)
+        sr_B3nW = upsampled.rows(strip.hr_top, strip.hr_bottom)
+        sr_B3nW += self.kernels.to_rows(residual_B3Q, strip)
+        check_finite(sr_B3nW, "the upscaled picture")
+        class_BnW = self.kernels.to_rows(class_BQ[:, None], strip)[:, 0]
+        return RoutedRows(sr_B3nW, class_BnW, counts_M)
+
+    def _fused(
+        self,
+        kernels: FusedKernels,
+        policy: RoutingPolicy,
+        known: Tensor | ThresholdAssigner | None,
+        strip: Strip,
+        feat_BrwD: Tensor,
+        upsampled: UpsampledRows,
+        bits: int | None,
+    ) -> RoutedRows | None:
+        """The same by one kernel; ``None`` where it cannot be used."""
+        if self._unseen(strip) is not None:
+            return None
+        free = known is None and policy.fixed_class is None
+        biases = policy.logit_biases() if free else None
+        class_BnW = None
+        if biases is None:
+            class_BQ = self._classes(policy, known, strip, feat_BrwD)
+            class_BnW = kernels.to_rows(class_BQ[:, None], strip)[:, 0]
+        return kernels.upscale(feat_BrwD, strip, upsampled, class_BnW, biases, bits)
+
     def counted(self, policy: RoutingPolicy, class_BHW: Tensor) -> Executed:
         """What :meth:`run` would do with these classes, without doing it."""
         M, (h, w) = policy.num_classes, self.grid.lr_size
@@ -194,7 +238,7 @@ class Engine:
         for top in range(0, h, self.rows):
             bottom = min(h, top + self.rows)
             class_BnW = class_BHW[:, self._hr_rows[top] : self._hr_rows[bottom]]
-            counts_M = torch.bincount(class_BnW.flatten(), minlength=M).tolist()
+            counts_M = class_counts(class_BnW, M)
             done.add(counts_M, len(class_BHW) * (bottom - top) * w, every_class)
         return done
 
@@ -327,6 +371,12 @@ def _rows(policy: RoutingPolicy, strip: Strip) -> slice:
     if policy.per_lr_pixel:
         return slice(strip.top, strip.bottom)
     return slice(strip.hr_top, strip.hr_bottom)
+
+
+def class_counts(classes: Tensor, num_classes: int) -> list[int]:
+    """How many pixels each class has."""
+    counts = torch.stack([(classes == j).sum() for j in range(num_classes)])
+    return [int(count) for count in counts.tolist()]
 
 
 def _mixed(known: Tensor | ThresholdAssigner) -> bool:

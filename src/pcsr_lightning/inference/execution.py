@@ -40,6 +40,9 @@ class Execution:
         max_memory: bytes that may be in work at a time, beside the picture, the result and the
             model; ``None`` chooses for speed.
         tile_rows: LR rows in work at a time, instead of a choice by ``max_memory``.
+        fused: whether the network runs as planned for GPUs: all pixel-level MLPs in one Triton
+            kernel, and the backbone on large tiles; ``None`` for where there is CUDA. ``True`` on a
+            CPU is for tests of that code; the kernel then needs ``TRITON_INTERPRET=1``.
 
     Raises:
         ConfigError: a value that is none of these.
@@ -48,6 +51,7 @@ class Execution:
     precision: Precision | str = Precision.FP32
     max_memory: int | None = None
     tile_rows: int | None = None
+    fused: bool | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -66,6 +70,10 @@ class Execution:
             object.__setattr__(self, name, int(value))
         if self.max_memory is not None and self.tile_rows is not None:
             raise ConfigError("max_memory and tile_rows exclude each other: give one of them")
+
+    def is_fused(self, device: torch.device) -> bool:
+        """:attr:`fused` on this device."""
+        return device.type == "cuda" if self.fused is None else self.fused
 
     def dtype(self, model: nn.Module) -> torch.dtype:
         """The arithmetic's type: a model in another precision than float32 keeps its own.

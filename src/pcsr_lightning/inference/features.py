@@ -6,7 +6,6 @@ Legend: B batch, h w LR size, r rows of a strip, D feature channels.
 from __future__ import annotations
 
 import logging
-import weakref
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -15,10 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from pcsr_lightning.arithmetic import float32_products
+from pcsr_lightning.errors import single_line
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.input_rows import InputRows, as_input
+from pcsr_lightning.inference.prepared import Prepared
 from pcsr_lightning.networks import evaluating, uncompiled
-from pcsr_lightning.streaming import NotStreamable, RowPlan, RowStream, plan_rows, stream_values
+from pcsr_lightning.networks.cuda_graph import GraphedByShape
+from pcsr_lightning.streaming import (
+    NotStreamable,
+    RowPlan,
+    RowStream,
+    WholePlan,
+    plan_rows,
+    stream_values,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -131,6 +140,26 @@ class TiledRows(FeatureRows):
         return B * w * min(h, rows + 2 * self.halo) * VALUES * self.dtype.itemsize
 
 
+class PlannedTiles(TiledRows):
+    """A planned network on large tiles, or on whole pictures, the way that suits a GPU.
+
+    Args:
+        plan: the network.
+        run: runs it.
+        x: its input, ``(B, 3, h, w)``.
+        dtype: of the arithmetic.
+    """
+
+    def __init__(
+        self, plan: RowPlan, run: GraphedByShape, x: Tensor | InputRows, dtype: torch.dtype
+    ) -> None:
+        super().__init__(nn.Identity(), plan.halo, x, dtype)
+        self._planned = run
+
+    def _run(self, x_B3rw: Tensor) -> Tensor:
+        return self._planned(x_B3rw.permute(0, 2, 3, 1).to(self.dtype))
+
+
 class KeptRows(FeatureRows):
     """Features that were computed before.
 
@@ -151,7 +180,11 @@ class KeptRows(FeatureRows):
 
 
 def feature_rows(
-    module: nn.Module, halo: int | None, x: Tensor | InputRows, dtype: torch.dtype
+    module: nn.Module,
+    halo: int | None,
+    x: Tensor | InputRows,
+    dtype: torch.dtype,
+    fused: bool = False,
 ) -> FeatureRows:
     """The fastest exact way through ``module`` for this picture.
 
@@ -160,8 +193,13 @@ def feature_rows(
         halo: see :class:`TiledRows`.
         x: mean-free pictures, ``(B, 3, h, w)``.
         dtype: of the arithmetic.
+        fused: see :class:`~pcsr_lightning.inference.execution.Execution`.
     """
-    if x.device.type == "cpu" and len(x) == 1:
+    if fused:
+        planned = _WHOLE.get(module, (dtype, "whole"), lambda: _make_whole(module, dtype))
+        if planned is not None:
+            return PlannedTiles(*planned, x, dtype)
+    elif x.device.type == "cpu" and len(x) == 1:
         plan = _plan(module, dtype)
         if plan is not None:
             return StreamedRows(plan, x, dtype)
@@ -216,25 +254,42 @@ BYTES_HR = 120
 VALUES = 800
 """How many numbers an LR pixel takes at a time in networks of which no more is known."""
 
-_Plans = dict[torch.dtype, tuple[list[Tensor], RowPlan | None]]
-# Tracing takes longer than a small picture; a plan goes with its network.
-_KNOWN: weakref.WeakKeyDictionary[nn.Module, _Plans] = weakref.WeakKeyDictionary()
+_PLANS: Prepared[RowPlan | None] = Prepared()  # tracing takes longer than a small picture
 
 
 def _plan(module: nn.Module, dtype: torch.dtype) -> RowPlan | None:
     """The network's steps, ``None`` if it cannot be streamed; made again if weights changed."""
-    weights = [*module.parameters(), *module.buffers()]
-    plans = _KNOWN.setdefault(module, {})
-    # Compared by value: versions and addresses do not tell what is done through `.data`.
-    if dtype not in plans or not _equal(plans[dtype][0], weights):
-        plans[dtype] = ([w.detach().clone() for w in weights], _make_plan(module, dtype))
-    return plans[dtype][1]
+    return _PLANS.get(module, dtype, lambda: _make_plan(module, dtype))
 
 
-def _equal(a: list[Tensor], b: list[Tensor]) -> bool:
-    return len(a) == len(b) and all(
-        x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(a, b, strict=True)
-    )
+_WHOLE: Prepared[tuple[RowPlan, GraphedByShape] | None] = Prepared()
+
+
+def _make_whole(module: nn.Module, dtype: torch.dtype) -> tuple[RowPlan, GraphedByShape] | None:
+    """The network planned for whole pictures, if that gives what it gives itself."""
+    plan = _make_plan(module, dtype)
+    if plan is None:
+        return None
+    weight = next(module.parameters())
+    x_1hw3 = torch.rand(1, 9, 11, 3, generator=torch.Generator().manual_seed(0)).to(weight)
+    try:
+        whole = WholePlan(plan)
+        with (
+            float32_products(weight.device.type),
+            evaluating(module),
+            uncompiled(module) as plain,
+        ):
+            found = whole(x_1hw3.to(dtype)).float()
+            expected = plain(x_1hw3.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).float()
+        error = float((found - expected).abs().max() / expected.abs().max())
+    except (RuntimeError, AssertionError) as failure:
+        reason = f"{type(failure).__name__}: {single_line(str(failure))[:200]}"
+        _log.warning("%s is not planned for a GPU: %s", type(module).__name__, reason)
+        return None
+    if not error <= (0.1 if dtype == torch.bfloat16 else 1e-3):
+        _log.warning("%s is not planned for a GPU: error %.1e", type(module).__name__, error)
+        return None
+    return plan, GraphedByShape(whole)
 
 
 def _make_plan(module: nn.Module, dtype: torch.dtype) -> RowPlan | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.inference.checks import check_finite
 from pcsr_lightning.inference.fused import linear_relu
 from pcsr_lightning.networks import PCSR, PixelMLP, QueryGrid
+from pcsr_lightning.routing.refine import refine
 
 BLOCK_VALUES = {"cpu": 2**18, "cuda": 2**27}
 """Values of a layer that are in work together: on a CPU they stay in its cache."""
@@ -49,19 +51,28 @@ class MLPKernel:
         mlp: its weights are copied.
         grid: the whole picture's queries.
         dtype: of the arithmetic.
+        by_position: at integer scales, whether one term for each sub-position is kept instead of
+            one for each row and column.
         name: what to call it in an error.
 
     Raises:
         PCSRError: a weight is NaN or infinite.
     """
 
-    def __init__(self, mlp: PixelMLP, grid: QueryGrid, dtype: torch.dtype, name: str) -> None:
+    def __init__(
+        self,
+        mlp: PixelMLP,
+        grid: QueryGrid,
+        dtype: torch.dtype,
+        by_position: bool,
+        name: str,
+    ) -> None:
         rows_HC, cols_WC = mlp.offset_terms(grid)
         bias_C = mlp.project.bias.detach()
         self.project_CD = mlp.project.weight.detach().to(dtype)
         layers = [layer for layer in mlp.tail if isinstance(layer, torch.nn.Linear)]
         self.layers = [(x.weight.detach().to(dtype), x.bias.detach().to(dtype)) for x in layers]
-        if grid.integer_scale is not None:
+        if by_position and grid.integer_scale is not None:
             sy, sx = grid.integer_scale
             table_SC = (rows_HC[:sy, None] + cols_WC[:sx]).flatten(0, 1) + bias_C
             self.table_SC = table_SC.detach().to(dtype)
@@ -108,6 +119,8 @@ class QueryKernels(ABC):
         dtype: of the arithmetic.
     """
 
+    by_position: ClassVar[bool] = False
+
     def __init__(self, model: PCSR, grid: QueryGrid, dtype: torch.dtype) -> None:
         self.grid, self.dtype, self.num_classes = grid, dtype, model.num_classes
         self._upsamplers = [model.upsampler(j) for j in range(self.num_classes)]
@@ -124,7 +137,7 @@ class QueryKernels(ABC):
     def upsampler(self, j: int) -> MLPKernel:
         """``U_j``; made ready when first asked for."""
         if j not in self._ready:
-            self._ready[j] = MLPKernel(self._upsamplers[j], self.grid, self.dtype, f"upsampler {j}")
+            self._ready[j] = self._kernel(self._upsamplers[j], f"upsampler {j}")
         return self._ready[j]
 
     @property
@@ -137,10 +150,11 @@ class QueryKernels(ABC):
         if self._classifier is None:
             raise ConfigError("this network has one upsampler and no classifier: nothing to route")
         if self._classifier_kernel is None:
-            self._classifier_kernel = MLPKernel(
-                self._classifier, self.grid, self.dtype, "the classifier"
-            )
+            self._classifier_kernel = self._kernel(self._classifier, "the classifier")
         return self._classifier_kernel
+
+    def _kernel(self, mlp: PixelMLP, name: str) -> MLPKernel:
+        return MLPKernel(mlp, self.grid, self.dtype, self.by_position, name)
 
     @abstractmethod
     def logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
@@ -160,6 +174,16 @@ class QueryKernels(ABC):
                 picture's cost does not depend on how it is cut.
         """
 
+    def refine(self, sr_B3nW: Tensor, class_BnW: Tensor, bits: int | None = None) -> Tensor:
+        """Rows smoothed at the seams between classes (Sec. 3.4), ``(B, 3, n, W)``.
+
+        Args:
+            sr_B3nW: float32.
+            class_BnW: their classes.
+            bits: rows may come out as integers of so many bits.
+        """
+        return refine(sr_B3nW, class_BnW, self.num_classes)
+
     @abstractmethod
     def to_rows(self, values_BcQ: Tensor, strip: Strip) -> Tensor:
         """From subpixel-major order to the picture's: ``(B, c, n, W)``."""
@@ -171,6 +195,8 @@ class QueryKernels(ABC):
 
 class IntegerScale(QueryKernels):
     """At integer scales: sub-position by sub-position."""
+
+    by_position: ClassVar[bool] = True
 
     @property
     def _scale(self) -> tuple[int, int]:
@@ -225,7 +251,7 @@ class IntegerScale(QueryKernels):
 
 
 class FractionalScale(QueryKernels):
-    """At fractional scales: every query looks up its LR pixel; the picture's own order."""
+    """At any scale: every query looks up its LR pixel; the picture's own order."""
 
     def logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
         B, r, w, D = feat_BrwD.shape

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pcsr_lightning.inference.engine import Engine, Progress
 from pcsr_lightning.inference.flops import Flops, ModelMacs
+from pcsr_lightning.inference.output_rows import INTEGER_TYPES, as_integers
 from pcsr_lightning.routing import RoutingPolicy
 
 
@@ -30,10 +31,6 @@ class UpscaleResult:
     assignment: Tensor
     flops: Flops
     shares: tuple[float, ...]
-
-
-INTEGER_TYPES = {8: torch.uint8, 16: torch.uint16}
-"""The types of pictures as integers, by their bits."""
 
 
 class Output:
@@ -60,17 +57,13 @@ class Output:
             self.image_B3HW = torch.empty(batch, 3, *size, dtype=dtype, device=device)
 
     def put(self, top: int, rows_B3nW: Tensor) -> None:
-        """Rows from ``top`` on, float32; overwrites them, to take no memory of its own."""
+        """Rows from ``top`` on; overwrites them, to take no memory of its own."""
         into = self.image_B3HW[:, :, top : top + rows_B3nW.shape[2]]
-        rows_B3nW = rows_B3nW.clamp_(0, 1)
         if self._bits is not None:
             rows_B3nW = as_integers(rows_B3nW, self._bits)
+        else:
+            rows_B3nW = rows_B3nW.clamp_(0, 1)
         into.copy_(rows_B3nW)
-
-
-def as_integers(rows_B3nW: Tensor, bits: int) -> Tensor:
-    """Rows clamped and rounded to so many bits, still float32; overwrites its input."""
-    return rows_B3nW.clamp_(0, 1).mul_(2**bits - 1).round_()
 
 
 def collect(
@@ -98,6 +91,6 @@ def collect(
         class_BHW[:, top : top + rows_BnW.shape[1]] = rows_BnW
 
     with torch.inference_mode():
-        done = engine.run(policy, output.put, keep_classes, progress)
+        done = engine.run(policy, output.put, keep_classes, progress, bits)
     flops = done.flops(macs, B * h * w, policy)
     return UpscaleResult(output.image_B3HW, class_BHW, flops, done.shares)

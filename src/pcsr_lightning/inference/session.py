@@ -23,8 +23,9 @@ from pcsr_lightning.inference.engine import Engine, Progress, part_of
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.features import KeptRows, feature_rows, strip_rows
 from pcsr_lightning.inference.flops import model_macs
+from pcsr_lightning.inference.fused_queries import query_kernels
 from pcsr_lightning.inference.input_rows import InputRows
-from pcsr_lightning.inference.kernels import QueryKernels, Strip
+from pcsr_lightning.inference.kernels import Strip
 from pcsr_lightning.inference.output_rows import RefinedRows, UpsampledRows
 from pcsr_lightning.inference.result import UpscaleResult
 from pcsr_lightning.networks import PCSR, BranchMacs, unwrapped
@@ -248,8 +249,8 @@ class Session:
         """The features, and what works on them strip by strip."""
         model, (h, w), (H, W) = self.model, self.lr_size, self.size
         lr, dtype = InputRows(self.lr_B3hw, unseen_hw=unseen_hw), execution.dtype(model)
-        x = lr.less(model.mean)
-        source = feature_rows(model.backbone, model.backbone.halo, x, dtype)
+        x, fused = lr.less(model.mean), execution.is_fused(lr.device)
+        source = feature_rows(model.backbone, model.backbone.halo, x, dtype, fused)
         rows = strip_rows(execution, source, x, H * W / (h * w))
         shape = (len(lr), h, w, model.backbone.out_channels)
         feat_BhwD = torch.empty(shape, dtype=dtype, device=lr.device)
@@ -258,7 +259,7 @@ class Session:
             if progress is not None:
                 progress((top + feat_BrwD.shape[1]) / h)
         check_finite(feat_BhwD, "the backbone's features")
-        features, kernels = KeptRows(feat_BhwD), QueryKernels.of(model, self.grid, dtype)
+        features, kernels = KeptRows(feat_BhwD), query_kernels(model, self.grid, dtype, fused)
         return features, Engine(lr, self.grid, features, kernels, rows, execution)
 
     def _classify(self, progress: Progress | None) -> Tensor:
@@ -306,7 +307,9 @@ class Session:
         """Every pixel from its own class, seams smoothed, in [0, 1]: ``(B, 3, H, W)``."""
         (H, W), (h, w) = self.size, self.lr_size
         images = self.class_images
-        refined = RefinedRows(H, self.num_classes, policy.config.refines((H / h, W / w)))
+        refined = RefinedRows(
+            H, self._engine.kernels.refine if policy.config.refines((H / h, W / w)) else None
+        )
         with torch.inference_mode(False):
             out_B3HW = torch.empty(len(class_BHW), 3, H, W, device=class_BHW.device)
 

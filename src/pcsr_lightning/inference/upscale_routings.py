@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.inference.checks import check_finite, output_size
-from pcsr_lightning.inference.engine import Executed
+from pcsr_lightning.inference.engine import Executed, class_counts
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.inference.input_rows import InputRows
@@ -61,12 +61,15 @@ def upscale_routings(
     policies = [make_policy(routing, cost) for routing in routings]
     assert not any(policy.needs_whole_picture for policy in policies)
     area = (size[0] / lr_size[0], size[1] / lr_size[1])
-    refined = [RefinedRows(size[0], M, policy.config.refines(area)) for policy in policies]
     done = [Executed(M) for _ in policies]
 
     with torch.inference_mode():
         engine = make_engine(model, InputRows(image_13hw.float()), size, execution or Execution())
         upsampled, kernels = UpsampledRows(engine.lr, size), engine.kernels
+        refined = [
+            RefinedRows(size[0], kernels.refine if policy.config.refines(area) else None)
+            for policy in policies
+        ]
 
         def work(strip: Strip, feat_1rwD: Tensor) -> Callable[[], None]:
             logits_1MnW = kernels.to_rows(engine.strip_logits(feat_1rwD, strip), strip)
@@ -90,7 +93,7 @@ def upscale_routings(
                     sr_13nW = made_M13nW[-1]
                     for j in range(M - 1):
                         sr_13nW = torch.where((class_1nW == j)[:, None], made_M13nW[j], sr_13nW)
-                    counts_M = torch.bincount(class_1nW.flatten(), minlength=M).tolist()
+                    counts_M = class_counts(class_1nW, M)
                     done[i].add(counts_M, feat_1rwD[..., 0].numel(), every_class=False)
                     sink(i, *refined[i].push(sr_13nW, class_1nW))
 

@@ -17,7 +17,7 @@ from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.flops import Flops, model_macs
 from pcsr_lightning.inference.input_rows import InputRows, PictureRows
 from pcsr_lightning.inference.original_rows import run_original
-from pcsr_lightning.inference.result import INTEGER_TYPES, as_integers
+from pcsr_lightning.inference.output_rows import INTEGER_TYPES, as_integers
 from pcsr_lightning.inference.upscaling import check_original, make_engine
 from pcsr_lightning.networks import PCSR, Original, unwrapped
 from pcsr_lightning.routing import RoutingConfig, make_policy
@@ -84,7 +84,7 @@ def upscale_rows(
         macs = model_macs(model)
         policy = make_policy(routing, macs.of_picture(lr_size, size))
         engine = make_engine(model, image, size, execution, policy.needs_whole_picture)
-        done = engine.run(policy, pairs.image, pairs.classes, progress)
+        done = engine.run(policy, pairs.image, pairs.classes, progress, bits)
     return RowsDone(done.flops(macs, lr_size[0] * lr_size[1], policy), done.shares)
 
 

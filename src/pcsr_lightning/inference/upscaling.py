@@ -15,8 +15,8 @@ from pcsr_lightning.inference.engine import Engine, Progress, part_of
 from pcsr_lightning.inference.execution import Execution, Precision
 from pcsr_lightning.inference.features import STRIP_PIXELS, feature_rows, strip_rows
 from pcsr_lightning.inference.flops import Flops, model_macs
+from pcsr_lightning.inference.fused_queries import query_kernels
 from pcsr_lightning.inference.input_rows import InputRows
-from pcsr_lightning.inference.kernels import QueryKernels
 from pcsr_lightning.inference.original_rows import run_original
 from pcsr_lightning.inference.result import Output, UpscaleResult, collect
 from pcsr_lightning.networks import PCSR, Original, unwrapped
@@ -176,14 +176,16 @@ def make_engine(
     dtype = execution.dtype(model)
     with torch.inference_mode():
         x = image.less(model.mean)
-        features = feature_rows(model.backbone, model.backbone.halo, x, dtype)
+        features = feature_rows(
+            model.backbone, model.backbone.halo, x, dtype, execution.is_fused(image.device)
+        )
         area = size[0] * size[1] / (lr_size[0] * lr_size[1])
         limit = KEEP_BYTES if execution.max_memory is None else execution.max_memory // 2
         kept = len(x) * lr_size[0] * lr_size[1] * model.backbone.out_channels * dtype.itemsize
         kept = kept if two_passes and kept <= limit else 0
         rows = strip_rows(execution, features, x, area, kept=kept)
         grid = model.grid(lr_size, size)
-        kernels = QueryKernels.of(model, grid, dtype)
+        kernels = query_kernels(model, grid, dtype, execution.is_fused(image.device))
         return Engine(image, grid, features, kernels, rows, execution, kept > 0)
 
 

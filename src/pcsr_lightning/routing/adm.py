@@ -54,11 +54,11 @@ def _cluster(d_HW: Tensor, num_classes: int) -> Tensor:
         return torch.full_like(d_HW, num_classes - 1, dtype=torch.uint8)
     # A few rows at a time: groups are counted with 8 bytes for each pixel.
     chunks = torch.split(d_HW, max(1, CHUNK // d_HW.shape[1]))
-    counts = torch.zeros(BINS, dtype=torch.float64)
+    counts = torch.zeros(BINS, dtype=torch.float64, device=d_HW.device)
     for d_nW in chunks:
         unit_nW = (d_nW - low) / (high - low)
-        counts += torch.histc(unit_nW.float(), bins=BINS, min=0.0, max=1.0).double().cpu()
-    thresholds = kmeans_thresholds(counts, num_classes)
+        counts += torch.histc(unit_nW.float(), bins=BINS, min=0.0, max=1.0)
+    thresholds = kmeans_thresholds(counts.cpu(), num_classes)
     found = [classes_of((d_nW - low) / (high - low), thresholds, num_classes) for d_nW in chunks]
     return torch.cat(found)
 

@@ -35,7 +35,7 @@ def assign_by_k(logits_BMHW: Tensor, costs_M: Tensor, k: float) -> Tensor:
     """
     if not math.isfinite(k):
         raise ConfigError(f"k must be a finite number, not {k}")
-    bias_M = (-k * costs_M.log()).tolist()
+    bias_M = logit_biases(costs_M, k)
     first, *others = logits_BMHW.unbind(dim=1)
     best_BHW = first + bias_M[0]
     class_BHW = torch.zeros_like(first, dtype=torch.uint8)
@@ -46,6 +46,12 @@ def assign_by_k(logits_BMHW: Tensor, costs_M: Tensor, k: float) -> Tensor:
         if j < len(others):
             torch.maximum(best_BHW, score_BHW, out=best_BHW)
     return class_BHW
+
+
+def logit_biases(costs_M: Tensor, k: float) -> list[float]:
+    """What Eq. 10 adds to the logit of each class before the largest is taken."""
+    biases: list[float] = (-k * costs_M.log()).tolist()
+    return biases
 
 
 def k_range(logits_BMHW: Tensor, costs_M: Tensor) -> tuple[float, float]:

@@ -152,6 +152,11 @@ class RoutingPolicy(ABC):
         """The classes of any pixels, each by itself: ``(B, H, W)``, uint8."""
         raise NotImplementedError(f"{self.name} needs whole pictures")
 
+    def logit_biases(self) -> list[float] | None:
+        """Of a rule that takes the class with the largest logit, the heaviest of equals, once
+        these are added; ``None`` for others."""
+        return None
+
     def score(self, logits_BMHW: Tensor) -> Tensor:
         """The routing scores of any HR pixels, all that is kept of them: ``(B, c, H, W)``.
 

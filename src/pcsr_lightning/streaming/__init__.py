@@ -34,5 +34,6 @@ from pcsr_lightning.streaming.graph import NotStreamable
 from pcsr_lightning.streaming.plan import plan_rows
 from pcsr_lightning.streaming.steps import RowPlan
 from pcsr_lightning.streaming.stream import RowStream, stream_values
+from pcsr_lightning.streaming.whole import WholePlan
 
-__all__ = ["NotStreamable", "RowPlan", "RowStream", "plan_rows", "stream_values"]
+__all__ = ["NotStreamable", "RowPlan", "RowStream", "WholePlan", "plan_rows", "stream_values"]

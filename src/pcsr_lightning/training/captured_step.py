@@ -1,7 +1,7 @@
 """A training step that a GPU does as a whole, without waiting for the CPU in between.
 
 Losses, gradients, clipping and the optimizer's update run as one function of the batch, which
-:mod:`~pcsr_lightning.training.cuda_graph` records once and replays. Nothing in it depends on
+:mod:`~pcsr_lightning.networks.cuda_graph` records once and replays. Nothing in it depends on
 numbers on the CPU: learning rates are tensors, and a loss that is not finite is noted on the
 device and found later.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.training.cuda_graph import GraphedFunction
+from pcsr_lightning.networks.cuda_graph import GraphedFunction
 
 Losses = Callable[[Any, Any], tuple[Tensor, dict[str, Tensor]]]
 

@@ -23,3 +23,9 @@ class ByK(RoutingPolicy):
 
         assert self.config.value is not None
         return assign_by_k(logits_BMHW, self.costs_M, self.config.value)
+
+    def logit_biases(self) -> list[float]:
+        from pcsr_lightning.routing.by_k import logit_biases
+
+        assert self.config.value is not None
+        return logit_biases(self.costs_M, self.config.value)

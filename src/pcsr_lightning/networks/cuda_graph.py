@@ -1,8 +1,9 @@
-"""A function recorded as a CUDA graph: the part of a captured training step that needs a GPU."""
+"""Functions recorded as CUDA graphs, which a GPU replays without waiting for Python."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
@@ -30,10 +31,13 @@ class GraphedFunction:
         function: of tensors, tuples and dataclasses of them. It must not wait for results on the
             CPU, nor draw random numbers from other generators than the default one.
         device: of the tensors.
+        name: of what it does, for warnings.
     """
 
-    def __init__(self, function: Callable[..., Any], device: torch.device) -> None:
-        self.function, self.device = function, device
+    def __init__(
+        self, function: Callable[..., Any], device: torch.device, name: str = "training"
+    ) -> None:
+        self.function, self.device, self.name = function, device, name
         self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.calls, self.told = 0, False
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -78,7 +82,7 @@ class GraphedFunction:
                 self.outputs = self.function(*self.inputs)
         except (RuntimeError, PCSRError) as error:
             reason = single_line(str(error))[:200]
-            log.warning("training runs without a CUDA graph; recording one failed: %s", reason)
+            log.warning("%s runs without a CUDA graph; recording one failed: %s", self.name, reason)
         else:
             self.graph = graph
 
@@ -90,6 +94,48 @@ class GraphedFunction:
                 "the optimizer beside its rate, is not that of step %d of this run",
                 WARM_UP + 1,
             )
+
+
+class GraphedByShape:
+    """A network without side effects as a CUDA graph for each input shape that comes again.
+
+    The first input of a shape runs as it is, and so does every input on a CPU and every large one,
+    which keeps a GPU busy anyway. Several threads may call it.
+
+    Args:
+        network: from a tensor to a new one.
+        kept: how many graphs are kept, the latest used; each holds the memory of one run.
+        largest: pixels ``B * h * w`` of an input, from which on there are no graphs.
+    """
+
+    def __init__(
+        self, network: Callable[[Tensor], Tensor], kept: int = 2, largest: int = 2**18
+    ) -> None:
+        self.network, self.kept, self.largest = network, kept, largest
+        self._graphs: dict[object, GraphedFunction | None] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, x_BhwC: Tensor) -> Tensor:
+        """The network's result, a tensor of its own."""
+        if x_BhwC.device.type != "cuda" or x_BhwC[..., 0].numel() > self.largest:
+            return self.network(x_BhwC)
+        key = (x_BhwC.shape, x_BhwC.dtype, uses_tf32("conv"), uses_tf32("matmul"))
+        with self._lock:
+            seen = key in self._graphs
+            graph = self._graphs.pop(key, None)
+            if seen and graph is None:
+                graph = GraphedFunction(self.network, x_BhwC.device, "the backbone")
+            self._graphs[key] = graph
+            while len(self._graphs) > self.kept:
+                del self._graphs[next(iter(self._graphs))]
+            # The next replay overwrites what a graph returns.
+            return self.network(x_BhwC) if graph is None else graph((x_BhwC,), None).clone()
+
+
+def uses_tf32(operation: str) -> bool:
+    """Whether ``conv`` or ``matmul`` of float32 on CUDA is allowed to use TF32 now."""
+    # The older switches cannot be read once the newer ones were set.
+    return bool(torch._C._get_fp32_precision_getter("cuda", operation) == "tf32")
 
 
 @contextmanager
