@@ -22,6 +22,9 @@ def run(folder: Path, *words: object) -> tuple[list[str], dict[str, int]]:
     return [one["status"] for one in found], summary
 
 
+MULTI = ["--model", "carn-pcsr-multi"]
+
+
 @pytest.mark.parametrize(
     ("first", "then", "said"),
     [
@@ -32,7 +35,7 @@ def run(folder: Path, *words: object) -> tuple[list[str], dict[str, int]]:
         (["--k", 1], ["--k", 0], "routing k = 0 instead of k = 1"),
         ([], ["--no-refine"], "refinement off instead of by the scale"),
         ([], ["--quality", 50], "quality 50 instead of the usual"),
-        ([], ["--model", "fsrcnn-pcsr-x4"], "model fsrcnn-pcsr-x4 instead of carn-pcsr-multi"),
+        (MULTI, ["--model", "fsrcnn-pcsr-x4"], "model fsrcnn-pcsr-x4 instead of carn-pcsr-multi"),
         (["--class-map", "a"], ["--class-map", "b"], "its class map is missing"),
     ],
 )

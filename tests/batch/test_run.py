@@ -18,6 +18,9 @@ from pcsr_lightning import images
 from pcsr_lightning.batch import one_picture
 from pcsr_lightning.cli.upscale import main
 
+MULTI = ["--model", "carn-pcsr-multi"]
+"""Without it each picture chooses its model, and a line says which."""
+
 
 def size(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
@@ -31,7 +34,7 @@ def test_a_tree_past_bad_files(tmp_path: Path) -> None:
     (source / "sub" / "empty.jpg").touch()
     (source / "sub" / "notes.txt").write_text("no picture either")
     before = files(source)
-    code, out, err = upscale(source, target)
+    code, out, err = upscale(source, target, *MULTI)
     assert code == 1
     *lines, total, left_out = out.splitlines()
     assert len(lines) == 5
@@ -51,17 +54,18 @@ def test_a_tree_past_bad_files(tmp_path: Path) -> None:
 def test_lines_of_results(tmp_path: Path) -> None:
     """Brief and in 80 columns, or all that is known."""
     fill(tmp_path / "in", ["a.png", "好" * 40 + ".png"])
-    first, second, total = upscale("in", "out", cwd=tmp_path, code=0).out.splitlines()
+    first, second, total = upscale("in", "out", *MULTI, cwd=tmp_path, code=0).out.splitlines()
     form = r"40x48 in \d\.\d s, \d+% of pixels heavy, \d+% of full cost"
     assert re.fullmatch(rf"out/a\.png: {form}", first)
     assert re.fullmatch(rf"\.\.\.好{{4,20}}\.png: {form}", second)
     columns = sum(1 + (letter == "好") for letter in second)
     assert 78 < columns <= 80
     assert re.fullmatch(r"2 pictures: 2 done, 0 failed, in \d+\.\d s", total)
-    settings, *lines = upscale("in", "out", "--verbose", cwd=tmp_path, code=0).out.splitlines()
+    again = upscale("in", "out", *MULTI, "--verbose", cwd=tmp_path, code=0)
+    settings, *lines = again.out.splitlines()
     assert settings.startswith("carn-pcsr-multi, x4, k = 0, fp32, cpu, ")
     assert lines[0] == "out/a.png: skipped (exists; --overwrite makes it again)"
-    done = upscale("in", "more", "--verbose", cwd=tmp_path, code=0).out.splitlines()
+    done = upscale("in", "more", *MULTI, "--verbose", cwd=tmp_path, code=0).out.splitlines()
     assert done[1].startswith("in/a.png -> more/a.png: 10x12 -> 40x48 in ")
     assert "% of all-heavy" in done[1]
 
@@ -257,7 +261,7 @@ def test_surprises_in_a_batch_are_passed_over(
         return real(*args, **kwargs)
 
     monkeypatch.setattr(one_picture, "upscale", fail_once)
-    code, _, err = upscale(tmp_path / "in", tmp_path / "out")
+    code, _, err = upscale(tmp_path / "in", tmp_path / "out", *MULTI)
     assert code == 1
     source = tmp_path / "in" / "001.png"
     assert err == f"error: {source}: MemoryError: no more (--debug shows where)\n"
@@ -295,7 +299,7 @@ def test_names_that_are_no_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     names = ["new\nline.png", "\x1b[31m.png", os.fsdecode(b"caf\xe9.png")]
     fill(tmp_path / "in", names)
     (tmp_path / "in" / "bad\n.png").touch()
-    code, out, err = upscale(tmp_path / "in", tmp_path / "out")
+    code, out, err = upscale(tmp_path / "in", tmp_path / "out", *MULTI)
     assert code == 1
     assert len(out.splitlines()) == len(names) + 1
     assert (tmp_path / "out" / names[0]).is_file()
