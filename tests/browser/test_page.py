@@ -178,7 +178,8 @@ def test_models_say_what_they_are_best_for(page: Page) -> None:
                 )
         else:  # the page could not route its pixels
             expect(option).to_have_count(0)
-    assert page.get_by_role("option").count() == sum(m.has_classes for m in describe_models())
+    # and automatic, between a model and its counterpart
+    assert page.get_by_role("option").count() == 1 + sum(m.has_classes for m in describe_models())
 
 
 def test_k_and_automatic(page: Page) -> None:
