@@ -18,6 +18,8 @@ from pcsr_lightning.batch.records import RECORD_NAME
 
 upscale = functools.partial(commands.run_command, "upscale")
 """The command in this process."""
+MULTI = ["--model", "carn-pcsr-multi"]
+"""Without it each picture chooses its model, and a line says which."""
 
 
 def start(*words: object, python: tuple[str, ...] = (sys.executable,)) -> subprocess.Popen[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.batch.folders import files, fill, lines, upscale
+from tests.batch.folders import MULTI, files, fill, lines, upscale
 
 from pcsr_lightning.batch.records import RECORD_NAME, write_record
 
@@ -20,9 +20,6 @@ def run(folder: Path, *words: object) -> tuple[list[str], dict[str, int]]:
     assert (code, err) == (0, "")
     found, summary = lines(out)
     return [one["status"] for one in found], summary
-
-
-MULTI = ["--model", "carn-pcsr-multi"]
 
 
 @pytest.mark.parametrize(

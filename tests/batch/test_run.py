@@ -12,14 +12,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tests.batch.folders import files, fill, lines, upscale
+from tests.batch.folders import MULTI, files, fill, lines, upscale
 
 from pcsr_lightning import images
 from pcsr_lightning.batch import one_picture
 from pcsr_lightning.cli.upscale import main
-
-MULTI = ["--model", "carn-pcsr-multi"]
-"""Without it each picture chooses its model, and a line says which."""
 
 
 def size(path: Path) -> tuple[int, int]:

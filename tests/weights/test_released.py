@@ -12,7 +12,7 @@ from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.evaluation import benchmark
 from pcsr_lightning.inference import RoutingConfig, upscale
 from pcsr_lightning.networks import PCSR, Original, has_bias_shifts
-from pcsr_lightning.weights import DEFAULT_MODEL, find_model, list_models
+from pcsr_lightning.weights import DEFAULT_MODEL, describe_models, find_model, list_models
 from pcsr_lightning.weights.registry import RELEASED
 
 SIZES = {
@@ -113,9 +113,11 @@ def test_they_are_small_enough_to_ship() -> None:
 
 # The two large ones' shares of heavy pixels are part of their golden output, too.
 ROUTED = [
-    pytest.param(name, marks=[pytest.mark.slow] if name.startswith(("bsrn", "srresnet")) else [])
-    for name in SIZES
-    if name not in ("carn-x4", "srresnet-x4")
+    pytest.param(
+        m.name, marks=[pytest.mark.slow] if m.name.startswith(("bsrn", "srresnet")) else []
+    )
+    for m in describe_models()
+    if m.has_classes
 ]
 
 

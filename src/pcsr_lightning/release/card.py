@@ -65,7 +65,7 @@ def write_card(card: ModelCard) -> str:
         card.made.strip(),
         *_tables(card),
         "## Pictures unlike photographs",
-        *_robustness(card.robust),
+        *_robustness(card),
         "## Limits",
         _fill(
             f"{PHOTO_LIMITS if has_bias_shifts(card.model) else LIMITS} "
@@ -96,7 +96,8 @@ def schedule(runs: Sequence[StageRun], commit: str, seed: int, command: str) -> 
     return "\n\n".join(parts)
 
 
-def _robustness(robust: Sequence[Robustness]) -> list[str]:
+def _robustness(card: ModelCard) -> list[str]:
+    robust = card.robust
     several = len({r.scale for r in robust}) > 1
     lines = ["| picture | off by, of 255 | allowed | largest feature |", "|---|---|---|---|"]
     for r in robust:
@@ -108,7 +109,7 @@ def _robustness(robust: Sequence[Robustness]) -> list[str]:
         "area, at k = 0. Allowed: 50, or the error of the paper's own weights of the same backbone "
         "(60, or the error of another backbone, if there are none). Largest feature: relative to a "
         "photograph's, at most 10."
-        f"{SMOOTHED if any(r.allowed == 255 for r in robust) else ''}"
+        f"{SMOOTHED if has_bias_shifts(card.model) else ''}"
     )
     return [_fill(text), "\n".join(lines)]
 
