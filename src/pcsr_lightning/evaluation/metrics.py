@@ -16,8 +16,8 @@ LUMA = (65.481, 128.553, 24.966)
 """MATLAB's rgb2ycbcr: luma is 16 plus these times R, G and B in [0, 1], which makes 16 to 235."""
 SSIM_REACH = 5
 """Half the width of SSIM's window, 11 pixels."""
-BAND_PIXELS = 2**20
-"""Of larger pictures a few rows are compared at a time."""
+BAND_PIXELS = 2**18
+"""Of larger pictures a few rows are compared at a time. SSIM takes about 600 bytes of a pixel."""
 LPIPS_LEAST = 32
 """Pixels a side below which AlexNet's strides leave nothing."""
 
