@@ -74,6 +74,11 @@ def atomic_write(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def default_cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/pcsr_lightning`, or `~/.cache/pcsr_lightning`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pcsr_lightning"
+
+
 def check_writable(path: Path, error: type[PCSRError]) -> None:
     """Refuses a path at which no file can be written, before any work is done.
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from pcsr_lightning.atomic_io import default_cache_folder
 from pcsr_lightning.data import picture_cache
-from pcsr_lightning.data.picture_cache import PictureCache, default_cache_folder
+from pcsr_lightning.data.picture_cache import PictureCache
 from pcsr_lightning.errors import DataError
 from pcsr_lightning.images import bicubic, list_pictures, read_rgb8
 

@@ -21,6 +21,7 @@ from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.models import RunModels
 from pcsr_lightning.batch.outputs import Job
 from pcsr_lightning.batch.sizes import WantedSize
+from pcsr_lightning.batch.time_left import PictureClock
 from pcsr_lightning.errors import PictureError
 from pcsr_lightning.images import MAX_PIXELS, Picture, TakesRows
 from pcsr_lightning.images.formats import HEAD_BYTES, recognise
@@ -140,6 +141,9 @@ def upscale_file(
     model = models.networks[chosen.name]
     suffix = options.format or (own if job.target == STREAM else job.target.suffix)
     images.check_writable(suffix if job.target == STREAM else job.target, size)
+    clock = _clock(start, model, picture, colour.size, size, options, suffix)
+    if clock is not None:
+        start, options = clock.start, replace(options, routing=clock.routing)
     with (
         _result_file(picture, size, job, suffix, options.quality) as put,
         _class_file(model, size, job.class_map) as put_classes,
@@ -147,13 +151,16 @@ def upscale_file(
     ):
 
         def sink(rows_3nW: Tensor, class_nW: Tensor) -> None:
-            rows_3nW = rows_3nW.cpu()
+            begun, rows_3nW = time.perf_counter(), rows_3nW.cpu()
             put(rows_3nW, None if alpha is None else alpha.take(rows_3nW.shape[1]))
             put_classes(rows_3nW, class_nW.cpu())
+            if clock is not None:
+                clock.writing += time.perf_counter() - begun
 
         rest = progress if alpha is None else part_of(progress, 0.5, 1.0)
         result = upscale(model, colour, size, options, picture.bits, sink, rest)
-    seconds = time.perf_counter() - start
+        upscaled_at = time.perf_counter()
+    finished = time.perf_counter()
     upscaled = 1
     if alpha is not None and alpha.flops.gmacs > 0:
         # A transparency that was upscaled like a picture makes two of one.
@@ -163,8 +170,31 @@ def upscale_file(
         heavy = inference.all_heavy_flops(model, colour.size, size, upscaled)
         cost = result.flops.gmacs / heavy.gmacs
         note = inference.routing_note(model, colour.size, size, options.routing)
-    gmacs = result.flops.gmacs
+    if clock is not None:
+        timings = [result.timing, None if alpha is None else alpha.timing]
+        note = str(clock.finish(timings, finished, finished - upscaled_at))
+    seconds, gmacs = finished - start, result.flops.gmacs
     return Done(colour.size, size, seconds, result.shares, gmacs, cost, note, chosen)
+
+
+def _clock(
+    start: float,
+    model: PCSR | Original,
+    picture: Picture,
+    lr_size: tuple[int, int],
+    size: tuple[int, int],
+    options: UpscaleOptions,
+    suffix: str,
+) -> PictureClock | None:
+    """What divides the time that was asked for; ``None`` if none was."""
+    if not options.routing.rule.timed or isinstance(model, Original):
+        return None
+    alpha, execution = picture.alpha, inference.Execution(options.precision, options.max_memory)
+    two = alpha is not None and images.AlphaRange(alpha).constant is None
+    return PictureClock(
+        start, options.routing, model, execution, lr_size, size,
+        (suffix, options.quality), pictures=1 + two,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -244,6 +274,8 @@ def dry_run(model: PCSR | Original, options: UpscaleOptions) -> None:
     size = (8, 8) if options.size is not None else options.size_of((4, 4))
     if options.size is not None and isinstance(model, Original):
         size = (4 * model.scale, 4 * model.scale)
+    if options.size is not None and options.routing.rule.timed and isinstance(model, PCSR):
+        options = replace(options, routing=RoutingConfig())  # no machine is measured at this scale
     rgb_3hw = torch.linspace(0, 1, 48).reshape(3, 4, 4)
     upscale(model, rgb_3hw, size, options, 8, lambda *_: None)
 

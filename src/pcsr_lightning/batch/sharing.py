@@ -22,6 +22,7 @@ from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.outputs import Job
 from pcsr_lightning.distributed import ProcessGroup
 from pcsr_lightning.errors import hold_interrupts
+from pcsr_lightning.inference.time_model import available_cores
 
 _SUFFIX = ".pcsr-at-work"
 _INTERVAL = 1.0
@@ -84,7 +85,7 @@ def shared_cores(
         yield SharedCores(None, 1, host)
         return
     before = torch.get_num_threads()
-    cores = _available_cores() if by_torchrun else before
+    cores = available_cores() if by_torchrun else before
     with hold_interrupts():
         mark = _mark(folder, host)
     try:
@@ -121,9 +122,3 @@ def _common_folder(jobs: Sequence[Job]) -> Path | None:
         return None
     common = os.path.commonpath(folders)
     return Path(common if common in folders else min(folders))
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "measure a model on a folder of pictures: PSNR, SSIM, cost, sweeps over k",
     "upscale": "upscale pictures, also whole folders",
     "models": "list the released models, and what each is best for",
+    "devices": "list what there is to compute with, and how fast models are on it",
     "app": "serve the demo page",
     "demo": "upscale a photograph in five ways and compare them",
     "export": "write a model as an ONNX file",

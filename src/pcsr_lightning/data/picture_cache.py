@@ -6,7 +6,6 @@ Pixels lie in the file as (h, w, 3), picture after picture, so that a crop is a 
 import hashlib
 import json
 import logging
-import os
 import secrets
 import shutil
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from rich import get_console
 from rich.progress import track
 from torch import Tensor
 
-from pcsr_lightning.atomic_io import atomic_write
+from pcsr_lightning.atomic_io import atomic_write, default_cache_folder
 from pcsr_lightning.errors import DataError, PictureError
 from pcsr_lightning.images import bicubic, read_rgb8
 
@@ -189,11 +188,6 @@ class PictureCache:
             cache = cls.build(files, folder, scales, root)
         cache.digests = _digests(cache, root)
         return cache
-
-
-def default_cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/pcsr_lightning`, or `~/.cache/pcsr_lightning`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pcsr_lightning"
 
 
 def fingerprint(files: Sequence[Path], root: Path, scales: Sequence[float]) -> str:

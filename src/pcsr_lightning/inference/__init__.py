@@ -16,6 +16,8 @@ from pcsr_lightning.inference.patch_routing import (
 )
 from pcsr_lightning.inference.result import UpscaleResult
 from pcsr_lightning.inference.session import Session
+from pcsr_lightning.inference.time_budget import Timing, times_of
+from pcsr_lightning.inference.time_model import kept_times
 from pcsr_lightning.inference.upscale_routings import upscale_routings
 from pcsr_lightning.inference.upscale_rows import PictureSink, RowsDone, upscale_rows
 from pcsr_lightning.inference.upscaling import upscale, upscale_by
@@ -32,15 +34,18 @@ __all__ = [
     "RoutingConfig",
     "RowsDone",
     "Session",
+    "Timing",
     "UpscaleResult",
     "all_heavy_flops",
     "check_patch_routing",
     "class_colours",
     "class_map",
+    "kept_times",
     "original_flops",
     "output_size",
     "patch_flops",
     "routing_note",
+    "times_of",
     "upscale",
     "upscale_by",
     "upscale_each",

@@ -37,13 +37,20 @@ class AlphaRows:
 
     Attributes:
         flops: what it cost.
+        timing: how a time budget was kept, if there was one.
     """
 
     def __init__(
-        self, width: int, constant: float | None, file: IO[bytes], dtype: torch.dtype, flops: Flops
+        self,
+        width: int,
+        constant: float | None,
+        file: IO[bytes],
+        dtype: torch.dtype,
+        flops: Flops,
+        timing: Timing | None = None,
     ) -> None:
         self._width, self._constant, self._file, self._dtype = width, constant, file, dtype
-        self.flops = flops
+        self.flops, self.timing = flops, timing
 
     def take(self, n: int) -> Tensor:
         """The next rows, ``(1, n, W)``: integers over their range; float32 of a constant one."""
@@ -97,9 +104,9 @@ def upscaled_alpha(
                     "some, or set TMPDIR to another folder"
                 ) from error
 
-        flops = Flops(0.0, 0.0)
+        flops, timing = Flops(0.0, 0.0), None
         if alpha.constant is None:
             done = upscale_rows(model, alpha, size, sink, routing, execution, bits, progress)
-            flops = done.flops
+            flops, timing = done.flops, done.timing
             file.seek(0)
-        yield AlphaRows(size[1], alpha.constant, file, dtype, flops)
+        yield AlphaRows(size[1], alpha.constant, file, dtype, flops, timing)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.flops import Flops, original_flops
 from pcsr_lightning.inference.result import UpscaleResult
 from pcsr_lightning.networks import ClassSR, PatchRouted, count_macs, evaluating
@@ -99,7 +100,7 @@ def upscale_each(model: PatchRouted, lr_N3pp: Tensor, routing: RoutingConfig) ->
     """
     P, Q = (n * model.scale for n in lr_N3pp.shape[-2:])
     pixels, parts = lr_N3pp[0, 0].numel(), patch_flops(model)
-    with torch.inference_mode():
+    with torch.inference_mode(), Execution().arithmetic(lr_N3pp.device.type):
         class_N = assign_patches(model, lr_N3pp, routing)
         image_N3PQ = lr_N3pp.new_empty(len(lr_N3pp), 3, P, Q)
         for j in range(model.num_classes):

@@ -13,6 +13,7 @@ from torch import Tensor
 from pcsr_lightning.inference.engine import Engine, Progress
 from pcsr_lightning.inference.flops import Flops, ModelMacs
 from pcsr_lightning.inference.output_rows import INTEGER_TYPES, as_integers
+from pcsr_lightning.inference.time_budget import Timing
 from pcsr_lightning.routing import RoutingPolicy
 
 
@@ -25,12 +26,14 @@ class UpscaleResult:
         assignment: ``(B, H, W)``, uint8: the class of each pixel, 0 the heaviest.
         flops: the cost of the whole batch.
         shares: the part of the pixels in each class, heaviest first.
+        timing: how a time budget was kept, if there was one.
     """
 
     image: Tensor
     assignment: Tensor
     flops: Flops
     shares: tuple[float, ...]
+    timing: Timing | None = None
 
 
 class Output:

@@ -28,6 +28,7 @@ from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.kernels import Strip
 from pcsr_lightning.inference.output_rows import RefinedRows, UpsampledRows
 from pcsr_lightning.inference.result import UpscaleResult
+from pcsr_lightning.inference.time_budget import picture_macs
 from pcsr_lightning.networks import PCSR, BranchMacs, unwrapped
 from pcsr_lightning.routing import RoutingConfig, RoutingPolicy, make_policy
 
@@ -87,7 +88,7 @@ class Session:
         self.size = (
             output_size(self.lr_size, scale) if size is None else check_size(self.lr_size, size)
         )
-        self._parts = model_macs(model)
+        self._parts, self._execution = model_macs(model), execution or Execution()
         self.macs = self._parts.of_picture(self.lr_size, self.size)
         self._images: ClassImages | None = None
         self._logits: Tensor | None = None
@@ -100,9 +101,7 @@ class Session:
                 self._unseen_HW = unseen_hw[self.grid.rows_H][:, self.grid.cols_W]
             self._upsampled = UpsampledRows(InputRows(self.lr_B3hw), self.size)
             start = time.perf_counter()
-            self._features, self._engine = self._run_backbone(
-                execution or Execution(), unseen_hw, progress
-            )
+            self._features, self._engine = self._run_backbone(self._execution, unseen_hw, progress)
             self.feature_seconds = time.perf_counter() - start
 
     @property
@@ -150,7 +149,7 @@ class Session:
         Raises:
             ConfigError: the routing names a class that the network does not have.
         """
-        policy = make_policy(routing, self.macs)
+        policy = self._policy(routing)
         shape, device = (len(self.lr_B3hw), *self.size), self.lr_B3hw.device
         with torch.inference_mode():
             if policy.fixed_class is not None:
@@ -177,9 +176,16 @@ class Session:
             ConfigError: the routing names a class that the network does not have.
             PCSRError: the classifier or an upsampler gave NaN or infinite values.
         """
-        policy = make_policy(routing, self.macs)
+        policy = self._policy(routing)
         class_BHW = self.assign(routing, part_of(progress, 0.0, 0.3))
         return self._result(policy, class_BHW, part_of(progress, 0.3, 1.0))
+
+    def _policy(self, routing: RoutingConfig) -> RoutingPolicy:
+        if not routing.rule.timed:
+            return make_policy(routing, self.macs)
+        # The time that ``upscale`` would take: here less is computed.
+        macs = picture_macs(self.model, self.lr_size, self.size, routing, self._execution)
+        return make_policy(routing, macs)
 
     def run_classes(self, class_BHW: Tensor) -> UpscaleResult:
         """What comes out if pixels take these classes, whoever chose them; seams are left.

@@ -5,6 +5,7 @@ Legend: h w LR size, H W HR size, M classes, n HR rows of a strip.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from pcsr_lightning.inference.flops import Flops, model_macs
 from pcsr_lightning.inference.input_rows import InputRows, PictureRows
 from pcsr_lightning.inference.original_rows import run_original
 from pcsr_lightning.inference.output_rows import INTEGER_TYPES, as_integers
+from pcsr_lightning.inference.time_budget import TimedPictures, Timing
 from pcsr_lightning.inference.upscaling import check_original, make_engine
 from pcsr_lightning.networks import PCSR, Original, unwrapped
 from pcsr_lightning.routing import RoutingConfig, make_policy
@@ -33,10 +35,12 @@ class RowsDone:
     Attributes:
         flops: the cost.
         shares: the part of the pixels in each class, heaviest first.
+        timing: how a time budget was kept, if there was one; without the time in ``sink``.
     """
 
     flops: Flops
     shares: tuple[float, ...]
+    timing: Timing | None = None
 
 
 def upscale_rows(
@@ -81,11 +85,12 @@ def upscale_rows(
             check_original(model, lr_size, size, routing)
             flops = run_original(model, image, execution, pairs.one_class, progress)
             return RowsDone(flops, (1.0,))
-        macs = model_macs(model)
-        policy = make_policy(routing, macs.of_picture(lr_size, size))
+        timed = TimedPictures(model, lr_size, size, routing, execution)
+        policy, macs = make_policy(timed.routing, timed.macs), model_macs(model)
         engine = make_engine(model, image, size, execution, policy.needs_whole_picture)
         done = engine.run(policy, pairs.image, pairs.classes, progress, bits)
-    return RowsDone(done.flops(macs, lr_size[0] * lr_size[1], policy), done.shares)
+    timing = timed.finish(done.shares, pairs.sink_seconds)
+    return RowsDone(done.flops(macs, lr_size[0] * lr_size[1], policy), done.shares, timing)
 
 
 def _checked(picture: Tensor | PictureRows, device: torch.device) -> InputRows:
@@ -99,7 +104,7 @@ class _Pairs:
     """Brings rows and their classes together: with refinement, classes come a row earlier."""
 
     def __init__(self, sink: PictureSink, bits: int) -> None:
-        self._sink, self._bits = sink, bits
+        self._sink, self._bits, self.sink_seconds = sink, bits, 0.0
         self._waiting: Tensor | None = None
 
     def one_class(self, top: int, rows_13nW: Tensor) -> None:
@@ -116,4 +121,7 @@ class _Pairs:
             return
         assert self._waiting is not None
         class_nW, self._waiting = self._waiting[:n], self._waiting[n:].clone()
-        self._sink(as_integers(rows_13nW[0], self._bits).to(INTEGER_TYPES[self._bits]), class_nW)
+        rows_3nW = as_integers(rows_13nW[0], self._bits).to(INTEGER_TYPES[self._bits])
+        start = time.perf_counter()
+        self._sink(rows_3nW, class_nW)
+        self.sink_seconds += time.perf_counter() - start

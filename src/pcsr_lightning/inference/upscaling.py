@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import torch
@@ -19,12 +20,9 @@ from pcsr_lightning.inference.fused_queries import query_kernels
 from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.original_rows import run_original
 from pcsr_lightning.inference.result import Output, UpscaleResult, collect
+from pcsr_lightning.inference.time_budget import TimedPictures, feature_bytes
 from pcsr_lightning.networks import PCSR, Original, unwrapped
 from pcsr_lightning.routing import CostRule, RoutingConfig, make_policy
-
-KEEP_BYTES = 2**29
-"""Features up to this size are kept between the two passes of adaptive and budget; larger ones are
-computed again."""
 
 
 def upscale(
@@ -37,6 +35,7 @@ def upscale(
     size: tuple[int, int] | None = None,
     fixed_class: int | None = None,
     budget: float | None = None,
+    time_budget: float | None = None,
     cost: CostRule | str = CostRule.SOFTMAX,
     refine: bool | None = None,
     routing: RoutingConfig | None = None,
@@ -61,10 +60,14 @@ def upscale(
         budget: what each picture may cost, as a share of sending every pixel to the heaviest
             upsampler, above 0 and up to 1, instead of ``k``. The hardest pixels are paid for first;
             where it is less than all pixels in the lightest class cost, they go there.
+        time_budget: what the call may take, in seconds, instead of ``k``; as ``budget``, by what
+            this machine takes. That is measured once for a model, device, precision and number of
+            threads, before the time begins, and kept in the cache.
         cost: ``softmax`` (Eq. 9), or ``proportional`` as the published code has it.
         refine: smooth light pixels beside heavy ones (Sec. 3.4); ``None``: from scale 4 up.
         routing: all of these choices in one value, and those of rules that have no argument here,
-            instead of ``k``, ``adaptive``, ``fixed_class``, ``budget``, ``cost`` and ``refine``.
+            instead of ``k``, ``adaptive``, ``fixed_class``, ``budget``, ``time_budget``, ``cost``
+            and ``refine``.
         precision: ``fp32``, whatever the process has set about TF32 or autocast; or, where the
             machine has such products, ``tf32`` or ``bf16``.
         max_memory: bytes that may be in work at a time, beside picture, result and model.
@@ -98,6 +101,7 @@ def upscale(
         adaptive=adaptive,
         fixed_class=fixed_class,
         budget=budget,
+        seconds=time_budget,
     )
     if routing is None:
         routing = chosen
@@ -142,8 +146,8 @@ def upscale_by(
     wanted = output_size(lr_size, scale) if size is None else check_size(lr_size, size)
     if isinstance(model, Original):
         return _upscale_original(model, image_B3hw, wanted, routing, execution, bits, progress)
-    macs = model_macs(model)
-    policy = make_policy(routing, macs.of_picture(lr_size, wanted))
+    timed = TimedPictures(model, lr_size, wanted, routing, execution, len(image_B3hw))
+    policy, macs = make_policy(timed.routing, timed.macs), model_macs(model)
     # Large pictures fill the machine one by one, in strips.
     at_once = len(image_B3hw) if lr_size[0] * lr_size[1] <= STRIP_PIXELS else 1
     parts = torch.split(image_B3hw, at_once)
@@ -153,7 +157,8 @@ def upscale_by(
         rows = InputRows(part.float())
         engine = make_engine(model, rows, wanted, execution, policy.needs_whole_picture)
         results.append(collect(engine, macs, policy, bits, of_all))
-    return results[0] if len(results) == 1 else _joined(results)
+    result = results[0] if len(results) == 1 else _joined(results)
+    return replace(result, timing=timed.finish(result.shares))
 
 
 def make_engine(
@@ -180,9 +185,7 @@ def make_engine(
             model.backbone, model.backbone.halo, x, dtype, execution.is_fused(image.device)
         )
         area = size[0] * size[1] / (lr_size[0] * lr_size[1])
-        limit = KEEP_BYTES if execution.max_memory is None else execution.max_memory // 2
-        kept = len(x) * lr_size[0] * lr_size[1] * model.backbone.out_channels * dtype.itemsize
-        kept = kept if two_passes and kept <= limit else 0
+        kept = feature_bytes(model, lr_size, execution, len(x)) if two_passes else 0
         rows = strip_rows(execution, features, x, area, kept=kept)
         grid = model.grid(lr_size, size)
         kernels = query_kernels(model, grid, dtype, execution.is_fused(image.device))

@@ -16,6 +16,19 @@ from pcsr_lightning.routing.config import CostRule
 
 
 @dataclass(frozen=True)
+class PictureSeconds:
+    """What one picture takes on this device, in seconds, if its pixels take several classes.
+
+    Attributes:
+        fixed: whatever its pixels' classes are.
+        pixel_M: an HR pixel of each class; heaviest first, never rising.
+    """
+
+    fixed: float
+    pixel_M: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class PictureMacs:
     """What one picture costs, in multiply-adds; all that a routing rule learns of the model.
 
@@ -26,6 +39,7 @@ class PictureMacs:
         all_heavy: every pixel in the heaviest class, without the classifier.
         all_light: every pixel in the lightest class, the classifier included.
         branches_M: ``flops(B) + flops(U_j)`` of Eq. 9 by the paper's count, at this scale.
+        seconds: what it takes here, where a rule needs it.
     """
 
     pixels: int
@@ -34,6 +48,7 @@ class PictureMacs:
     all_heavy: float
     all_light: float
     branches_M: tuple[float, ...]
+    seconds: PictureSeconds | None = None
 
 
 def class_costs(branches_M: Sequence[float], rule: CostRule | str = CostRule.SOFTMAX) -> Tensor:

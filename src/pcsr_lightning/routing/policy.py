@@ -94,6 +94,7 @@ class RoutingPolicy(ABC):
         per_lr_pixel: whether all HR pixels of an LR pixel take one class, for rules that look at
             the whole picture. :meth:`assign` and :meth:`histogram` are then given, for each LR
             pixel, the means of its HR pixels' scores, and behind them the number of its HR pixels.
+        timed: whether it needs ``macs.seconds``.
         fixed_class: the one class that every pixel takes; ``None`` if each pixel has a choice.
 
     Raises:
@@ -106,6 +107,7 @@ class RoutingPolicy(ABC):
     whole_picture: ClassVar[bool] = False
     charges_every_class: ClassVar[bool] = False
     per_lr_pixel: ClassVar[bool] = False
+    timed: ClassVar[bool] = False
 
     def __init__(self, config: RoutingConfig, macs: PictureMacs) -> None:
         self.config, self.macs, self.num_classes = config, macs, len(macs.pixel_M)

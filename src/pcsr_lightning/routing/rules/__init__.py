@@ -5,3 +5,4 @@ from pcsr_lightning.routing.rules.budget import Budget as Budget
 from pcsr_lightning.routing.rules.by_k import ByK as ByK
 from pcsr_lightning.routing.rules.fixed_class import FixedClass as FixedClass
 from pcsr_lightning.routing.rules.quantile import Quantile as Quantile
+from pcsr_lightning.routing.rules.seconds import Seconds as Seconds

@@ -27,6 +27,7 @@ class Budget(RoutingPolicy):
 
     Attributes:
         allowed: what the picture may cost, in multiply-adds: the budget times all-heavy.
+        pixel_M: what an HR pixel of each class costs, heaviest first.
         limit: what is left of it for the upsamplers' per-pixel part, once the backbone, the
             classifier and the first layer of *every* class on *all* LR pixels are paid. No way of
             running the picture executes more than that, however it is cut.
@@ -51,7 +52,7 @@ class Budget(RoutingPolicy):
         super().__init__(config, macs)
         assert config.value is not None
         self.allowed = config.value * macs.all_heavy * (1 - ROUNDING)
-        self.limit = self.allowed - macs.fixed
+        self.pixel_M, self.limit = macs.pixel_M, self.allowed - macs.fixed
 
     @classmethod
     def fixed(cls, value: float | None) -> int | None:
@@ -92,12 +93,12 @@ class Budget(RoutingPolicy):
     def assign(self, score_Bchw: Tensor) -> Tensor:
         from pcsr_lightning.routing.budget import assign_by_budget
 
-        return assign_by_budget(score_Bchw, self.macs.pixel_M, self.limit)
+        return assign_by_budget(score_Bchw, self.pixel_M, self.limit)
 
     def histogram(self) -> ThresholdHistogram:
         from pcsr_lightning.routing.histogram import ThresholdHistogram
 
-        return ThresholdHistogram(self.macs.pixel_M, self.limit, self.macs.pixels)
+        return ThresholdHistogram(self.pixel_M, self.limit, self.macs.pixels)
 
 
 def _percent(share: float) -> str:
