@@ -14,6 +14,8 @@ import pytest
 import torch
 from PIL import Image
 from tests.commands import run_command
+from tests.released_models import PHOTO as PHOTO_MODEL
+from tests.released_models import release_photo_model
 from tests.small import small_original, small_pcsr, write_textures
 from torch import Tensor
 
@@ -36,7 +38,7 @@ PHOTO = SAMPLE_FOLDER / "valid" / "coffee.png"
 
 
 class Machine(SimpleNamespace):
-    """An invented machine: what it takes, and how often it was measured."""
+    """An invented machine: what it takes, and how often it was measured. Its clock stands still."""
 
     measured = 0
 
@@ -55,6 +57,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(time_model, "_KNOWN", {})
     monkeypatch.setattr(measuring, "measure", made.measure)
+    monkeypatch.setattr(time_budget, "clock", lambda: 0.0)
     return made
 
 
@@ -326,6 +329,26 @@ def test_the_whole_command_is_timed(
     done = run_command("upscale", *words, 1e-3, code=0)
     assert "asked 0.001 s, the least this model can do is " in done.out
     assert machine.measured == 1
+
+
+def test_measured_for_the_model_that_is_chosen(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release_photo_model(tmp_path / "models", monkeypatch)
+    seen = []
+
+    def measure(model: PCSR, *_: object) -> dict[str, Any]:
+        seen.append(model.backbone.name)
+        return machine.measure()
+
+    monkeypatch.setattr(measuring, "measure", measure)
+    photo, out = tmp_path / "low.jpg", tmp_path / "out.png"
+    Image.open(PHOTO).resize((60, 40)).save(photo, quality=30)
+    done = run_command("upscale", photo, out, "--seconds", 1000, "--json", code=0)
+    found = json.loads(done.out.splitlines()[0])
+    assert found["model"] == PHOTO_MODEL
+    assert found["note"].startswith("asked 1000.0 s, predicted ")
+    assert seen == ["fsrcnn"]
 
 
 def test_devices(machine: Machine) -> None:

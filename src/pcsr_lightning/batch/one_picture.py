@@ -274,8 +274,10 @@ def dry_run(model: PCSR | Original, options: UpscaleOptions) -> None:
     size = (8, 8) if options.size is not None else options.size_of((4, 4))
     if options.size is not None and isinstance(model, Original):
         size = (4 * model.scale, 4 * model.scale)
-    if options.size is not None and options.routing.rule.timed and isinstance(model, PCSR):
-        options = replace(options, routing=RoutingConfig())  # no machine is measured at this scale
+    if options.routing.rule.timed and isinstance(model, PCSR):
+        # The machine is measured when a picture takes the model, with that picture's scale and the
+        # threads that are left by then.
+        options = replace(options, routing=RoutingConfig())
     rgb_3hw = torch.linspace(0, 1, 48).reshape(3, 4, 4)
     upscale(model, rgb_3hw, size, options, 8, lambda *_: None)
 

@@ -23,6 +23,7 @@ from pcsr_lightning.inference.engine import Progress
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.flops import Flops
 from pcsr_lightning.inference.output_rows import INTEGER_TYPES
+from pcsr_lightning.inference.time_budget import Timing
 from pcsr_lightning.inference.upscale_rows import upscale_rows
 from pcsr_lightning.networks import PCSR, Original
 from pcsr_lightning.routing import RoutingConfig
