@@ -91,7 +91,10 @@ def test_importing_the_package_is_cheap() -> None:
         "print([m for m in ('torch', 'numpy', 'lightning', 'hydra', 'pyvips') if m in sys.modules])"
     )
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
-    done = python("import sys, pcsr_lightning.training; print('lightning' in sys.modules)")
+    done = python(
+        "import sys, pcsr_lightning.training, pcsr_lightning.batch.command;"
+        "print('lightning' in sys.modules)"
+    )
     assert (done.stdout.strip(), done.stderr) == ("False", "")
 
 

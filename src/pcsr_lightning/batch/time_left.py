@@ -11,9 +11,9 @@ import statistics
 import time
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 from pcsr_lightning import images, inference
-from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.images import Picture
 from pcsr_lightning.inference import Timing
 from pcsr_lightning.networks import PCSR
@@ -100,6 +100,8 @@ def _writing(suffix: str, quality: int | None) -> list[float]:
 
 @cache
 def _photograph() -> Picture:
-    hr = images.read_rgb8(SAMPLE_FOLDER / "valid" / "chelsea.png").float() / 255
+    # By its path: to import its folder's package would bring Lightning along.
+    path = Path(__file__).parents[1] / "data" / "sample" / "valid" / "chelsea.png"
+    hr = images.read_rgb8(path).float() / 255
     h, w = hr.shape[1:]
     return Picture(images.bicubic(hr, (2 * h, 2 * w)).clamp(0, 1))
