@@ -14,14 +14,14 @@ import torch
 from gradio.route_utils import delete_files_created_by_app
 
 from pcsr_lightning.app import look, work
-from pcsr_lightning.app.choices import AUTOMATIC, BY_BUDGET
+from pcsr_lightning.app.choices import AUTOMATIC, BY_BUDGET, BY_SECONDS
 from pcsr_lightning.app.handlers import Handlers
 from pcsr_lightning.app.loading import SAMPLES
 from pcsr_lightning.app.page import build
 from pcsr_lightning.app.visitors import Visitors
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.images import Picture, write
-from pcsr_lightning.inference import RoutingConfig
+from pcsr_lightning.inference import RoutingConfig, measuring, time_model
 
 MODEL = "fsrcnn-pcsr-x4"
 MODELS = (MODEL, "carn-pcsr-multi")
@@ -74,8 +74,10 @@ class Asking:
         self.time = 0.0
 
     def want(self, *controls: object) -> Any:
+        """The controls' values; the last ones may be left out."""
         self.time += 1
-        return self.handlers.want(*controls, self.time, self.request)
+        left_out = [None] * (6 - len(controls))
+        return self.handlers.want(*controls, *left_out, self.time, self.request)
 
     def ask(self, *controls: object) -> tuple[Any, Any]:
         return self.want(*controls), self.handlers.upscale(self.request)
@@ -122,6 +124,26 @@ def test_the_slider_starts_at_the_automatic_choice_and_ends_at_the_floor(tmp_pat
     for model, way in (("/etc/passwd", BY_BUDGET), (multi, "nobody's")):
         with pytest.raises(ConfigError, match=model if way == BY_BUDGET else way):
             asking.ask(model, 2.0, 70.0, way, 0.0)
+
+
+def test_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(time_model, "_KNOWN", {})
+    times = {"overhead": 0.0, "backbone": 0.0, "classifier": 0.0, "classes_M": (4e-6, 1e-6)}
+    monkeypatch.setattr(measuring, "measure", lambda *_: times)
+    asking = Asking(tmp_path / "page")
+    _, (_, _, slider, view, details, *_) = asking.ask(MODEL, 4.0, None, BY_SECONDS, None, 0.6)
+    run, pixels = asking.visitor.run, 600 * 400
+    expected = (0.6 - 1e-6 * pixels) / (3e-6 * pixels)
+    assert run.result.shares[0] == pytest.approx(expected, abs=0.01)
+    assert view["label"] == "PCSR, 0.6 s"
+    assert slider["minimum"] < slider["value"] < 100  # a budget goes on from here
+    assert "The least" not in details
+    _, (_, _, _, _, details, *_) = asking.ask(MODEL, 4.0, None, BY_SECONDS, None, 0.1)
+    assert "The least this model can do is 0.240 s here." in details
+    assert asking.visitor.run.result.shares == (0, 1)
+    _, (said, *_) = asking.ask(MODEL, 4.0, None, BY_SECONDS, None, -1.0)
+    assert "seconds must be a number of seconds above 0" in said
 
 
 def test_what_was_refused_is_forgotten_when_something_else_is_wanted(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_models_say_what_they_are_best_for(page: Page) -> None:
     assert page.get_by_role("option").count() == 1 + sum(m.has_classes for m in describe_models())
 
 
-def test_k_and_automatic(page: Page) -> None:
+def test_k_a_time_and_automatic(page: Page) -> None:
     page.get_by_role("button", name="Coffee").click()
     shown(page, "PCSR, automatic")
     page.get_by_role("button", name="Advanced").click()
@@ -190,6 +190,9 @@ def test_k_and_automatic(page: Page) -> None:
     shown(page, "PCSR, k = 0")
     page.get_by_label("range slider for k").fill("1")
     shown(page, "PCSR, k = 1")
+    page.get_by_label("range slider for seconds").fill("30")
+    shown(page, "PCSR, 30 s")
+    expect(page.locator(".pcsr-legend")).to_contain_text("heavy 100 %")
     compute(page, 60)
     shown(page, "PCSR, 60 %")
     expect(page.get_by_role("radio", name="compute budget")).to_be_checked()

@@ -11,7 +11,7 @@ import gradio as gr
 import pyvips
 
 from pcsr_lightning.app import look, texts
-from pcsr_lightning.app.choices import AUTOMATIC, BY_BUDGET, BY_K, DEFAULT_SCALE
+from pcsr_lightning.app.choices import AUTOMATIC, DEFAULT_SCALE, DEFAULT_SECONDS, WAYS
 from pcsr_lightning.app.loading import LARGEST_SCALE, SAMPLES, SMALLEST_SCALE, sample_file
 from pcsr_lightning.app.result_files import FORMATS
 from pcsr_lightning.images import SUFFIXES
@@ -31,6 +31,7 @@ class Parts:
     model: gr.Dropdown
     way: gr.Radio
     k: gr.Slider
+    seconds: gr.Slider
     reference: gr.File
     reference_note: gr.HTML
     status: gr.HTML
@@ -53,7 +54,7 @@ class Parts:
     @property
     def controls(self) -> list[Any]:
         """In the order in which handlers take them."""
-        return [self.model, self.scale, self.compute, self.way, self.k]
+        return [self.model, self.scale, self.compute, self.way, self.k, self.seconds]
 
     @property
     def with_format(self) -> list[Any]:
@@ -110,7 +111,7 @@ def choose(models: Mapping[str, str], model: str, max_pixels: int) -> dict[str, 
         elem_id="pcsr-model",
     )
     with gr.Accordion("Advanced", open=False):
-        way = gr.Radio([AUTOMATIC, BY_BUDGET, BY_K], value=AUTOMATIC, label="Pixels chosen by")
+        way = gr.Radio(WAYS, value=AUTOMATIC, label="Pixels chosen by")
         k = gr.Slider(
             -3,
             3,
@@ -120,11 +121,22 @@ def choose(models: Mapping[str, str], model: str, max_pixels: int) -> dict[str, 
             buttons=[],
             info="Lower sends more pixels to the heavy upsampler; 0 takes the likeliest class",
         )
+        seconds = gr.Slider(
+            0.1,
+            60,
+            value=DEFAULT_SECONDS,
+            step=0.1,
+            label="seconds",
+            buttons=[],
+            info="The best result that the computer behind this page finishes in that time, which "
+            "is measured once for a model",
+        )
     return {
         "scale": scale,
         "model": chooser,
         "way": way,
         "k": k,
+        "seconds": seconds,
     }
 
 

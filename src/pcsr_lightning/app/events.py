@@ -38,7 +38,13 @@ class Events:
         return self.visitors.of(str(request.session_hash))
 
     def choices(
-        self, model: str, scale: float | None, compute: float | None, way: str, k: float | None
+        self,
+        model: str,
+        scale: float | None,
+        compute: float | None,
+        way: str,
+        k: float | None,
+        seconds: float | None,
     ) -> Choices:
         """What the controls say.
 
@@ -50,7 +56,7 @@ class Events:
         """
         if model not in self.models:
             raise ConfigError(f"no model is called {model!r}")
-        return Choices.sent(model, scale, compute, way, k)
+        return Choices.sent(model, scale, compute, way, k, seconds)
 
 
 def reporter(progress: gr.Progress) -> work.Report:

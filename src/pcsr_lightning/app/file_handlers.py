@@ -30,6 +30,7 @@ class FileHandlers(Events):
         compute: float | None,
         way: str,
         k: float | None,
+        seconds: float | None,
         format: str,
         quality: float,
         request: gr.Request,
@@ -40,7 +41,8 @@ class FileHandlers(Events):
             Overview, the panel of files, its note, its button, a command line, and the download
             button.
         """
-        visitor, choices = self.visitor(request), self.choices(model, scale, compute, way, k)
+        visitor = self.visitor(request)
+        choices = self.choices(model, scale, compute, way, k, seconds)
         with visitor.lock:
             part, count = visitor.window is not None, len(visitor.sent)
             path = result_files.save_overview(visitor) if part else None
@@ -66,12 +68,14 @@ class FileHandlers(Events):
         compute: float | None,
         way: str,
         k: float | None,
+        seconds: float | None,
         format: str,
         quality: float,
         request: gr.Request,
     ) -> Answer:
         """Files are asked for; the buttons to begin and to cancel."""
-        visitor, choices = self.visitor(request), self.choices(model, scale, compute, way, k)
+        visitor = self.visitor(request)
+        choices = self.choices(model, scale, compute, way, k, seconds)
         if visitor.sent and format in result_files.FORMATS:
             quality = min(100, max(1, int(quality)))
             visitor.job = FileJob(list(visitor.sent), choices, format, quality)

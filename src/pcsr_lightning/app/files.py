@@ -7,7 +7,7 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pcsr_lightning.app.choices import AUTOMATIC, BY_BUDGET, Choices
+from pcsr_lightning.app.choices import AUTOMATIC, BY_BUDGET, BY_SECONDS, Choices
 from pcsr_lightning.app.loading import READ_PIXELS, result_size
 from pcsr_lightning.app.result_files import FORMATS, plain_name
 from pcsr_lightning.app.visitors import Sent, Visitor
@@ -130,6 +130,8 @@ def command_line(names: list[str], choices: Choices, format: str, quality: int) 
         words.append("--adaptive")
     elif choices.way == BY_BUDGET:
         words += ["--budget", f"{choices.compute:g}%"]
+    elif choices.way == BY_SECONDS:
+        words += ["--seconds", f"{choices.seconds:g}"]
     else:
         words += ["--k", f"{choices.k:g}"]
     if format != "PNG":

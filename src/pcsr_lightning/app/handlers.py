@@ -109,6 +109,7 @@ class Handlers(FileHandlers):
         compute: float | None,
         way: str,
         k: float | None,
+        seconds: float | None,
         asked: float,
         request: gr.Request,
     ) -> Answer:
@@ -120,6 +121,7 @@ class Handlers(FileHandlers):
             compute: likewise.
             way: likewise.
             k: likewise.
+            seconds: likewise.
             asked: when, as the browser counts; requests may come in another order.
             request: whose.
 
@@ -127,7 +129,7 @@ class Handlers(FileHandlers):
             Status and remedy.
         """
         visitor = self.visitor(request)
-        if not visitor.want(asked, self.choices(model, scale, compute, way, k)):
+        if not visitor.want(asked, self.choices(model, scale, compute, way, k, seconds)):
             return gr.skip(), gr.skip()
         return texts.status(visitor), gr.update(visible=False)
 

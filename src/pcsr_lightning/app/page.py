@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from pcsr_lightning.app import look
-from pcsr_lightning.app.choices import BY_BUDGET, BY_K
+from pcsr_lightning.app.choices import BY_BUDGET, BY_K, BY_SECONDS
 from pcsr_lightning.app.components import Parts, bring, choose, result
 from pcsr_lightning.app.events import Answer
 from pcsr_lightning.app.handlers import Handlers
@@ -38,7 +38,7 @@ AS_SENT: dict[str, Any] = {**AT_ONCE, "preprocess": False}
 """With values as they were sent, see :meth:`Events.choices`."""
 IN_ORDER: dict[str, Any] = {
     **AS_SENT,
-    "js": "(...values) => [...values.slice(0, 5), performance.now()]",
+    "js": "(...values) => [...values.slice(0, -1), performance.now()]",
 }
 """With the browser's time after the controls' values, since requests may come in another order."""
 _FETCH = """(file) => {
@@ -93,7 +93,8 @@ def _wire_requests(parts: Parts, handlers: Handlers) -> None:
     for stem, button in parts.samples.items():
         starts.append(button.click(_sampler(handlers, stem), None, shown, **AT_ONCE))
     # Whoever moves a slider wants what it says.
-    for slider, way in ((parts.compute, BY_BUDGET), (parts.k, BY_K)):
+    ways = ((parts.compute, BY_BUDGET), (parts.k, BY_K), (parts.seconds, BY_SECONDS))
+    for slider, way in ways:
         starts.append(slider.input(None, None, parts.way, js=f"() => '{way}'", **AT_ONCE))
     starts.append(parts.overview.select(handlers.look, None, None, **AT_ONCE))
     remedied = [parts.scale, parts.format, parts.status, parts.remedy]

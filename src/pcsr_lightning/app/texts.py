@@ -8,10 +8,10 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from pcsr_lightning.app.choices import BY_BUDGET, BY_K, Choices
+from pcsr_lightning.app.choices import BY_BUDGET, BY_K, BY_SECONDS, Choices
 from pcsr_lightning.app.visitors import Visitor
 from pcsr_lightning.app.work import bicubic_result, cost_percent, model_named, psnr
-from pcsr_lightning.inference import all_heavy_flops, class_colours, output_size, routing_note
+from pcsr_lightning.inference import all_heavy_flops, class_colours, output_size
 from pcsr_lightning.weights import DEFAULT_MODEL, ModelDescription, scale_warning
 
 MIB = 2**20
@@ -53,6 +53,8 @@ def describe_choices(choices: Choices) -> str:
     """The routing, in a few characters."""
     if choices.way == BY_K:
         return f"k = {choices.k:g}"
+    if choices.way == BY_SECONDS:
+        return f"{choices.seconds:g} s"
     return f"{choices.compute:g} %" if choices.way == BY_BUDGET else choices.way
 
 
@@ -102,17 +104,6 @@ def address(path: Path) -> str:
     return FILE_ROUTE + quote(str(path))
 
 
-def budget_note(visitor: Visitor) -> str | None:
-    """What the user should know of a budget near the floor or at the ceiling."""
-    run, session = visitor.run, visitor.session
-    if run is None or session is None:
-        return None
-    choices = run.choices
-    model = model_named(choices.model)
-    remark = routing_note(model, session.lr_size, session.size, choices.routing)
-    return None if remark is None else remark[0].upper() + remark[1:] + "."
-
-
 def details(visitor: Visitor) -> str:
     """Cost, time, memory and PSNR of the last run beside the all-heavy run's."""
     run, session = visitor.run, visitor.session
@@ -135,9 +126,10 @@ def details(visitor: Visitor) -> str:
         rows.append(("Re-routed", "-", f"<b>{_seconds(run.seconds)}</b>{part}", "-"))
     rows.append(("Memory", "-", _bytes(first.peak), peak))
     compared, protocol = _psnr_row(visitor)
+    remark = session.policy(choices.routing).note()
     foot = [
         scale_warning(model, choices.model, (choices.scale, choices.scale)),
-        budget_note(visitor),
+        None if remark is None else remark[0].upper() + remark[1:] + ".",
         *protocol,
         "Memory is the peak beyond what was held before; this run's includes "
         f"{session.bytes / MIB:.0f} MiB that are kept for re-routing.",

@@ -110,6 +110,7 @@ def upscale(visitor: Visitor, ticket: Ticket, max_pixels: int, report: Report) -
                 model, lr_13hw, size=size, unseen_hw=hidden, progress=progress
             )
         visitor.features, visitor.spent = features, 0.0
+    visitor.session.policy(choices.routing)  # the machine may have to be measured: in no run's time
     run = Meter()
     try:
         with run:

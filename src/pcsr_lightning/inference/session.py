@@ -149,7 +149,7 @@ class Session:
         Raises:
             ConfigError: the routing names a class that the network does not have.
         """
-        policy = self._policy(routing)
+        policy = self.policy(routing)
         shape, device = (len(self.lr_B3hw), *self.size), self.lr_B3hw.device
         with torch.inference_mode():
             if policy.fixed_class is not None:
@@ -176,11 +176,16 @@ class Session:
             ConfigError: the routing names a class that the network does not have.
             PCSRError: the classifier or an upsampler gave NaN or infinite values.
         """
-        policy = self._policy(routing)
+        policy = self.policy(routing)
         class_BHW = self.assign(routing, part_of(progress, 0.0, 0.3))
         return self._result(policy, class_BHW, part_of(progress, 0.3, 1.0))
 
-    def _policy(self, routing: RoutingConfig) -> RoutingPolicy:
+    def policy(self, routing: RoutingConfig) -> RoutingPolicy:
+        """The rule of a routing for this picture.
+
+        Raises:
+            ConfigError: the routing names a class that the network does not have.
+        """
         if not routing.rule.timed:
             return make_policy(routing, self.macs)
         # The time that ``upscale`` would take: here less is computed.
