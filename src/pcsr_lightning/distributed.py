@@ -292,3 +292,10 @@ def _number(environment: Mapping[str, str], name: str, least: int = 0) -> int:
             f"{name}={text!r} in the environment: expected a whole number of at least {least}"
         )
     return int(text)
+
+
+def available_cores() -> int:
+    """Of the machine, that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

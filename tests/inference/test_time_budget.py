@@ -97,6 +97,18 @@ def test_features_that_are_not_kept_are_paid_for_twice(lr: Tensor) -> None:
 
 
 @pytest.mark.usefixtures("machine")
+def test_one_class_takes_one_pass(lr: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TIMES, "classes_M", (0.004,))
+    monkeypatch.setitem(TIMES, "classifier", 0.0)
+    model = build_network(default_config("fsrcnn", 1) | {"upsamplers": [[8]]})
+    assert isinstance(model, PCSR)
+    expected = 0.5 + math.prod(LR) * 0.01 + PIXELS * 0.004
+    result = upscale(model.eval(), lr, time_budget=1, max_memory=1)
+    assert predicted(result) == pytest.approx(expected)
+    assert "the least this model can do" in str(result.timing)
+
+
+@pytest.mark.usefixtures("machine")
 def test_counted_scores_keep_it_too(lr: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pcsr_lightning.routing.scores.SCORE_BYTES", 0)
     asked = (FLOOR + CEILING) / 2
@@ -197,9 +209,9 @@ def test_a_cache_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    for _ in range(2):
-        assert upscale(small_pcsr(), lr, time_budget=100).shares[0] == 1
-    assert machine.measured == 1
+    for scale in (4, 2, 4, 2):
+        assert upscale(small_pcsr(), lr, scale, time_budget=100).shares[0] == 1
+    assert machine.measured == 2
 
 
 @pytest.fixture
@@ -329,6 +341,20 @@ def test_the_whole_command_is_timed(
     done = run_command("upscale", *words, 1e-3, code=0)
     assert "asked 0.001 s, the least this model can do is " in done.out
     assert machine.measured == 1
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_small_result_says_nothing_of_how_fast_files_are_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file, size = (".png", None), (48, 40)
+    monkeypatch.setattr(time_left, "_KNOWN", {file: [1e-7]})
+    clock = time_left.PictureClock(
+        0.0, RoutingConfig(seconds=9), small_pcsr(), time_budget.Execution(), LR, size, file, 1
+    )
+    for closing, known in ((0.01, [1e-7]), (1.0, [1e-7, 1 / math.prod(size)])):
+        clock.finish([], 0.0, closing)
+        assert time_left._KNOWN[file] == known
 
 
 def test_measured_for_the_model_that_is_chosen(

@@ -169,10 +169,11 @@ def upscale_file(
     if isinstance(model, PCSR):
         heavy = inference.all_heavy_flops(model, colour.size, size, upscaled)
         cost = result.flops.gmacs / heavy.gmacs
-        note = inference.routing_note(model, colour.size, size, options.routing)
-    if clock is not None:
-        timings = [result.timing, None if alpha is None else alpha.timing]
-        note = str(clock.finish(timings, finished, finished - upscaled_at))
+        if clock is None:
+            note = inference.routing_note(model, colour.size, size, options.routing)
+        else:
+            timings = [result.timing, None if alpha is None else alpha.timing]
+            note = str(clock.finish(timings, finished, finished - upscaled_at))
     seconds, gmacs = finished - start, result.flops.gmacs
     return Done(colour.size, size, seconds, result.shares, gmacs, cost, note, chosen)
 

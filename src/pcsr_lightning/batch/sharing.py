@@ -20,9 +20,8 @@ import torch
 from pcsr_lightning.atomic_io import link_target, lock_file
 from pcsr_lightning.batch.inputs import STREAM
 from pcsr_lightning.batch.outputs import Job
-from pcsr_lightning.distributed import ProcessGroup
+from pcsr_lightning.distributed import ProcessGroup, available_cores
 from pcsr_lightning.errors import hold_interrupts
-from pcsr_lightning.inference.time_model import available_cores
 
 _SUFFIX = ".pcsr-at-work"
 _INTERVAL = 1.0

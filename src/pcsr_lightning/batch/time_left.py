@@ -16,10 +16,10 @@ from pathlib import Path
 from pcsr_lightning import images, inference
 from pcsr_lightning.images import Picture
 from pcsr_lightning.inference import Timing
+from pcsr_lightning.inference.time_budget import LEAST
 from pcsr_lightning.networks import PCSR
 from pcsr_lightning.routing import RoutingConfig
 
-_LEAST = 1e-6
 _REMEMBERED = 5
 _KNOWN: dict[tuple[str, int | None], list[float]] = {}
 """Seconds that the last results took to write, for each pixel, by suffix and quality."""
@@ -62,7 +62,7 @@ class PictureClock:
         self.start = time.perf_counter() - read
         assert routing.value is not None
         self._asked, self._around = routing.value, read + writing
-        left = max(_LEAST, routing.value - self._around) / pictures
+        left = max(1e-6, routing.value - self._around) / pictures
         self.routing = routing.replace(seconds=left)
         self.writing = 0.0
 
@@ -74,8 +74,9 @@ class PictureClock:
             finished: when the file was there.
             closing: seconds from the last row to the finished file.
         """
-        known = _writing(*self._file)
-        known[:] = [*known, (self.writing + closing) / self._pixels][-_REMEMBERED:]
+        known, wrote = _writing(*self._file), self.writing + closing
+        if wrote > LEAST:
+            known[:] = [*known, wrote / self._pixels][-_REMEMBERED:]
         parts = [each for each in timings if each is not None]
         return Timing(
             self._asked,

@@ -50,8 +50,9 @@ def _run(args: argparse.Namespace) -> str:
 def _devices() -> list[str]:
     import torch
 
+    from pcsr_lightning.distributed import available_cores
     from pcsr_lightning.inference.execution import has_bf16
-    from pcsr_lightning.inference.time_model import available_cores, device_name
+    from pcsr_lightning.inference.time_model import device_name
 
     def answer(known: bool) -> str:
         return "bfloat16" if known else "no fast bfloat16"

@@ -153,8 +153,6 @@ def routing_note(
         size: ``(H, W)`` of the result.
         routing: of it.
     """
-    if routing.rule.timed:  # the result says how the time was kept
-        return None
     return make_policy(routing, model_macs(model).of_picture(lr_size, size)).note()
 
 

@@ -28,7 +28,7 @@ from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.kernels import Strip
 from pcsr_lightning.inference.output_rows import RefinedRows, UpsampledRows
 from pcsr_lightning.inference.result import UpscaleResult
-from pcsr_lightning.inference.time_budget import picture_macs
+from pcsr_lightning.inference.time_budget import TimedPictures
 from pcsr_lightning.networks import PCSR, BranchMacs, unwrapped
 from pcsr_lightning.routing import RoutingConfig, RoutingPolicy, make_policy
 
@@ -189,8 +189,8 @@ class Session:
         if not routing.rule.timed:
             return make_policy(routing, self.macs)
         # The time that ``upscale`` would take: here less is computed.
-        macs = picture_macs(self.model, self.lr_size, self.size, routing, self._execution)
-        return make_policy(routing, macs)
+        timed = TimedPictures(self.model, self.lr_size, self.size, routing, self._execution)
+        return make_policy(routing, timed.macs)
 
     def run_classes(self, class_BHW: Tensor) -> UpscaleResult:
         """What comes out if pixels take these classes, whoever chose them; seams are left.

@@ -151,17 +151,6 @@ class TimedPictures:
         return clock()
 
 
-def picture_macs(
-    model: PCSR,
-    lr_size: tuple[int, int],
-    size: tuple[int, int],
-    routing: RoutingConfig,
-    execution: Execution,
-) -> PictureMacs:
-    """What a picture costs, with its time if the rule needs that."""
-    return TimedPictures(model, lr_size, size, routing, execution).macs
-
-
 def _with_seconds(
     times: TimeModel,
     macs: PictureMacs,
@@ -170,7 +159,8 @@ def _with_seconds(
     execution: Execution,
 ) -> PictureMacs:
     lr_pixels = lr_size[0] * lr_size[1]
-    backbones = 1 if feature_bytes(model, lr_size, execution) else 2
-    classifiers = 1 if 4 * lr_pixels * model.num_classes <= SCORE_BYTES else 2
+    routed = model.num_classes > 1
+    backbones = 2 if routed and not feature_bytes(model, lr_size, execution) else 1
+    classifiers = 2 if 4 * lr_pixels * model.num_classes > SCORE_BYTES else 1
     seconds = times.of_picture(lr_pixels, macs.pixels, backbones, classifiers)
     return replace(macs, seconds=seconds)

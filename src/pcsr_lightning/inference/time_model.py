@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import platform
 import statistics
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from filelock import FileLock
 
 from pcsr_lightning.atomic_io import atomic_write, default_cache_folder
 from pcsr_lightning.inference.execution import Execution
-from pcsr_lightning.networks import PCSR
+from pcsr_lightning.networks import PCSR, has_bias_shifts
 from pcsr_lightning.routing.cost import PictureSeconds
 
 _log = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ class TimeModel:
     """What pictures take, in seconds.
 
     Attributes:
-        model: its backbone and number of classes.
+        model: its backbone, its number of classes, and whether it is one that denoises.
         device: its name.
         precision: of the arithmetic.
         threads: of the processor.
@@ -126,7 +125,7 @@ class TimeModels:
     def __init__(self, model: PCSR, execution: Execution) -> None:
         device, threads = model.mean.device, torch.get_num_threads()
         self.about: dict[str, Any] = {
-            "model": f"{model.backbone.name}, {_classes(model.num_classes)}",
+            "model": _described(model),
             "device": device_name(device),
             "precision": str(execution.precision),
             "threads": threads,
@@ -165,7 +164,8 @@ class TimeModels:
             lock.acquire()
         except OSError as error:
             _log.info("%s: no lock (%s)", lock.lock_file, error.strerror)
-        _KNOWN.pop(self._path, None)  # another may have measured meanwhile
+        # Another may have measured meanwhile.
+        _KNOWN[self._path] = _read(self._path) or self._all()
         try:
             yield
         finally:
@@ -202,15 +202,9 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
-def available_cores() -> int:
-    """Of the machine, that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _classes(number: int) -> str:
-    return "1 class" if number == 1 else f"{number} classes"
+def _described(model: PCSR) -> str:
+    classes = "1 class" if model.num_classes == 1 else f"{model.num_classes} classes"
+    return f"{model.backbone.name}, {classes}{', denoising' if has_bias_shifts(model) else ''}"
 
 
 def _read(path: Path) -> list[TimeModel]:
