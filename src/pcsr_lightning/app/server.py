@@ -47,7 +47,8 @@ def serve(
     Args:
         host: address to listen on.
         port: the first free one from :data:`PORT` up if not given.
-        folder: for uploads and results; nothing is written elsewhere.
+        folder: for uploads and results; nothing else is written but the times of models that
+            ``seconds`` goes by, in the cache.
         model: that is chosen at first, a name or a file.
         max_pixels: that a result may have.
         threads: of torch.
