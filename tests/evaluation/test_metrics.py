@@ -9,9 +9,11 @@ import pytest
 import torch
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation import build_lpips, psnr, psnr_y, ssim, ssim_y
+from pcsr_lightning.evaluation.measurement import Quality
 
 # by this way, since the package has a function of the same name
 MODULE = import_module("pcsr_lightning.evaluation.metrics")
@@ -108,6 +110,28 @@ def test_in_bands_and_of_bytes(
     for rows in (1, 7, 18, 19):  # 29 rows are left, of which SSIM's window fits 19 times
         monkeypatch.setattr(MODULE, "BAND_PIXELS", 44 * rows)
         assert measure(sr, hr, border=4) == pytest.approx(whole, abs=1e-6)
+
+
+class Largest(TorchDispatchMode):
+    """The most values of a floating-point tensor that is made within."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.is_floating_point():
+            self.values = max(self.values, made.numel())
+        return made
+
+
+def test_no_floating_point_picture_as_large_as_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 8K that would be 380 MiB each."""
+    monkeypatch.setattr(MODULE, "BAND_PIXELS", 8 * 64)
+    sr, hr = torch.randint(0, 256, (2, 1, 3, 512, 64), dtype=torch.uint8)
+    with Largest() as largest:
+        found = Quality.of(sr, hr, border=4)
+    assert 0 < largest.values < sr.numel() / 3
+    assert found.metrics == {}
 
 
 def test_too_small_for_the_window() -> None:

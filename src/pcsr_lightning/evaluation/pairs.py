@@ -112,7 +112,7 @@ def make_pair(
     hr_13HW = hr_3HW[None, :, :H, :W]
     # One channel at a time: as floating point a large picture takes four times its bytes.
     parts = torch.split(hr_13HW, 1, dim=1)
-    lr_13hw = torch.cat([bicubic(part.float() / 255, (h, w)) for part in parts], dim=1)
+    lr_13hw = torch.cat([bicubic(part.float().div_(255), (h, w)) for part in parts], dim=1)
     lr_13hw, hr_13HW = cut_pair(Pair(lr_13hw, hr_13HW), scale, protocol)
     if min(hr_13HW.shape[-2:]) <= 2 * shaved_border(scale):
         raise PictureError(
