@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.data.batches import RawCrops, StepBatches
-from pcsr_lightning.networks import CellQueries, PixelMLP, biases_at
+from pcsr_lightning.networks import BilinearOnly, CellQueries, PixelMLP, biases_at
 from pcsr_lightning.training.modules.pcsr_stage import at_queries
 
 LR = 32
@@ -55,6 +55,8 @@ def draw(
 
 def query(mlp: PixelMLP, feat_BPD: Tensor, where_BPn4: Tensor) -> Tensor:
     """An MLP at the drawn pixels: ``(B, P, n, O)``."""
+    if isinstance(mlp, BilinearOnly):
+        return where_BPn4.new_zeros(*where_BPn4.shape[:3], 3)
     near = F.linear(feat_BPD, mlp.project.weight, mlp.project.bias)
     return mlp.finish(near[:, :, None] + F.linear(where_BPn4, mlp.offset.weight))
 

@@ -14,6 +14,9 @@ real one and has no noise. A class's loss at a pixel is its squared distance fro
 class's output plus a price for its cost. The classifier learns the cheapest class by cross-entropy,
 weighted by what a mistake costs. The price is moved until the wanted share of pixels is heavy.
 
+``--upsamplers "[[58,58,58,58],[10,10,10],[]]"`` gives the hidden widths. An empty list is a free
+class, the bilinear picture alone, whose stage trains the classifier.
+
 ``--photo`` makes the crops as ``data/degradation=photo`` does. With a model of ``denoise=true``
 each batch has its own strength, as in the first stage.
 
@@ -67,6 +70,7 @@ def parse() -> argparse.Namespace:
     p.add_argument("--valid", type=Path, required=True)
     p.add_argument("--out", type=Path, required=True, help="the model's file, without suffix")
     p.add_argument("--num_classes", type=int, default=2)
+    p.add_argument("--upsamplers", type=json.loads, help="hidden widths; --num_classes lists")
     p.add_argument("--scale", type=float, nargs="+", default=[4.0], help="one, or two ends")
     p.add_argument("--crops", type=int, default=24_000)
     p.add_argument("--queries", type=int, default=2, help="HR pixels drawn from each LR pixel")
@@ -212,7 +216,12 @@ def validate(network: PCSR, pictures: list[Picture], scale: float, offset: float
 
 
 def loss_of(
-    args: argparse.Namespace, network: PCSR, batch: list[Tensor], weight_N: Tensor, price: float
+    args: argparse.Namespace,
+    network: PCSR,
+    batch: list[Tensor],
+    weight_N: Tensor,
+    price: float,
+    costs_M: Tensor,
 ) -> tuple[Tensor, float]:
     """The loss of a step, and the share of pixels whose cheapest class is not the last."""
     feat, where, frozen, aim, strength_B = batch
@@ -227,7 +236,6 @@ def loss_of(
         average = average_loss(logits.flatten(0, 2).T[None])
         return 1000 * recon + 3 * average, float(prob.detach()[..., :-1].sum(-1).mean())
     distance = (residual - frozen[:, :, :, :1]).square().mean(-1) * w[..., None]
-    costs_M = torch.linspace(1, 0, M)
     with torch.no_grad():
         total = distance + price**2 * costs_M
         cheapest = total.argmin(-1)
@@ -265,6 +273,8 @@ def train_stage(
     N, row, at = len(weight_N) // group, torch.empty(0, dtype=torch.int64), 0
     together = args.batch // group
     start, mean, price = time.time(), 0.0, 0.01
+    costs_M = torch.tensor(model_macs(network).plain.upsamplers)
+    costs_M = (costs_M - costs_M[-1]) / (costs_M[0] - costs_M[-1])  # the heaviest's is 1
     for step in range(args.steps):
         rate = args.lr * min(1.0, (step + 1) / WARMUP) * (1 - step / args.steps)
         optimizer.param_groups[0]["lr"] = rate
@@ -273,7 +283,7 @@ def train_stage(
         chosen, at = row[at : at + together], at + together
         chosen = (chosen[:, None] * group + torch.arange(group)).flatten()
         batch = [t[chosen].float() for t in frozen]
-        loss, heavier = loss_of(args, network, batch, weight_N[chosen], price)
+        loss, heavier = loss_of(args, network, batch, weight_N[chosen], price, costs_M)
         price *= math.exp(0.1 * (heavier - args.share))
         optimizer.zero_grad()
         loss.backward()
@@ -343,7 +353,9 @@ def main() -> None:
     trained = load(args.init) if args.init else None
     assert trained is None or isinstance(trained, PCSR)
     for M in range(2, args.num_classes + 1):
-        following = stage_network(str(M), network.backbone.name, args.num_classes)
+        following = stage_network(
+            str(M), network.backbone.name, args.num_classes, upsamplers=args.upsamplers
+        )
         assert isinstance(following, PCSR)
         if shifted:
             add_bias_shifts(following)

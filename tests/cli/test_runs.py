@@ -384,3 +384,18 @@ def test_stages_are_shared_by_the_jobs_of_a_sweep(train: Train, tmp_path: Path) 
         first = 'stages=[["stage=1"]]'
         done = train("-m", *words, first, f"{key}={values}", f"hydra.sweep.dir={key}")
         assert done.out.count("is taken over from") == shared
+
+
+def test_the_stage_of_a_free_class_trains_the_classifier_alone(
+    train: Train, tmp_path: Path
+) -> None:
+    free = ("backbone.upsamplers=[[8,8],[4],[]]", "num_classes=3", "trainer.max_steps=2")
+    train("stage=all", *free, "hydra.run.dir=all")
+    models = [load(tmp_path / "all" / f"stage-{n}").state_dict() for n in (2, 3)]
+    changed = {
+        name
+        for name, value in models[1].items()
+        if name not in models[0] or not torch.equal(models[0][name], value)
+    }
+    assert changed
+    assert all(name.startswith("classifier.") for name in changed)

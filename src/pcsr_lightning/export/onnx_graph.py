@@ -17,7 +17,14 @@ from torch.nn import functional as F
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.inference.checks import MAX_SCALE, is_number
 from pcsr_lightning.inference.flops import model_macs
-from pcsr_lightning.networks import PCSR, Original, PixelMLP, QueryGrid, bilinear_upsample
+from pcsr_lightning.networks import (
+    PCSR,
+    BilinearOnly,
+    Original,
+    PixelMLP,
+    QueryGrid,
+    bilinear_upsample,
+)
 from pcsr_lightning.networks.backbones.bsrn import DistillationBlock, SpatialAttention
 from pcsr_lightning.routing import CostRule, RoutingConfig
 from pcsr_lightning.routing.cost import class_costs
@@ -104,8 +111,10 @@ class RoutedGraph(nn.Module):
         assert model.classifier is not None
         self.model, self.scale, self.refine = model, scale, refine
         self.classifier = _HoistedMLP(model.classifier, scale)
+        mlps = [model.upsampler(j) for j in range(model.num_classes)]
+        # The residual of a free class, which is the last, stays 0.
         self.upsamplers = nn.ModuleList(
-            _HoistedMLP(model.upsampler(j), scale) for j in range(model.num_classes)
+            _HoistedMLP(mlp, scale) for mlp in mlps if not isinstance(mlp, BilinearOnly)
         )
         self.register_buffer("bias_M", -costs_M.log().float())
 

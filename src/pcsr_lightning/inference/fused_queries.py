@@ -26,7 +26,7 @@ from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.kernels import FractionalScale, QueryKernels, Strip
 from pcsr_lightning.inference.output_rows import INTEGER_TYPES, UpsampledRows
 from pcsr_lightning.inference.prepared import Prepared
-from pcsr_lightning.networks import PCSR, PixelMLP, QueryGrid
+from pcsr_lightning.networks import PCSR, BilinearOnly, PixelMLP, QueryGrid
 from pcsr_lightning.networks.cuda_graph import uses_tf32
 from pcsr_lightning.routing.refine import heavy_classes
 
@@ -315,7 +315,8 @@ class FusedKernels(FractionalScale):
 def query_kernels(model: PCSR, grid: QueryGrid, dtype: torch.dtype, fused: bool) -> QueryKernels:
     """Those that fit the scale; in Triton if that is wanted and can be had."""
     single = all(p.dtype == torch.float32 for p in model.parameters())
-    fits = single and dtype in TILE and model.num_classes <= OUTPUTS
+    free = isinstance(model.upsampler(model.num_classes - 1), BilinearOnly)
+    fits = single and not free and dtype in TILE and model.num_classes <= OUTPUTS
     if fused and fits and has_triton(model.mean.device.type):
         return FusedKernels(model, grid, dtype)
     return QueryKernels.of(model, grid, dtype)

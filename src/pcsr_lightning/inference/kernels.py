@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.inference.checks import check_finite
 from pcsr_lightning.inference.fused import linear_relu
-from pcsr_lightning.networks import PCSR, PixelMLP, QueryGrid
+from pcsr_lightning.networks import PCSR, BilinearOnly, PixelMLP, QueryGrid
 from pcsr_lightning.routing.refine import refine
 
 BLOCK_VALUES = {"cpu": 2**18, "cuda": 2**27}
@@ -123,7 +123,8 @@ class QueryKernels(ABC):
 
     def __init__(self, model: PCSR, grid: QueryGrid, dtype: torch.dtype) -> None:
         self.grid, self.dtype, self.num_classes = grid, dtype, model.num_classes
-        self._upsamplers = [model.upsampler(j) for j in range(self.num_classes)]
+        mlps = [model.upsampler(j) for j in range(self.num_classes)]
+        self._upsamplers = [mlp for mlp in mlps if not isinstance(mlp, BilinearOnly)]
         self._ready: dict[int, MLPKernel] = {}
         self._classifier = model.classifier
         self._classifier_kernel: MLPKernel | None = None
@@ -155,6 +156,11 @@ class QueryKernels(ABC):
 
     def _kernel(self, mlp: PixelMLP, name: str) -> MLPKernel:
         return MLPKernel(mlp, self.grid, self.dtype, self.by_position, name)
+
+    def _new_residual(self, feat_PD: Tensor, queries: int) -> Tensor:
+        """Room for ``(3, Q)`` float32; 0 where a free class has no upsampler to fill it."""
+        free = len(self._upsamplers) < self.num_classes
+        return (feat_PD.new_zeros if free else feat_PD.new_empty)(3, queries, dtype=torch.float32)
 
     @abstractmethod
     def logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
@@ -223,8 +229,8 @@ class IntegerScale(QueryKernels):
         S, P = sy * sx, B * r * w
         class_SP = class_BQ.view(B, S, r * w).transpose(0, 1).reshape(S, P)
         feat_PD = feat_BrwD.reshape(P, D)
-        out_3Q = feat_PD.new_empty(3, S * P, dtype=torch.float32)
-        for j in range(self.num_classes):
+        out_3Q = self._new_residual(feat_PD, S * P)
+        for j in range(len(self._upsamplers)):
             place, pixel = (class_SP == j).nonzero().unbind(dim=1)
             if len(place) or every_class:
                 mlp = self.upsampler(j)
@@ -273,9 +279,9 @@ class FractionalScale(QueryKernels):
         B, r, w, D = feat_BrwD.shape
         n, W = strip.hr_bottom - strip.hr_top, self.grid.size[1]
         feat_PD = feat_BrwD.reshape(-1, D)
-        out_3Q = feat_PD.new_empty(3, B * n * W, dtype=torch.float32)
+        out_3Q = self._new_residual(feat_PD, B * n * W)
         class_BnW = class_BQ.view(B, n, W)
-        for j in range(self.num_classes):
+        for j in range(len(self._upsamplers)):
             picture, row, column = (class_BnW == j).nonzero().unbind(dim=1)
             if len(row) or every_class:
                 mlp = self.upsampler(j)

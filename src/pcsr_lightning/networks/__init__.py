@@ -32,8 +32,14 @@ from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.networks.original import Original
 from pcsr_lightning.networks.padded import PaddedTwin, wider_backbone
 from pcsr_lightning.networks.patch_routed import PatchRouted
-from pcsr_lightning.networks.pcsr import PCSR, PCSROutput, bilinear_at, bilinear_upsample
-from pcsr_lightning.networks.pixel_mlp import PixelMLP, plain_inputs
+from pcsr_lightning.networks.pcsr import (
+    PCSR,
+    PCSROutput,
+    bilinear_at,
+    bilinear_upsample,
+    check_widths,
+)
+from pcsr_lightning.networks.pixel_mlp import BilinearOnly, PixelMLP, plain_inputs
 from pcsr_lightning.networks.query_grid import QueryGrid
 
 __all__ = [
@@ -42,6 +48,7 @@ __all__ = [
     "PCSR",
     "AnyNetwork",
     "Backbone",
+    "BilinearOnly",
     "BranchMacs",
     "CellQueries",
     "ClassSR",
@@ -61,6 +68,7 @@ __all__ = [
     "branch_macs",
     "build_backbone",
     "build_network",
+    "check_widths",
     "count_macs",
     "default_config",
     "evaluating",

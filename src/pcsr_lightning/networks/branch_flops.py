@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pcsr_lightning.networks.compiled import uncompiled
 from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.networks.pcsr import PCSR
-from pcsr_lightning.networks.pixel_mlp import PixelMLP
+from pcsr_lightning.networks.pixel_mlp import BilinearOnly, PixelMLP
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,8 @@ def hoisted_macs(mlp: PixelMLP, lr_pixels: int, queries: int) -> float:
 
     The offset terms (a few per row and column) are left out: under 0.1% of any image.
     """
+    if isinstance(mlp, BilinearOnly):
+        return 0.0
     weight_CD = mlp.project.weight
     project = count_macs(mlp.project, weight_CD.new_zeros(1, weight_CD.shape[1]))
     tail = count_macs(mlp.tail, weight_CD.new_zeros(1, len(weight_CD))) if len(mlp.tail) else 0.0
@@ -105,6 +107,8 @@ def hoisted_macs(mlp: PixelMLP, lr_pixels: int, queries: int) -> float:
 
 
 def _mlp_macs(mlp: PixelMLP) -> float:
+    if isinstance(mlp, BilinearOnly):
+        return 0.0
     return count_macs(mlp, mlp.project.weight.new_zeros(1, mlp.in_channels + 4))
 
 

@@ -14,7 +14,7 @@ from pcsr_lightning.networks.classsr import ClassSR
 from pcsr_lightning.networks.original import Original
 from pcsr_lightning.networks.patch_routed import PatchRouted
 from pcsr_lightning.networks.pcsr import PCSR
-from pcsr_lightning.networks.pixel_mlp import PixelMLP
+from pcsr_lightning.networks.pixel_mlp import BilinearOnly, PixelMLP
 
 AnyNetwork = PCSR | Original | PatchRouted
 """What :func:`build_network` builds."""
@@ -117,7 +117,10 @@ def build_network(config: Mapping[str, Any]) -> AnyNetwork:
             return original_network
         return PATCH_ROUTED[kind](original_network, config["widths"])
     channels = backbone.out_channels
-    upsamplers = [PixelMLP(channels, hidden, 3) for hidden in config["upsamplers"]]
+    upsamplers = [
+        PixelMLP(channels, hidden, 3) if hidden else BilinearOnly(channels)
+        for hidden in config["upsamplers"]
+    ]
     hidden = config["classifier"]
     classifier = None if hidden is None else PixelMLP(channels, hidden, len(upsamplers))
     network = PCSR(backbone, upsamplers, classifier, config["mean"])

@@ -22,7 +22,7 @@ from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.networks.backbones import CARN, FSRCNN, Backbone, SRResNet
 from pcsr_lightning.networks.cell_queries import CellQueries
 from pcsr_lightning.networks.pcsr import PCSR, PCSROutput
-from pcsr_lightning.networks.pixel_mlp import PixelMLP
+from pcsr_lightning.networks.pixel_mlp import BilinearOnly, PixelMLP
 from pcsr_lightning.networks.query_grid import QueryGrid
 
 TILE = 16
@@ -183,13 +183,19 @@ class _WideMLP(PixelMLP):
         return super().finish(first_NC)[..., : self.kept]
 
 
+def _wide(mlp: PixelMLP, in_channels: int) -> PixelMLP:
+    if isinstance(mlp, BilinearOnly):
+        return BilinearOnly(in_channels)
+    return _WideMLP(mlp, in_channels)
+
+
 class _WidePCSR(PCSR):
     def __init__(self, network: PCSR, backbone: Backbone) -> None:
         nn.Module.__init__(self)  # PCSR's own checks are for networks that users build
         D = backbone.out_channels
         self.backbone = backbone
         self.upsamplers = nn.ModuleList(
-            _WideMLP(network.upsampler(j), D) for j in range(network.num_classes)
+            _wide(network.upsampler(j), D) for j in range(network.num_classes)
         )
         self.classifier = None if network.classifier is None else _WideMLP(network.classifier, D)
         self.register_buffer("mean", torch.empty(3))

@@ -18,7 +18,7 @@ from pcsr_lightning.networks.backbones import Backbone, backbone_config, validat
 from pcsr_lightning.networks.bias_shifts import has_bias_shifts
 from pcsr_lightning.networks.cell_queries import CellQueries
 from pcsr_lightning.networks.compiled import unwrapped
-from pcsr_lightning.networks.pixel_mlp import PixelMLP
+from pcsr_lightning.networks.pixel_mlp import BilinearOnly, PixelMLP
 from pcsr_lightning.networks.query_grid import QueryGrid
 
 
@@ -53,7 +53,8 @@ class PCSR(nn.Module):
 
     Args:
         backbone: computes the LR features.
-        upsamplers: one MLP a class, heaviest first, all with 3 outputs.
+        upsamplers: one MLP a class, heaviest first, all with 3 outputs. The last of several may be
+            :class:`BilinearOnly`, the only one without hidden layers.
         classifier: an MLP with ``M`` outputs; ``None`` only for ``M == 1`` (the first stage).
         mean: the RGB mean taken off the input, in [0, 1].
 
@@ -85,6 +86,9 @@ class PCSR(nn.Module):
         mlps = [*upsamplers, *([classifier] if classifier is not None else [])]
         if not upsamplers:
             raise ConfigError("PCSR needs at least one upsampler")
+        check_widths([mlp.hidden for mlp in upsamplers])
+        if not (upsamplers[-1].hidden or isinstance(upsamplers[-1], BilinearOnly)):
+            raise ConfigError("an upsampler needs a hidden layer; only BilinearOnly has none")
         for mlp in mlps:
             if mlp.in_channels != backbone.out_channels:
                 raise ConfigError(
@@ -194,6 +198,20 @@ class PCSR(nn.Module):
         if size is None:
             raise ConfigError("the output needs a size (H, W): only CellQueries have their own")
         return self.grid(lr_size, size), queries
+
+
+def check_widths(hidden_M: Sequence[Sequence[int]]) -> None:
+    """Refuses upsamplers without hidden layers, but for the last of several: the free class.
+
+    Raises:
+        ConfigError: there is another one without.
+    """
+    without = [j for j, hidden in enumerate(hidden_M) if not hidden]
+    if without and (without[0] == 0 or without[0] < len(hidden_M) - 1):
+        raise ConfigError(
+            f"upsampler {without[0]} has no hidden widths: an empty list is the bilinear picture "
+            "alone, which only the last of several classes can be"
+        )
 
 
 def bilinear_upsample(lr_B3hw: Tensor, size: tuple[int, int]) -> Tensor:

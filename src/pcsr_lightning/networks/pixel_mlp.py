@@ -118,6 +118,31 @@ class PixelMLP(nn.Module):
         return self.finish(self.first_layer(feat_BDhw, grid, queries_K)).movedim(-1, 1)
 
 
+class BilinearOnly(PixelMLP):
+    """The upsampler of a free class, whose pixels keep the bilinear picture: its residual is 0.
+
+    It has no parameters and costs nothing (the paper names such a class as future work).
+
+    Args:
+        in_channels: ``D``; not read.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        nn.Module.__init__(self)
+        self.in_channels, self.hidden, self.out_channels = in_channels, (), 3
+
+    def forward(self, x_ND4: Tensor) -> Tensor:
+        return x_ND4.new_zeros(*x_ND4.shape[:-1], 3)
+
+    def query(
+        self, feat_BDhw: Tensor, grid: QueryGrid | CellQueries, queries_K: Tensor | None = None
+    ) -> Tensor:
+        B, _, h, w = feat_BDhw.shape
+        if isinstance(grid, CellQueries):
+            return feat_BDhw.new_zeros(B, 3, h, w, grid.offset_BhwN4.shape[3])
+        return feat_BDhw.new_zeros(B, 3, *(grid.size if queries_K is None else queries_K.shape))
+
+
 def plain_inputs(feat_BDhw: Tensor, grid: QueryGrid) -> Tensor:
     """The plain form's input: ``[z, dy, dx, cell_y, cell_x]`` of every query, ``(B, H*W, D+4)``.
 

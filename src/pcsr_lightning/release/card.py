@@ -125,7 +125,9 @@ def _what(card: ModelCard) -> str:
             f"The original model, for comparison with PCSR: {backbone} with its own upsampling "
             f"tail for x{model.scale}. {parameters}"
         )
-    widths = "; ".join("-".join(str(w) for w in hidden) for hidden in config["upsamplers"])
+    widths = "; ".join(
+        "-".join(str(w) for w in hidden) or "none (bilinear)" for hidden in config["upsamplers"]
+    )
     hidden = config["classifier"]
     classifier = "-".join(str(w) for w in hidden) if hidden else "linear"
     strength = " Its strength of cleaning can be set (`denoise`)." if has_bias_shifts(model) else ""

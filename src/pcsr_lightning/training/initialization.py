@@ -15,6 +15,7 @@ from pcsr_lightning.networks import (
     PCSR,
     AnyNetwork,
     build_network,
+    check_widths,
     default_config,
     patch_routed_config,
 )
@@ -82,6 +83,7 @@ def stage_network(
                 f"backbone.upsamplers lists {len(upsamplers)} upsamplers where "
                 f"num_classes={num_classes}"
             )
+        check_widths(upsamplers)
         config["upsamplers"] = [list(hidden) for hidden in upsamplers]
     if classifier is not None and config["classifier"] is not None:
         config["classifier"] = list(classifier)
