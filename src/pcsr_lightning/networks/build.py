@@ -13,7 +13,7 @@ from pcsr_lightning.networks.bias_shifts import add_bias_shifts
 from pcsr_lightning.networks.classsr import ClassSR
 from pcsr_lightning.networks.original import Original
 from pcsr_lightning.networks.patch_routed import PatchRouted
-from pcsr_lightning.networks.pcsr import PCSR
+from pcsr_lightning.networks.pcsr import PCSR, check_widths
 from pcsr_lightning.networks.pixel_mlp import BilinearOnly, PixelMLP
 
 AnyNetwork = PCSR | Original | PatchRouted
@@ -117,6 +117,7 @@ def build_network(config: Mapping[str, Any]) -> AnyNetwork:
             return original_network
         return PATCH_ROUTED[kind](original_network, config["widths"])
     channels = backbone.out_channels
+    check_widths(config["upsamplers"])
     upsamplers = [
         PixelMLP(channels, hidden, 3) if hidden else BilinearOnly(channels)
         for hidden in config["upsamplers"]
