@@ -76,7 +76,8 @@ def test_sizes_are_checked_before_memory_is_taken(
     if network["kind"] == "original":
         network = {k: network[k] for k in ("kind", "backbone", "scale", "mean")}
     file.with_suffix(".json").write_text(json.dumps(whole | {"network": network}))
-    says = "" if kind in ("a long mean", "original", "free classes") else "sizes are not its weights'"
+    other = kind in ("a long mean", "original", "free classes")
+    says = "" if other else "sizes are not its weights'"
     refused(file, says)
     content["hyper_parameters"]["network"] = network
     torch.save(content, "x.ckpt")
