@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from pcsr_lightning import streaming
 from pcsr_lightning.inference.features import StreamedRows, feature_rows
 from pcsr_lightning.networks import build_backbone
-from pcsr_lightning.streaming import RowStream, plan_rows
+from pcsr_lightning.streaming import RowStream, plan_rows, stream
 from pcsr_lightning.streaming.steps import Pointwise
 
 pytestmark = pytest.mark.usefixtures("fresh_memory_is_nan")
@@ -209,6 +210,19 @@ def test_equals_the_whole_picture(name: str, h: int, w: int, heights: list[int])
     x = torch.rand(1, 3, h, w) - 0.5
     with torch.no_grad():
         assert_same(pushed(module, x, heights), module(x.clone()))
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in HAND_MADE | NETWORKS if re.match("shuf|trans|orig", n)]
+)
+def test_upscaling_in_smaller_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = shaken((HAND_MADE | NETWORKS)[name]()), torch.rand(1, 3, 33, 5) - 0.5
+    monkeypatch.setattr(stream, "BLOCK_VALUES", 1)
+    with torch.no_grad():
+        assert_same(pushed(module, x, [8, 3]), module(x))
+        memory = stream.stream_values(plan_rows(module), 5, 8)
+        monkeypatch.setattr(stream, "BLOCK_VALUES", 2**20)
+        assert memory < stream.stream_values(plan_rows(module), 5, 8)
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, "several lags", "shuffle, then convolution"])

@@ -91,7 +91,7 @@ class StreamedRows(FeatureRows):
 
     def memory(self, rows: int) -> int:
         w = int(self._x.shape[3])
-        return w * stream_values(self.plan, rows) * self.dtype.itemsize
+        return stream_values(self.plan, w, rows) * self.dtype.itemsize
 
 
 class TiledRows(FeatureRows):

@@ -18,6 +18,9 @@ from pcsr_lightning.streaming.steps import RowPlan, Step
 from pcsr_lightning.streaming.window import RowWindow
 
 _UNKNOWN_HEIGHT = 2**60
+BLOCK_VALUES = 2**22
+"""Values of an upscaled result that are computed at a time: larger tensors leave a CPU's cache, and
+the operating system has to map them anew for each strip."""
 
 
 @dataclass
@@ -87,20 +90,42 @@ def _input_lag(step: Step, lag: dict[int, int]) -> int:
     return max(lag[v] for v in step.inputs) + step.halo
 
 
-def stream_values(plan: RowPlan, rows: int) -> int:
-    """About how many numbers a stream holds in memory per column of the input.
+def _step_rows(
+    plan: RowPlan, buffers: dict[int, _Buffer | None], width: int, rows: int
+) -> dict[int, int]:
+    """How many rows of the input each value is computed for at a time.
+
+    Those of a strip, but in the upscaling part as few as keep its largest value in the cache.
+    """
+    factors = _factors(plan)
+    sizes = [width * s.channels * factors[s.out] ** 2 for s in plan.steps]
+    small = min(rows, max(1, BLOCK_VALUES // max(sizes)))
+    first = next((n for n, s in enumerate(plan.steps) if factors[s.out] > 1), len(sizes))
+    for n, step in reversed(list(enumerate(plan.steps[:first]))):
+        # A value without a buffer is read as it is computed, strip by strip.
+        if buffers[step.out] is None and any(step.out in s.inputs for s in plan.steps[first:]):
+            first = n
+    return {0: rows} | {s.out: rows if n < first else small for n, s in enumerate(plan.steps)}
+
+
+def stream_values(plan: RowPlan, width: int, rows: int) -> int:
+    """About how many numbers a stream holds in memory.
 
     Args:
         plan: of the network.
+        width: of the input.
         rows: of a strip.
     """
+    buffers = _buffers(plan)
+    at_a_time = _step_rows(plan, buffers, width, rows)
     total = 0
-    for buffer in _buffers(plan).values():
+    for value, buffer in buffers.items():
         if buffer is not None:
-            held = buffer.kept + max(2 * rows * buffer.factor, buffer.kept // 2)
+            held = buffer.kept + max(2 * at_a_time[value] * buffer.factor, buffer.kept // 2)
             total += held * buffer.factor * buffer.channels
     # Temporary results of single steps.
-    return total + 8 * rows * max(s.channels * s.upscale_factor**2 for s in plan.steps)
+    temporary = (at_a_time[s.out] * s.channels * s.upscale_factor**2 for s in plan.steps)
+    return width * (total + 8 * max(temporary))
 
 
 class RowStream:
@@ -124,14 +149,15 @@ class RowStream:
     ) -> None:
         self.plan = plan
         self._height = _UNKNOWN_HEIGHT  # until the last row is pushed
-        self._rows_at_a_time = rows
+        buffers = _buffers(plan)
+        self._step_rows = _step_rows(plan, buffers, width, rows)
         self._factors = _factors(plan)
         self._values: dict[int, _Value] = {}
-        for value, size in _buffers(plan).items():
+        for value, size in buffers.items():
             window = None
             if size is not None:
-                f = size.factor
-                window = RowWindow(width * f, size.channels, rows * f, dtype, size.padding, device)
+                f, at_a_time = size.factor, self._step_rows[value] * size.factor
+                window = RowWindow(width * f, size.channels, at_a_time, dtype, size.padding, device)
             readers = [s for s in plan.steps if value in s.inputs]
             self._values[value] = _Value(window, readers)
 
@@ -157,7 +183,8 @@ class RowStream:
             image.window.close()
         more = True
         while more:
-            # At the end of the image the remaining rows come in strips of the usual height.
+            # Upscaling parts take fewer rows at a time, and what remains at the end of the image
+            # comes in strips of the usual height.
             more = False
             for step in self.plan.steps:
                 out, more_of_it = self._advance(step)
@@ -174,7 +201,7 @@ class RowStream:
         start, read = value.computed, min(self._values[v].computed for v in step.inputs)
         complete = read == self._height * self._factors[step.inputs[0]]
         possible = (read if complete else max(0, read - step.halo)) * f
-        stop = min(possible, start + self._rows_at_a_time * self._factors[step.out])
+        stop = min(possible, start + self._step_rows[step.out] * self._factors[step.out])
         value.rows_start = start
         if stop <= start:
             value.rows = torch.empty(0)
