@@ -70,7 +70,7 @@ def parse() -> argparse.Namespace:
     p.add_argument("--valid", type=Path, required=True)
     p.add_argument("--out", type=Path, required=True, help="the model's file, without suffix")
     p.add_argument("--num_classes", type=int, default=2)
-    p.add_argument("--upsamplers", type=json.loads, help="hidden widths; --num_classes lists")
+    p.add_argument("--upsamplers", type=json.loads, help="hidden widths, heaviest first")
     p.add_argument("--scale", type=float, nargs="+", default=[4.0], help="one, or two ends")
     p.add_argument("--crops", type=int, default=24_000)
     p.add_argument("--queries", type=int, default=2, help="HR pixels drawn from each LR pixel")

@@ -20,7 +20,8 @@ PHOTOGRAPHS = ["--train", str(SAMPLE_FOLDER / "train"), "--valid", str(SAMPLE_FO
 
 
 @pytest.fixture(
-    scope="module", params=["later_stages", "longer_first_stage", "_drawn_pixels", "queries"]
+    scope="module",
+    params=["later_stages", "longer_first_stage", "_drawn_pixels", "queries", "int8_upsamplers"],
 )
 def module(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
@@ -90,7 +91,15 @@ def test_a_first_stage_goes_on(
 
 
 @pytest.mark.parametrize("module", ["later_stages"], indirect=True)
-@pytest.mark.parametrize("words", [[], ["--num_classes", 3, "--loss", "mixed"]], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--num_classes", 3, "--loss", "mixed"],
+        ["--num_classes", 3, "--upsamplers", "[[58,58,58,58],[4],[]]"],
+    ],
+    ids=str,
+)
 def test_later_stages_leave_the_first_as_it_is(
     module: ModuleType,
     stage1: Path,
@@ -131,6 +140,19 @@ def test_later_stages_of_a_model_whose_strength_can_be_set(
     # Only where the strength is below 1 is there anything for a shift to learn.
     assert after["upsamplers.1.project.bias_shift"].abs().max() > 0
     assert load(tmp_path / "two.safetensors", denoise=0.5).num_classes == 2
+
+
+@pytest.mark.parametrize("module", ["int8_upsamplers"], indirect=True)
+def test_an_upsampler_in_int8_is_nearly_the_same(module: ModuleType) -> None:
+    torch.manual_seed(0)
+    model = build_network(default_config("fsrcnn", num_classes=1)).eval()
+    assert isinstance(model, PCSR)
+    grid = model.grid((8, 8), (32, 32))
+    kernel = module.QueryKernels.of(model, grid, torch.float32).upsampler(0)
+    first_KC = torch.randn(512, 58)
+    with torch.inference_mode():
+        found, expected = module.Int8Tail(kernel, first_KC)(first_KC), kernel.finish(first_KC)
+    assert 0 < (found - expected).abs().max() < 0.02 * (expected.amax() - expected.amin())
 
 
 @pytest.mark.parametrize("module", ["later_stages"], indirect=True)
