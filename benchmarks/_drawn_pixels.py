@@ -6,6 +6,7 @@ Legend: B crops, P = 32 * 32 LR pixels of a crop, n HR pixels drawn from each, D
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,15 +43,36 @@ def sources_of(crops: StepBatches, steps: Iterable[int], names: dict[str, int]) 
     return torch.tensor(found)
 
 
-def draw(
-    data: SRDataModule, raw: RawCrops, n: int, draws: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """LR crops, where the drawn pixels lie, ``(B, P, n, 4)``, and the right residual there."""
+class Drawn(NamedTuple):
+    """LR crops and what is known of the drawn HR pixels."""
+
+    lr_B3hw: Tensor
+    where_BPn4: Tensor  # dy, dx, cell, cell
+    aim_BPn3: Tensor  # the residual that gives the ground truth
+    hr_BPn3: Tensor
+
+
+def draw(data: SRDataModule, raw: RawCrops, n: int, draws: torch.Generator) -> Drawn:
+    """Draws ``n`` HR pixels from every LR pixel of a batch."""
     batch = data.pairs.train_batch(raw)
     (B, _, h, w), size = batch.lr_B3hw.shape, torch.tensor([batch.hr_B3HW.shape[-2:]])
     queries = CellQueries.draw((h, w), size.expand(B, 2), n, draws)
-    aim_B3Q = at_queries(batch.hr_B3HW, queries) - queries.base(batch.lr_B3hw)
-    return batch.lr_B3hw, queries.offset_BhwN4.flatten(1, 2), aim_B3Q.mT.reshape(B, h * w, n, 3)
+    hr_B3Q = at_queries(batch.hr_B3HW, queries)
+    hr, aim = (x.mT.reshape(B, h * w, n, 3) for x in (hr_B3Q, hr_B3Q - queries.base(batch.lr_B3hw)))
+    return Drawn(batch.lr_B3hw, queries.offset_BhwN4.flatten(1, 2), aim, hr)
+
+
+def flat_pixels(hr_BPn3: Tensor, below: float = 2 / 255) -> Tensor:
+    """LR pixels around which the ground truth is flat, ``(B, P)``.
+
+    The standard deviation of the grey values drawn from 3 x 3 LR pixels lies under ``below``.
+    """
+    grey = hr_BPn3.mean(-1).unflatten(1, (LR, LR)).double()
+    mean, square = (
+        F.avg_pool2d(x.mean(-1)[:, None], 3, 1, 1, count_include_pad=False)
+        for x in (grey, grey.square())
+    )
+    return ((square - mean.square()).clamp_min(0).sqrt() < below).flatten(1)
 
 
 def query(mlp: PixelMLP, feat_BPD: Tensor, where_BPn4: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ probabilities, and the average loss (Eq. 5 to 8).
 ``--loss hard`` takes the all-heavy picture for ground truth, which is nearly the expectation of the
 real one and has no noise. A class's loss at a pixel is its squared distance from the heaviest
 class's output plus a price for its cost. The classifier learns the cheapest class by cross-entropy,
-weighted by what a mistake costs. The price is moved until the wanted share of pixels is heavy.
+weighted by what a mistake costs. The price is moved until the wanted share of pixels is heavy. It
+is ``--flat`` times as high where the ground truth is flat: noise is no reason to pay.
 
 ``--upsamplers "[[58,58,58,58],[10,10,10],[]]"`` gives the hidden widths. An empty list is a free
 class, the bilinear picture alone, whose stage trains the classifier.
@@ -34,7 +35,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from _drawn_pixels import LR, crops_of, draw, query, query_at, sources_of
+from _drawn_pixels import LR, crops_of, draw, flat_pixels, query, query_at, sources_of
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -81,6 +82,7 @@ def parse() -> argparse.Namespace:
     p.add_argument("--full_strength", type=float, default=0.67, help="share of batches cleaned")
     p.add_argument("--loss", choices=["hard", "mixed"], default="hard")
     p.add_argument("--share", type=float, default=0.4, help="of pixels not in the last class")
+    p.add_argument("--flat", type=float, default=1.0, help="times the price where HR is flat")
     p.add_argument("--w_light", type=float, default=0.03, help="of the last class at all pixels")
     p.add_argument("--at_0", type=float, default=0.44, help="the same share at k = 0 in the end")
     p.add_argument("--at_1", type=float, default=0.2, help="and at k = 1, proportional cost")
@@ -98,6 +100,7 @@ class Frozen(NamedTuple):
     where_NPn4: Tensor  # dy, dx, cell, cell
     residual_NPnJ3: Tensor  # of each frozen upsampler
     aim_NPn3: Tensor  # the residual that gives the ground truth
+    flat_NP: Tensor  # 1 where the ground truth is flat
     strength_N: Tensor  # how much the crop is cleaned; 1 where that cannot be set
 
 
@@ -112,10 +115,11 @@ def freeze(args: argparse.Namespace, network: PCSR, data: SRDataModule) -> Froze
         torch.empty(N, P, n, 4, dtype=half),
         torch.empty(N, P, n, 1, 3, dtype=half),
         torch.empty(N, P, n, 3, dtype=half),
+        torch.empty(N, P, dtype=half),
         torch.ones(N),
     )
     for number in range(N // AT_ONCE):
-        lr_B3hw, where, aim = draw(data, crops[number], n, draws)
+        lr_B3hw, where, aim, hr = draw(data, crops[number], n, draws)
         fixed = network
         if has_bias_shifts(network):
             full, strength = torch.rand(2, generator=draws).tolist()
@@ -125,6 +129,7 @@ def freeze(args: argparse.Namespace, network: PCSR, data: SRDataModule) -> Froze
         feat = fixed.features(lr_B3hw).permute(0, 2, 3, 1).flatten(1, 2)
         here = slice(number * AT_ONCE, (number + 1) * AT_ONCE)
         out.feat_NPD[here], out.where_NPn4[here], out.aim_NPn3[here] = feat, where, aim
+        out.flat_NP[here] = flat_pixels(hr).half()
         out.residual_NPnJ3[here, :, :, 0] = query(fixed.upsampler(0), feat, where)
     return out
 
@@ -224,7 +229,7 @@ def loss_of(
     costs_M: Tensor,
 ) -> tuple[Tensor, float]:
     """The loss of a step, and the share of pixels whose cheapest class is not the last."""
-    feat, where, frozen, aim, strength_B = batch
+    feat, where, frozen, aim, flat_BP, strength_B = batch
     M, w, strength = network.num_classes, weight_N[:, None, None], float(strength_B[0])
     last = query_at(strength, network.upsampler(M - 1), feat, where)
     logits = query_at(strength, network.classifier, feat, where)
@@ -237,7 +242,8 @@ def loss_of(
         return 1000 * recon + 3 * average, float(prob.detach()[..., :-1].sum(-1).mean())
     distance = (residual - frozen[:, :, :, :1]).square().mean(-1) * w[..., None]
     with torch.no_grad():
-        total = distance + price**2 * costs_M
+        pay_BP = price**2 * (1 + (args.flat - 1) * flat_BP)
+        total = distance + pay_BP[..., None, None] * costs_M
         cheapest = total.argmin(-1)
         order = total.sort(-1).values.sqrt()
         mistake = (order[..., 1] - order[..., 0]) / price

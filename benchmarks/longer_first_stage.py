@@ -123,7 +123,8 @@ def main() -> None:
     crops, draws = crops_of(data, args.batch, args.seed), torch.Generator().manual_seed(args.seed)
     first = args.surveyed // args.batch
     with torch.no_grad():
-        errors = [error_of(network, *draw(data, crops[step], 1, draws)) for step in range(first)]
+        surveyed = (draw(data, crops[step], 1, draws)[:3] for step in range(first))
+        errors = [error_of(network, *batch) for batch in surveyed]
     names: dict[str, int] = {}
     sources_N = sources_of(crops, range(first), names)
     count = len({picture.source for picture in crops.cache.pictures})
@@ -139,7 +140,7 @@ def main() -> None:
         part = min(1.0, (step - first + 1) / WARMUP) * (1 - spent / args.seconds)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = part * rate
-        batch = draw(data, crops[step], args.queries, draws)
+        batch = draw(data, crops[step], args.queries, draws)[:3]
         weight_B = weight_S[sources_of(crops, [step], names)]
         optimizer.zero_grad()
         loss = (error_of(network, *batch) * weight_B).mean()

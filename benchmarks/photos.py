@@ -182,7 +182,7 @@ def main(argv: list[str] | None = None) -> int:
     args = p.parse_args(argv)
     models: dict[str, PCSR | Original] = {args.clean: pcsr_lightning.load(args.clean)}
     if args.photo is not None:
-        name = Path(args.photo).name
+        name = Path(args.photo).name.removesuffix(".safetensors")
         for s in args.strengths:
             models[f"{name}, denoise {s:g}"] = pcsr_lightning.load(args.photo, denoise=s)
     names = ["bicubic", *models]

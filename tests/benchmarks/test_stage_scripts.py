@@ -21,7 +21,10 @@ PHOTOGRAPHS = ["--train", str(SAMPLE_FOLDER / "train"), "--valid", str(SAMPLE_FO
 
 @pytest.fixture(
     scope="module",
-    params=["later_stages", "longer_first_stage", "_drawn_pixels", "queries", "int8_upsamplers"],
+    params=[
+        *("later_stages", "longer_first_stage", "_drawn_pixels", "queries", "int8_upsamplers"),
+        "mean_model",
+    ],
 )
 def module(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
@@ -57,7 +60,7 @@ def test_drawn_pixels_are_those_of_the_whole_picture(module: ModuleType, scale: 
     raw = module.crops_of(data, 2, 0)[0]
     draws = torch.Generator().manual_seed(0)
     with torch.inference_mode():
-        lr_B3hw, where, aim = module.draw(data, raw, 3, draws)
+        lr_B3hw, where, aim, hr = module.draw(data, raw, 3, draws)
         feat_BDhw = network.features(lr_B3hw)
         drawn = module.query(
             network.upsampler(0), feat_BDhw.permute(0, 2, 3, 1).flatten(1, 2), where
@@ -75,6 +78,18 @@ def test_drawn_pixels_are_those_of_the_whole_picture(module: ModuleType, scale: 
         [j] = ((grid.cols_W == column) & ((grid.dx_W - dx).abs() < 1e-6)).nonzero().flatten()
         assert torch.allclose(drawn[b, p, n], whole[b, :, i, j], atol=1e-5)
         torch.testing.assert_close(aim[b, p, n], right[b, :, i, j], atol=1e-5, rtol=0)
+        assert torch.equal(hr[b, p, n], batch.hr_B3HW[b, :, i, j])
+
+
+@pytest.mark.parametrize("module", ["_drawn_pixels"], indirect=True)
+def test_flat_pixels_are_those_without_detail_around_them(module: ModuleType) -> None:
+    hr_1hwn3 = torch.full((1, 32, 32, 2, 3), 0.5)
+    hr_1hwn3[:, :, 20:] = 0.6  # an edge
+    hr_1hwn3 += 1e-3 * torch.rand(hr_1hwn3.shape, generator=torch.Generator().manual_seed(0))
+    flat_hw = module.flat_pixels(hr_1hwn3.flatten(1, 2)).reshape(32, 32)
+    assert not flat_hw[:, 19:21].any()
+    assert flat_hw[:, :19].all()
+    assert flat_hw[:, 21:].all()
 
 
 @pytest.mark.parametrize("module", ["longer_first_stage"], indirect=True)
@@ -187,3 +202,14 @@ def test_both_ways_of_drawing_pixels_are_compared(
     assert {run["queries"] for run in runs} == {"2048", "per_pixel:2"}
     assert all(run["psnr"] > 20 and run["seconds"] > 0 for run in runs)
     assert "| fsrcnn-pcsr-x4 | per_pixel:2 | 4 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", ["mean_model"], indirect=True)
+def test_the_mean_of_two_models(module: ModuleType, stage1: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    other = build_network(default_config("fsrcnn", num_classes=1))
+    named = save(other, tmp_path / "other")
+    module.main([str(stage1), str(named), "--share", "0.75", "--out", str(tmp_path / "mean")])
+    one, mean = load(stage1).state_dict(), load(tmp_path / "mean.safetensors").state_dict()
+    for name, weight in other.state_dict().items():
+        torch.testing.assert_close(mean[name], 0.25 * one[name] + 0.75 * weight)

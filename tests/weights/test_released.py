@@ -32,7 +32,7 @@ SET14 = {
     "carn-pcsr-multi": 26.34,
     "carn-pcsr-x4": 26.32,
     "carn-pcsr-x4-m3": 26.3,
-    "carn-photo-multi": 26.0,
+    "carn-photo-multi": 26.05,
     "carn-x4": 25.5,
     "fsrcnn-pcsr-x4": 25.85,
     "fsrcnn-photo-x4": 25.25,
