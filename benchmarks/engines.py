@@ -1,7 +1,7 @@
 """The original models and PCSR in this library, plain PyTorch, OpenVINO and onnxruntime.
 
     python benchmarks/engines.py
-    python benchmarks/engines.py --sizes 420x276 --backbones carn --repeats 3 --threads 1
+    python benchmarks/engines.py --sizes 960x540 --only "ours, fp32" "OpenVINO, fp32"
 
 Prints one table for each model and size, and writes them to ``engines.md``.
 """
@@ -51,10 +51,14 @@ def parser() -> argparse.ArgumentParser:
         prog="python benchmarks/engines.py", description=(__doc__ or "").split("\n\n")[0]
     )
     p.add_argument(
-        "--sizes", nargs="+", type=_size, default=[(276, 420), (540, 960)], metavar="WxH",
-        help="of the LR pictures (default: 420x276 960x540)",
+        "--sizes", nargs="+", type=_size, default=[(276, 420)], metavar="WxH",
+        help="of the LR pictures (default: 420x276)",
     )  # fmt: skip
     p.add_argument("--backbones", nargs="+", choices=["carn", "fsrcnn"], default=["carn", "fsrcnn"])
+    p.add_argument(
+        "--only", nargs="+", default=[""], metavar="TEXT",
+        help="ways whose name contains one of these, e.g. 'ours, fp32' 'OpenVINO, fp32'",
+    )  # fmt: skip
     p.add_argument("--repeats", type=positive, default=5, metavar="N", help="rounds (default: 5)")
     p.add_argument("--threads", type=positive, metavar="N", help="default: as torch chooses")
     p.add_argument(
@@ -90,7 +94,7 @@ def _run(args: argparse.Namespace) -> None:
         models = Models(f"{backbone}-pcsr-x4", original)
         for lr_size in args.sizes:
             say(f"{backbone}, LR {lr_size[0]} x {lr_size[1]}")
-            parts.append(_table(backbone, models, photograph, lr_size, args.repeats, clock))
+            parts.append(_table(models, photograph, lr_size, args, clock))
             text = "\n\n".join([_heading(args), *parts])
             # After each table: a run that is cut short leaves what it has found.
             (args.out / "engines.md").write_text(text + "\n", encoding="utf-8")
@@ -110,16 +114,15 @@ def _heading(args: argparse.Namespace) -> str:
 
 
 def _table(
-    backbone: str,
     models: Models,
     photograph: Photograph,
     lr_size: tuple[int, int],
-    rounds: int,
+    args: argparse.Namespace,
     clock: Callable[[], float],
 ) -> str:
     """All ways to one picture with one backbone."""
     lr_13hw, hr_13HW = photograph.pair(lr_size)
-    calls, missing = _calls(models, lr_13hw)
+    calls, missing = _calls(models, lr_13hw, args.only)
     seen: dict[str, tuple[float, float]] = {}
 
     def look(name: str, outcome: Outcome | None) -> None:
@@ -128,7 +131,7 @@ def _table(
 
     products = {p: matrix_products(p) for p in {way.precision for way in calls}}
     by_name: dict[str, Callable[[], Outcome | None]] = {w.name: c for w, c in calls.items()}
-    timings = interleaved({**by_name, **products}, rounds, look, clock)
+    timings = interleaved({**by_name, **products}, args.repeats, look, clock)
     rates = {precision: matrix_rate(timings[precision]) for precision in products}
     plain = timings.get(Way(ORIGINAL).name)
     rows = [
@@ -139,7 +142,7 @@ def _table(
     rate = ", ".join(f"{name} {2 * rate:.0f}" for name, rate in sorted(rates.items()))
     return "\n\n".join(
         [
-            f"## {backbone.upper()}, LR {lr_size[1]} x {lr_size[0]} (width x height), x{SCALE}",
+            f"## {models.pcsr}, LR {lr_size[1]} x {lr_size[0]} (width x height), x{SCALE}",
             markdown(header, rows),
             f"Matrix products, in the same rounds: {rate} GFLOP/s.",
             *(f"Left out: {name}: {why}" for name, why in missing.items()),
@@ -157,17 +160,18 @@ def _row(
 
 
 def _calls(
-    models: Models, lr_13hw: Tensor
+    models: Models, lr_13hw: Tensor, only: Sequence[str]
 ) -> tuple[dict[Way, Callable[[], Outcome]], dict[str, str]]:
     """The ways that can be gone here, warmed up, and why others cannot."""
     calls: dict[Way, Callable[[], Outcome]] = {}
     missing: dict[str, str] = {}
 
     def try_way(way: Way, make: Callable[[], Callable[[], Outcome]]) -> None:
-        try:
-            calls[way] = make()
-        except PCSRError as error:
-            missing[way.name] = str(error)
+        if any(text in way.name for text in only):
+            try:
+                calls[way] = make()
+            except PCSRError as error:
+                missing[way.name] = str(error)
 
     kinds = [FAST_ORIGINAL, OURS] if models.original is not None else [OURS]
     if models.original is None:
@@ -184,7 +188,7 @@ def _calls(
         common = (
             cache(partial(onnx_bytes, model, SCALE)),
             _feed(model, lr_13hw),
-            calls[Way(kind, "fp32", mode)]().gmacs,
+            _torch_way(Way(kind, mode=mode), models, lr_13hw)().gmacs,
         )
         # onnxruntime has no bfloat16 kernels for CPUs.
         way = Way(f"{label}, exported, onnxruntime", "fp32", mode)
