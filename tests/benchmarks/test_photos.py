@@ -37,7 +37,7 @@ def test_every_strength_has_a_row_and_damages_do_what_they_say(
     for row in found.values():
         assert row["model"] == "bicubic" or 0 <= row["flat"] <= 1
     first = capsys.readouterr()
-    assert "| photo.safetensors, denoise 0 |" in first.out
+    assert "| photo, denoise 0 |" in first.out
     assert photos.main([str(w) for w in (pictures, *words)]) == 0
     again = capsys.readouterr()
     assert (again.out, again.err) == (first.out, "")  # nothing is measured twice
