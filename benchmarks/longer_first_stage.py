@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _drawn_pixels import crops_of, draw, query, sources_of
+from _drawn_pixels import Drawn, crops_of, draw, query, sources_of
 from PIL import Image, ImageDraw
 from recipes import validate
 from torch import Tensor
@@ -58,12 +58,12 @@ def parse() -> argparse.Namespace:
     return p.parse_args()
 
 
-def error_of(network: PCSR, lr_B3hw: Tensor, where_BPn4: Tensor, aim_BPn3: Tensor) -> Tensor:
+def error_of(network: PCSR, drawn: Drawn) -> Tensor:
     """Mean squared error of each crop, ``(B,)``."""
     with torch.autocast("cpu", torch.bfloat16):
-        feat_BPD = network.features(lr_B3hw).permute(0, 2, 3, 1).flatten(1, 2)
-        made_BPn3 = query(network.upsampler(0), feat_BPD, where_BPn4)
-    return (made_BPn3.float() - aim_BPn3).square().mean((1, 2, 3))
+        feat_BPD = network.features(drawn.lr_B3hw).permute(0, 2, 3, 1).flatten(1, 2)
+        made_BPn3 = query(network.upsampler(0), feat_BPD, drawn.where_BPn4)
+    return (made_BPn3.float() - drawn.aim_BPn3).square().mean((1, 2, 3))
 
 
 def synthetic(seed: int) -> Tensor:
@@ -123,8 +123,7 @@ def main() -> None:
     crops, draws = crops_of(data, args.batch, args.seed), torch.Generator().manual_seed(args.seed)
     first = args.surveyed // args.batch
     with torch.no_grad():
-        surveyed = (draw(data, crops[step], 1, draws)[:3] for step in range(first))
-        errors = [error_of(network, *batch) for batch in surveyed]
+        errors = [error_of(network, draw(data, crops[step], 1, draws)) for step in range(first)]
     names: dict[str, int] = {}
     sources_N = sources_of(crops, range(first), names)
     count = len({picture.source for picture in crops.cache.pictures})
@@ -140,10 +139,10 @@ def main() -> None:
         part = min(1.0, (step - first + 1) / WARMUP) * (1 - spent / args.seconds)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = part * rate
-        batch = draw(data, crops[step], args.queries, draws)[:3]
+        batch = draw(data, crops[step], args.queries, draws)
         weight_B = weight_S[sources_of(crops, [step], names)]
         optimizer.zero_grad()
-        loss = (error_of(network, *batch) * weight_B).mean()
+        loss = (error_of(network, batch) * weight_B).mean()
         if args.synthetic:
             at = 2 * step % len(unlike)
             loss = loss + args.synthetic * beyond(network, unlike[at : at + 2])

@@ -37,16 +37,8 @@ class Events:
         """Whose event it is."""
         return self.visitors.of(str(request.session_hash))
 
-    def choices(
-        self,
-        model: str,
-        scale: float | None,
-        compute: float | None,
-        way: str,
-        k: float | None,
-        seconds: float | None,
-    ) -> Choices:
-        """What the controls say.
+    def choices(self, model: str, *controls: Any) -> Choices:
+        """What the controls say, as :meth:`Choices.sent` takes them.
 
         Values are checked here and not by Gradio, which would refuse a budget that was sent before
         the browser knew of the slider's new range.
@@ -56,7 +48,7 @@ class Events:
         """
         if model not in self.models:
             raise ConfigError(f"no model is called {model!r}")
-        return Choices.sent(model, scale, compute, way, k, seconds)
+        return Choices.sent(model, *controls)
 
 
 def reporter(progress: gr.Progress) -> work.Report:
