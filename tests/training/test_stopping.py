@@ -151,7 +151,11 @@ def test_sigterm_saves_and_nothing_is_lost(
     assert same(run, whole)
     # Each validation was done once, as a whole, and is told of the right step.
     assert validations(run) == validations(whole)
-    assert (run / "checkpoints" / "best.ckpt").is_file()
+    steps = [
+        torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
+        for folder in (run, whole)
+    ]
+    assert steps[0] == steps[1]
 
 
 @pytest.mark.slow  # tests/cli/test_train.py has one in the default run

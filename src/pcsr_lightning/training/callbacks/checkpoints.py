@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
 
 from pcsr_lightning.atomic_io import atomic_write, remove_stale_temporaries
 
@@ -63,3 +64,6 @@ def validate_if_missing(
     """
     if "val/psnr" not in trainer.callback_metrics:
         trainer.validate(stage, datamodule=data, verbose=False)
+        trainer.state.fn = TrainerFn.FITTING  # elsewhere they save no checkpoint, and no best one
+        for callback in trainer.checkpoint_callbacks:
+            callback.on_validation_end(trainer, stage)
