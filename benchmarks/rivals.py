@@ -38,9 +38,9 @@ def train(args: argparse.Namespace, name: str, steps: int, *settings: str) -> No
     again = [f"ckpt_path={folder}"] if (folder / "checkpoints" / "last.ckpt").is_file() else []
     common = (
         f"backbone={args.backbone} data=folder data.root={args.train} data.val_root={args.valid} "
-        "data.val_limit=20 seed=0 optimizer=muon scheduler=trapezoid scheduler.warmup=50 "
-        f"trainer.precision={args.precision} trainer.val_check_interval=100000 "
-        "trainer.num_sanity_val_steps=0 callbacks.progress=null"
+        f"data.val_limit=20 seed={args.seed} trainer.precision={args.precision} "
+        "optimizer=muon scheduler=trapezoid scheduler.warmup=50 "
+        "trainer.val_check_interval=100000 trainer.num_sanity_val_steps=0 callbacks.progress=null"
     )
     run(
         "train", *settings, *common.split(), f"trainer.max_steps={steps}",
@@ -81,6 +81,7 @@ def main() -> None:
     p.add_argument("--out", type=Path, required=True, help="folder of the runs")
     p.add_argument("--backbone", default="fsrcnn", choices=["fsrcnn", "carn", "srresnet"])
     p.add_argument("--steps", type=int, nargs=2, default=[1500, 500], help="of both stages")
+    p.add_argument("--seed", type=int, default=0)
     p.add_argument("--precision", default="32-true")
     p.add_argument("--threads", type=int, default=1)
     args = p.parse_args()

@@ -1,0 +1,266 @@
+"""What lowers the cost that every pixel pays, the backbone's, at equal training.
+
+    python benchmarks/floor.py --train DIR --valid DIR --test Set5 Set14 --out RUNS --size fsrcnn
+    python benchmarks/floor.py ... --size carn --steps 400 150 --precision bf16-mixed
+
+Pictures, crops, optimizer, schedule, seed and steps are equal, as in ``rivals.py``; a repeated
+command goes on. Tried are backbones of fewer channels or layers, backbones that work on 2 x 2
+folded pixels, layers trained wide and run narrow, and for CARN an early class: light upsampler and
+classifier read features after one or two of three blocks, and the other blocks run only for tiles
+with difficult pixels. docs/models.md has the results.
+
+Legend: h w LR size, H W HR size, M classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import rivals
+import torch
+from _floor_parts import (
+    EarlyStage,
+    FoldedCARN,
+    FoldedFSRCNN,
+    WideCARN,
+    WideFSRCNN,
+    early_and_deep,
+    narrowed,
+)
+from torch import Tensor
+from torch.nn import functional as F
+
+from pcsr_lightning.evaluation import Pair, Protocol, make_pair, psnr, sweep
+from pcsr_lightning.evaluation.bjontegaard import bjontegaard_difference
+from pcsr_lightning.images import list_pictures, read_rgb8
+from pcsr_lightning.inference.flops import PROBE, model_macs
+from pcsr_lightning.networks import PCSR, bilinear_upsample, build_network, count_macs
+from pcsr_lightning.networks.backbones import Backbone, register_backbone
+from pcsr_lightning.networks.backbones.carn import CARN
+from pcsr_lightning.networks.backbones.fsrcnn import FSRCNN
+from pcsr_lightning.networks.backbones.registry import dotted_path, is_builtin
+from pcsr_lightning.routing import RoutingConfig
+from pcsr_lightning.routing.by_k import assign_by_k
+from pcsr_lightning.routing.cost import class_costs
+from pcsr_lightning.routing.refine import refine
+from pcsr_lightning.weights import load, save
+
+Variant = tuple[type[Backbone], dict[str, int]]
+VARIANTS: dict[str, dict[str, Variant]] = {
+    "fsrcnn": {
+        "plain": (FSRCNN, {}),
+        "two-layers": (FSRCNN, {"m": 2}),
+        "folded-16": (FoldedFSRCNN, {"s": 16}),
+        "folded-28": (FoldedFSRCNN, {"s": 28}),
+        "wide": (WideFSRCNN, {}),
+        "wide-two-layers": (WideFSRCNN, {"m": 2}),
+    },
+    "carn": {
+        "plain": (CARN, {}),
+        "narrow-40": (CARN, {"nf": 40}),
+        "folded-72": (FoldedCARN, {"nf": 72}),
+        "folded-52": (FoldedCARN, {"nf": 52}),
+        "wide": (WideCARN, {}),
+        "wide-40": (WideCARN, {"nf": 40}),
+    },
+}
+NARROW: dict[type[Backbone], type[Backbone]] = {WideFSRCNN: FSRCNN, WideCARN: CARN}
+"""What a backbone with wide layers runs as."""
+EARLY = {"early-1": 1, "early-2": 2}
+"""After how many blocks of CARN the early class's features are taken."""
+TILES = [(1, 0.0), (8, 0.0), (8, 0.5), (32, 0.5)]
+"""Side in LR pixels, and the share of difficult pixels above which a tile's deep half runs."""
+VALUES = [-4.0, -2.0, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0, 4.0]
+
+
+class Point(NamedTuple):
+    """Of a curve: means over a set."""
+
+    k: float
+    gmacs: float
+    psnr: float
+
+
+def train(
+    args: argparse.Namespace, name: str, stage: int, variant: Variant, *settings: str
+) -> Path:
+    """One stage of a variant, as ``rivals.py`` trains PCSR."""
+    (cls, numbers), own = variant, []
+    if not is_builtin(cls):
+        own = [f"backbone.name={cls.name}", f"backbone._target_={dotted_path(cls)}"]
+    if numbers:
+        own.append("backbone.args={" + ",".join(f"{k}: {v}" for k, v in numbers.items()) + "}")
+    group = cls.name if is_builtin(cls) else "outside"
+    rivals.train(
+        argparse.Namespace(**vars(args), backbone=group), f"{name}-{stage}", args.steps[stage - 1],
+        f"stage={stage}", f"optimizer.lr={[2e-3, 1e-3][stage - 1]}", "data.batch_size=16",
+        "stage.queries=per_pixel:2", *own, *settings,
+    )  # fmt: skip
+    folder: Path = args.out / f"{name}-{stage}"
+    return folder
+
+
+def train_variant(args: argparse.Namespace, name: str, variant: Variant) -> None:
+    """Both stages of a variant."""
+    (cls, numbers), first = variant, train(args, name, 1, variant)
+    if cls in NARROW:
+        wide = load(first)
+        assert isinstance(wide, PCSR)
+        cls, first = NARROW[cls], first / "narrow.safetensors"
+        config = wide.config()
+        sizes = {k: v for k, v in config["backbone"].items() if k not in ("name", "class")}
+        network = build_network({**config, "backbone": {"name": cls.name, **sizes}})
+        network.load_state_dict(narrowed(wide))
+        save(network, first.with_suffix(""))
+    train(args, name, 2, (cls, numbers), f"init={first}")
+
+
+class EarlyMacs:
+    """Multiply-adds of CARN whose last blocks run on some LR pixels only.
+
+    Each layer of them runs where a later one needs it, and nowhere twice: tiles that are computed
+    one by one would cost more.
+    """
+
+    def __init__(self, backbone: CARN, blocks: int) -> None:
+        self.blocks, self.body, nf = blocks, backbone.body, backbone.out_channels
+        body = backbone.body
+
+        def per_pixel(module: Any, channels: int) -> float:
+            return count_macs(module.eval(), torch.zeros(1, channels, PROBE, PROBE)) / PROBE**2
+
+        self.merge = [per_pixel(merge, nf * (i + 2)) for i, merge in enumerate(body.merges)]
+        inside: Any = body.blocks[0]
+        self.inner = [per_pixel(merge, nf * (i + 2)) for i, merge in enumerate(inside.merges)]
+        self.near = per_pixel(inside.residual.body[0], nf)
+        self.rest = per_pixel(inside.residual.body[2:], nf)
+        unit = 3 * (self.near + self.rest) + sum(self.inner)
+        self.early = per_pixel(backbone.entry, 3) + sum(unit + m for m in self.merge[:blocks])
+
+    def deep(self, needed_hw: Tensor) -> float:
+        """Of the last blocks, where their features are needed at these LR pixels."""
+
+        def pixels(halo: int) -> float:
+            grown = F.max_pool2d(needed_hw[None, None].float(), 2 * halo + 1, 1, halo)
+            return float(grown.sum())
+
+        total = 0.0
+        for place in range(self.blocks, 3):
+            halo = 6 * (2 - place)  # of the blocks behind it: three units of two 3 x 3 layers
+            total += pixels(halo) * self.merge[place]
+            for unit, inner in enumerate(self.inner):
+                own = halo + 2 * (2 - unit)
+                total += pixels(own) * (self.rest + inner) + pixels(own + 1) * self.near
+        return total
+
+
+@torch.inference_mode()
+def early_points(
+    model: PCSR, blocks: int, pairs: list[Pair], side: int, share: float
+) -> list[Point]:
+    """The curve of a model with an early class: mean PSNR and GMACs for each ``k``."""
+    backbone, macs = model.backbone, model_macs(model)
+    assert isinstance(backbone, CARN)
+    assert model.classifier is not None
+    cost, found = EarlyMacs(backbone, blocks), {k: [0.0, 0.0] for k in VALUES}
+    costs_M = class_costs(macs.plain.branches(4))
+    for pair in pairs:
+        h, w = pair.lr_13hw.shape[-2:]
+        H, W = 4 * h, 4 * w
+        grid = model.grid((h, w), (H, W))
+        early, deep = early_and_deep(backbone, pair.lr_13hw - model.mean[:, None, None], blocks)
+        heavy, light = model.residual(deep, grid, 0), model.residual(early, grid, 1)
+        logits = model.classifier.query(early, grid)
+        base = bilinear_upsample(pair.lr_13hw, (H, W))
+        for k in VALUES:
+            wanted = assign_by_k(logits, costs_M, k) == 0
+            tiles = F.avg_pool2d(wanted[None].float(), 4 * side, ceil_mode=True) > share
+            needed_hw = tiles[0, 0].repeat_interleave(side, 0).repeat_interleave(side, 1)[:h, :w]
+            wanted &= needed_hw.repeat_interleave(4, 0).repeat_interleave(4, 1)
+            sr = base + torch.where(wanted[:, None], heavy, light)
+            sr = refine(sr, (~wanted).to(torch.uint8), 2)
+            heavies = int(wanted.sum())
+            total = (
+                h * w * (cost.early + macs.classifier[0] + macs.project_M[1])
+                + H * W * macs.classifier[1] + (H * W - heavies) * macs.tail_M[1]
+                + float(needed_hw.sum()) * macs.project_M[0] + heavies * macs.tail_M[0]
+                + cost.deep(needed_hw)
+            )  # fmt: skip
+            found[k][0] += total / 1e9 / len(pairs)
+            found[k][1] += psnr(sr, pair.hr_13HW, 4) / len(pairs)
+    return [Point(k, gmacs, dB) for k, (gmacs, dB) in found.items()]
+
+
+def curves(args: argparse.Namespace, pictures: Path) -> dict[str, list[Point]]:
+    """The curves of all variants on a set, the plain one's first."""
+    found, read = {}, [read_rgb8(path) for path in list_pictures(pictures)]
+    pairs = [make_pair(picture, (4, 4), Protocol.PUBLISHED) for picture in read]
+    for name in args.only:
+        run = args.out / f"{name}-2"
+        model = load(run)
+        assert isinstance(model, PCSR)
+        if name not in EARLY:
+            routings = [RoutingConfig(k=k) for k in VALUES]
+            measured = sweep(model, pictures, routings, protocol=Protocol.PUBLISHED).points
+            found[name] = [Point(k, m.gmacs, m.psnr) for k, m in zip(VALUES, measured, strict=True)]
+            continue
+        for side, share in TILES:
+            title = f"{name}, tiles of {side} x {side}, more than {share:.0%}"
+            found[title] = early_points(model, EARLY[name], pairs, side, share)
+    return found
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--train", type=Path, required=True)
+    p.add_argument("--valid", type=Path, required=True)
+    p.add_argument("--test", type=Path, nargs="+", required=True, help="folders of HR pictures")
+    p.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    p.add_argument("--size", default="fsrcnn", choices=list(VARIANTS))
+    p.add_argument("--only", nargs="+", help="some of the variants, plain first")
+    p.add_argument("--steps", type=int, nargs=2, default=[1500, 500], help="of both stages")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--precision", default="32-true")
+    p.add_argument("--threads", type=int, default=1)
+    args = p.parse_args()
+    args.out = args.out.resolve()
+    here = str(Path(__file__).parent)  # where the trainings find the backbones
+    os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
+    for cls in (FoldedFSRCNN, FoldedCARN, *NARROW):
+        register_backbone(cls)
+    variants = VARIANTS[args.size]
+    args.only = args.only or [*variants, *(EARLY if args.size == "carn" else {})]
+    for name in args.only:
+        if name in EARLY:
+            train(
+                args, name, 2, variants["plain"], f"init={args.out / 'plain-1'}",
+                f"stage._target_={dotted_path(EarlyStage)}", f"+stage.blocks={EARLY[name]}",
+            )  # fmt: skip
+        else:
+            train_variant(args, name, variants[name])
+    print(
+        "| set | variant | floor, GMACs | at k = 0: dB | GMACs | best dB | GMACs at equal PSNR "
+        "| dB at equal GMACs |\n|---|---|---|---|---|---|---|---|"
+    )
+    for pictures in args.test:
+        found = curves(args, pictures)
+        plain = [point[1:] for point in found["plain"]]
+        for name, curve in found.items():
+            over = bjontegaard_difference(plain, [point[1:] for point in curve])
+            middle = curve[VALUES.index(0)]
+            rate, gain = (
+                "-" if each is None else f"{each:+.{digits}f}"
+                for each, digits in ((over.rate, 0), (over.psnr, 2))
+            )
+            print(
+                f"| {pictures.name} | {name} | {min(p.gmacs for p in curve):.2f} "
+                f"| {middle.psnr:.2f} | {middle.gmacs:.2f} "
+                f"| {max(p.psnr for p in curve):.2f} | {rate} % | {gain} |"
+            )
+
+
+if __name__ == "__main__":
+    main()
