@@ -13,6 +13,7 @@ from pcsr_lightning.inference import Execution, RoutingConfig, Session, upscale_
 from pcsr_lightning.inference import upscaling as fresh
 from pcsr_lightning.inference.class_images import NO_CLASS
 from pcsr_lightning.inference.kernels import IntegerScale, Strip
+from pcsr_lightning.inference.upscale_routings import RoutedStrip
 from pcsr_lightning.networks import PCSR, build_network, default_config
 
 # Matrix products of other row counts may be summed in another order.
@@ -92,23 +93,28 @@ def test_many_routings_in_strips(three: PCSR, tile_rows: int | None) -> None:
     """One pass over the picture gives what each routing gives alone, and sees all logits."""
     image, execution = picture(20, 17), Execution(tile_rows=tile_rows)
     routings = [r for r in ROUTINGS if not r.rule.whole_picture]
-    rows: list[list[Tensor]] = [[] for _ in routings]
-    seen: list[Tensor] = []
-
-    def sink(i: int, top: int, rows_13nW: Tensor) -> None:
-        assert top == sum(part.shape[2] for part in rows[i])
-        rows[i].append(rows_13nW.clone())
-
-    done = upscale_routings(
-        three, image, 4, routings, sink, lambda logits, _: seen.append(logits), execution
-    )
-    for routing, parts, cost in zip(routings, rows, done, strict=True):
-        alone = fresh.upscale_by(three, image, routing, execution)
-        torch.testing.assert_close(torch.cat(parts, 2).clamp(0, 1), alone.image, atol=2e-6, rtol=0)
+    strips: list[RoutedStrip] = []
+    done = upscale_routings(three, image, 4, routings, strips.append, execution)
+    sr_3MHW = torch.cat([strip.sr_3MnW for strip in strips], 2)
+    for i, (routing, cost) in enumerate(zip(routings, done, strict=True)):
+        alone = fresh.upscale_by(three, image, routing.replace(refine=False), execution)
+        class_HW = torch.cat([strip.classes[i] for strip in strips])
+        assert torch.equal(class_HW, alone.assignment[0])
+        sr_3HW = sr_3MHW.gather(1, class_HW.long().expand(3, 1, -1, -1))[:, 0]
+        torch.testing.assert_close(sr_3HW.clamp(0, 1), alone.image[0], atol=2e-6, rtol=0)
         assert cost.shares == alone.shares
         assert cost.flops == alone.flops
     logits = Session(three, image, 4).logits
-    torch.testing.assert_close(torch.cat(seen, 2), logits, atol=1e-5, rtol=0)
+    seen = torch.cat([strip.logits_1MnW for strip in strips], 2)
+    torch.testing.assert_close(seen, logits, atol=1e-5, rtol=0)
+
+
+def test_classes_compute_only_pixels_that_some_routing_asks_for(
+    three: PCSR, asked: list[int]
+) -> None:
+    image = picture(20, 17)
+    upscale_routings(three, image, 4, [RoutingConfig(fixed_class=1)], lambda _: None)
+    assert asked == [0, 80 * 68, 0]
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])

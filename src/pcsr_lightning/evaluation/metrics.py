@@ -121,8 +121,12 @@ class SquaredError:
     @property
     def decibels(self) -> float:
         """PSNR; infinite where nothing differs."""
-        total = float(self._total)
-        return 10 * math.log10(255.0**2 * self._values / total) if total else math.inf
+        return decibels(float(self._total), self._values)
+
+
+def decibels(squared_error: float, values: int) -> float:
+    """PSNR of so many values whose squared differences, of 0..255, have this sum."""
+    return 10 * math.log10(255.0**2 * values / squared_error) if squared_error else math.inf
 
 
 def _bands(

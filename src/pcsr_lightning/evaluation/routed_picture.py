@@ -5,20 +5,20 @@ Legend: B batch (patches of a picture, or the picture), h w LR size, H W HR size
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from pcsr_lightning.evaluation.measurement import Measurement
-from pcsr_lightning.evaluation.metrics import SquaredError, psnr
+from pcsr_lightning.evaluation.metrics import decibels, psnr
 from pcsr_lightning.evaluation.oracle import Oracle
 from pcsr_lightning.evaluation.pairs import Pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout, join_results, upscale_patches
-from pcsr_lightning.images.comparison import eight_bit
+from pcsr_lightning.evaluation.routed_errors import RoutedErrors
 from pcsr_lightning.inference import RoutingConfig, Session, upscale_routings
-from pcsr_lightning.inference.upscale_routings import LogitSink
+from pcsr_lightning.inference.upscale_routings import RoutedStrip
 from pcsr_lightning.networks import PCSR, PatchRouted
 from pcsr_lightning.routing.by_k import k_range
 from pcsr_lightning.routing.config import CostRule
@@ -104,23 +104,24 @@ class RoutedPicture:
         return measured, (min(lows), max(highs))
 
     def _streamed(
-        self, setups: Sequence[Measurement], routings: Sequence[RoutingConfig], look: LogitSink
+        self,
+        setups: Sequence[Measurement],
+        routings: Sequence[RoutingConfig],
+        look: Callable[[Tensor, PictureMacs], None],
     ) -> list[Measurement]:
-        errors = [SquaredError() for _ in setups]
-        (H, W), border = self._truth_13HW.shape[-2:], self._border
-        compared = slice(border, W - border)
+        sizes = zip(self._truth_13HW.shape[-2:], self._lr_13hw.shape[-2:], strict=True)
+        scale = [hr / lr for hr, lr in sizes]  # as rounding has left it
+        refines = [routing.refines(scale) for routing in routings]
+        errors = RoutedErrors(self._truth_13HW, self._border, refines)
 
-        def compare(i: int, top: int, sr_13nW: Tensor) -> None:
-            first, last = max(border, top), min(H - border, top + sr_13nW.shape[2])
-            if first < last:
-                truth = self._truth_13HW[:, :, first:last, compared].to(sr_13nW.device)
-                sr = sr_13nW[:, :, first - top : last - top, compared]
-                errors[i].add(eight_bit(sr), eight_bit(truth))
+        def compare(strip: RoutedStrip) -> None:
+            look(strip.logits_1MnW, strip.cost)
+            errors.add(strip.classes, strip.sr_3MnW)
 
-        done = upscale_routings(self._model, self._lr_13hw, self._scale, routings, compare, look)
+        done = upscale_routings(self._model, self._lr_13hw, self._scale, routings, compare)
         return [
-            setup.of_cost(each.flops, each.shares, psnr=error.decibels)
-            for setup, each, error in zip(setups, done, errors, strict=True)
+            setup.of_cost(each.flops, each.shares, psnr=decibels(total, errors.values))
+            for setup, each, total in zip(setups, done, errors.totals, strict=True)
         ]
 
     def _selected(self, setup: Measurement, routing: RoutingConfig) -> Measurement:

@@ -10,6 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
+
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.benchmark import check_fits, describe_setup
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair
@@ -24,11 +26,19 @@ _log = logging.getLogger(__name__)
 CLOSE_ENOUGH = 0.0005
 """dB at which the search stops; a ``k`` within 0.005 dB counts as meeting the target."""
 REACHED = 0.005
-FIRST = (*(-(2.0**i) for i in range(5, -3, -1)), 0.0, *(2.0**i for i in range(-2, 6)))
-"""The ``k`` of the first pass, besides all-heavy and all-light: -32 to 32."""
-NEAR = (0.0, *(sign * 4.0**-i for i in range(1, 5) for sign in (-1, 1)))
-EVEN = 8
-"""Those of a further pass: distances from a guess as shares of the interval, and its parts."""
+CHEAP = tuple(2.0**i for i in range(-2, 6))
+"""The ``k`` of the first pass, besides all-light: most pixels take light classes, and a heavy class
+need not compute the others."""
+DEAR = (*(-(2.0**i) for i in range(5, -3, -1)), 0.0)
+"""Those of a pass that is made only if the first does not lead to the target."""
+NEAR = (0.0, *(sign * CLOSE_ENOUGH * 2**i for i in (1, 2, 4) for sign in (-1, 1)))
+"""Those of a further pass: where a curve through all that is known misses the target by so much."""
+SHARES = (0.25, 0.75)
+"""And those in between neighbours of the target, as shares: the curve may have a step."""
+EQUAL = 100.0
+"""dB, in place of infinity."""
+STEPS = 2**12
+"""In so many steps a curve between two neighbours is looked through."""
 MAX_PASSES = 8
 
 
@@ -40,14 +50,15 @@ class KForTarget:
         k: the closest found, to six significant digits.
         psnr: its mean PSNR over the set.
         all_light: the mean PSNR where ``k`` is so high that every pixel takes the lightest class.
-        all_heavy: where it is so low that every pixel takes the heaviest.
+        all_heavy: where it is so low that every pixel takes the heaviest; measured only if the
+            target was not met by less.
         target: what was asked for.
     """
 
     k: float
     psnr: float
     all_light: float
-    all_heavy: float
+    all_heavy: float | None
     target: float
 
     @property
@@ -110,14 +121,14 @@ def find_k(
 ) -> KForTarget:
     """Finds the ``k`` whose mean PSNR over a folder is closest to a target.
 
-    Goes through the pictures a few times, mostly three: a pass measures many ``k`` at once, each
-    picture in strips, and the next pass looks closer. Nothing is kept of a picture but one number
-    for each ``k``, so memory grows neither with their number nor, on full images, much with their
-    size (:class:`~pcsr_lightning.evaluation.routed_picture.RoutedPicture`).
+    Goes through the pictures a few times, mostly two or three: a pass measures many ``k`` at once,
+    each picture in strips, and the next pass looks closer. Nothing is kept of a picture but one
+    number for each ``k``, so memory grows neither with their number nor, on full images, much with
+    their size (:class:`~pcsr_lightning.evaluation.routed_picture.RoutedPicture`).
 
     PSNR mostly falls as ``k`` rises, not strictly: the closest ``k`` seen is kept. Where all that
-    the first pass sees lies on one side of the target, the nearer of all-heavy and all-light is the
-    answer.
+    the first passes see lies on one side of the target, the nearer of all-heavy and all-light is
+    the answer.
 
     Arguments that are not listed are those of :func:`benchmark`.
 
@@ -153,12 +164,23 @@ def find_k(
     def at(ks: Sequence[float]) -> list[float]:
         return measure([routing.replace(k=k) for k in ks])[0]
 
-    ends = [routing.replace(mode=None, k=None, fixed_class=j) for j in (0, model.num_classes - 1)]
-    (heavy, light, *psnr), (low, high) = measure([*ends, *(routing.replace(k=k) for k in FIRST)])
+    def end(j: int) -> RoutingConfig:
+        return routing.replace(mode=None, k=None, fixed_class=j)
+
+    # By rising k: routings that choose alike are beside each other.
+    lightest = end(model.num_classes - 1)
+    (*psnr, light), (low, high) = measure([*(routing.replace(k=k) for k in CHEAP), lightest])
     # Beyond the outermost pixels' own thresholds, and beyond rounding.
     low, high = low - 1e-3 * (1 + abs(low)), high + 1e-3 * (1 + abs(high))
-    seen = {k: value for k, value in zip(FIRST, psnr, strict=True) if low < k < high}
-    found = search(at, {_short(low): heavy, **seen, _short(high): light}, target_psnr)
+
+    def within(ks: Sequence[float], psnr: Sequence[float]) -> dict[float, float]:
+        return {k: value for k, value in zip(ks, psnr, strict=True) if low < k < high}
+
+    def heavier() -> dict[float, float]:
+        heavy, *psnr = measure([end(0), *(routing.replace(k=k) for k in DEAR)])[0]
+        return {_short(low): heavy, **within(DEAR, psnr)}
+
+    found = search(at, {**within(CHEAP, psnr), _short(high): light}, target_psnr, heavier)
     _log.log(logging.INFO if found.reached else logging.WARNING, "%s", found.description)
     return found
 
@@ -167,28 +189,43 @@ def search(
     psnr_at: Callable[[Sequence[float]], Sequence[float]],
     seen: Mapping[float, float],
     target_psnr: float,
+    heavier: Callable[[], Mapping[float, float]] = dict,
 ) -> KForTarget:
     """The ``k`` that is closest to a target; see :func:`find_k`.
 
     Args:
         psnr_at: the mean PSNR at each of several ``k``.
-        seen: what is known already, rising; from all-heavy to all-light.
+        seen: what is known already, up to all-light.
         target_psnr: dB.
+        heavier: gives more, from all-heavy on; asked only if what is known does not lead to the
+            target.
     """
     known = dict(seen)
-    (low, at_low), *_, (high, at_high) = known.items()
-    best = min((low, high), key=lambda k: abs(known[k] - target_psnr))
+    best, all_heavy = _closest(psnr_at, known, target_psnr), None
+    if abs(known[best] - target_psnr) > CLOSE_ENOUGH:
+        known |= heavier()
+        best, all_heavy = _closest(psnr_at, known, target_psnr), known[min(known)]
+    return KForTarget(best, known[best], known[max(known)], all_heavy, target_psnr)
+
+
+def _closest(
+    psnr_at: Callable[[Sequence[float]], Sequence[float]], known: dict[float, float], target: float
+) -> float:
+    """Adds to what is known until a ``k`` is close enough, or nothing else can be tried."""
+
+    def miss(k: float) -> float:
+        return abs(known[k] - target)
+
+    if _bracket(known, target) is None:
+        return min(min(known), max(known), key=miss)
     for _ in range(MAX_PASSES):
-        bracket = _bracket(known, target_psnr)
-        if bracket is None:
-            break
-        best = min(known, key=lambda k: abs(known[k] - target_psnr))
-        ks = [k for k in _between(*bracket, known, target_psnr) if k not in known]
-        if abs(known[best] - target_psnr) <= CLOSE_ENOUGH or not ks:
+        bracket = _bracket(known, target)
+        assert bracket is not None  # more points divide it
+        ks = [k for k in _between(*bracket, known, target) if k not in known]
+        if min(map(miss, known)) <= CLOSE_ENOUGH or not ks:
             break
         known |= zip(ks, psnr_at(ks), strict=True)
-        best = min(known, key=lambda k: abs(known[k] - target_psnr))
-    return KForTarget(best, known[best], all_light=at_high, all_heavy=at_low, target=target_psnr)
+    return min(known, key=miss)
 
 
 def _bracket(known: Mapping[float, float], target: float) -> tuple[float, float] | None:
@@ -203,12 +240,17 @@ def _bracket(known: Mapping[float, float], target: float) -> tuple[float, float]
 
 
 def _between(a: float, b: float, known: Mapping[float, float], target: float) -> list[float]:
-    """Where to look within a bracket: around a straight line's guess, and evenly."""
-    guess = a + (b - a) * (known[a] - target) / (known[a] - known[b])
-    ks = [guess + (b - a) * step for step in NEAR] + [
-        a + (b - a) * i / EVEN for i in range(1, EVEN)
-    ]
-    return sorted({_short(k) for k in ks if a < k < b})
+    """Where to look within a bracket: where a curve that keeps the shape of what is known (PCHIP)
+    meets the target or nearly does, and at some shares of the bracket."""
+    from scipy.interpolate import PchipInterpolator  # here: it is slow to import
+
+    ks = sorted(known)
+    k_N = np.linspace(a, b, STEPS)
+    psnr_N = PchipInterpolator(ks, [min(known[k], EQUAL) for k in ks])(k_N)
+    rising = np.argsort(psnr_N)
+    near = np.interp([target + step for step in NEAR], psnr_N[rising], k_N[rising])
+    even = [a + (b - a) * share for share in SHARES]
+    return sorted({_short(k) for k in (*near, *even) if a < k < b})
 
 
 def _short(k: float) -> float:

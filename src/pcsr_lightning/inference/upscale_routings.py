@@ -6,27 +6,42 @@ Legend: h w LR size, H W HR size, M classes, n HR rows of a strip, Q its queries
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pcsr_lightning.inference.checks import check_finite, output_size
+from pcsr_lightning.inference.class_images import NO_CLASS
 from pcsr_lightning.inference.engine import Executed, class_counts
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.kernels import Strip
-from pcsr_lightning.inference.output_rows import RefinedRows, UpsampledRows
+from pcsr_lightning.inference.output_rows import UpsampledRows
 from pcsr_lightning.inference.upscale_rows import RowsDone
 from pcsr_lightning.inference.upscaling import make_engine
 from pcsr_lightning.networks import PCSR
-from pcsr_lightning.routing import RoutingConfig, make_policy
+from pcsr_lightning.routing import RoutingConfig, RoutingPolicy, make_policy
 from pcsr_lightning.routing.cost import PictureMacs
 
-RoutedSink = Callable[[int, int, Tensor], None]
-"""Takes the number of a routing, a first row, and rows ``(1, 3, n, W)`` that follow, float32."""
-LogitSink = Callable[[Tensor, PictureMacs], None]
-"""Takes the classifier's output of a strip, ``(1, M, n, W)``, and what the picture costs."""
+
+class RoutedStrip(NamedTuple):
+    """The next HR rows of a picture.
+
+    Attributes:
+        classes: under each routing, ``(n, W)``, uint8.
+        sr_3MnW: each class's pixels, float32, neither clamped nor refined; where no routing asks
+            for a class, the upsampled input.
+        logits_1MnW: the classifier's output.
+        cost: of the picture.
+    """
+
+    classes: list[Tensor]
+    sr_3MnW: Tensor
+    logits_1MnW: Tensor
+    cost: PictureMacs
 
 
 def upscale_routings(
@@ -34,19 +49,17 @@ def upscale_routings(
     image_13hw: Tensor,
     scale: float | Sequence[float],
     routings: Sequence[RoutingConfig],
-    sink: RoutedSink,
-    logits: LogitSink | None = None,
+    sink: Callable[[RoutedStrip], None],
     execution: Execution | None = None,
 ) -> list[RowsDone]:
-    """What :func:`upscale` gives under each of many routings, in the memory of a few strips.
+    """What :func:`upscale` selects from under each of many routings, in the memory of few strips.
 
     Args:
         model: with two classes or more; on the picture's device.
         image_13hw: in [0, 1].
         scale: one number, or (vertical, horizontal).
         routings: in which each pixel finds its class by itself: ``k``, or a fixed class.
-        sink: takes finished rows, not clamped.
-        logits: sees the classifier's output.
+        sink: takes the strips, from top to bottom.
         execution: precision and strips.
 
     Returns:
@@ -60,42 +73,36 @@ def upscale_routings(
     cost = macs.of_picture(lr_size, size)
     policies = [make_policy(routing, cost) for routing in routings]
     assert not any(policy.needs_whole_picture for policy in policies)
-    area = (size[0] / lr_size[0], size[1] / lr_size[1])
     done = [Executed(M) for _ in policies]
 
     with torch.inference_mode():
         engine = make_engine(model, InputRows(image_13hw.float()), size, execution or Execution())
         upsampled, kernels = UpsampledRows(engine.lr, size), engine.kernels
-        refined = [
-            RefinedRows(size[0], kernels.refine if policy.config.refines(area) else None)
-            for policy in policies
-        ]
 
         def work(strip: Strip, feat_1rwD: Tensor) -> Callable[[], None]:
             logits_1MnW = kernels.to_rows(engine.strip_logits(feat_1rwD, strip), strip)
-            below_13nW = upsampled.rows(strip.hr_top, strip.hr_bottom)
-            made_M13nW = []
+            classes = [_assign(policy, logits_1MnW) for policy in policies]
+            heaviest_1nW, lightest_1nW = (
+                reduce(torch.minimum, classes),
+                reduce(torch.maximum, classes),
+            )
+            sr_3MnW = upsampled.rows(strip.hr_top, strip.hr_bottom)[0, :, None].repeat(1, M, 1, 1)
             for j in range(M):
-                class_1Q = torch.full_like(logits_1MnW[:, 0].flatten(1), j, dtype=torch.uint8)
+                idle_1nW = (heaviest_1nW > j) | (lightest_1nW < j)
+                class_1nW = torch.full_like(idle_1nW, j, dtype=torch.uint8)
+                class_1nW.masked_fill_(idle_1nW, NO_CLASS)
+                class_1Q = kernels.to_subpixel_major(class_1nW[:, None], strip)[:, 0]
                 residual_13Q = kernels.residual(feat_1rwD, strip, class_1Q)
-                made_M13nW.append(below_13nW + kernels.to_rows(residual_13Q, strip))
-                check_finite(made_M13nW[j], "the upscaled picture")
+                if bool(idle_1nW.any()):  # there the residual holds whatever was in memory
+                    residual_13Q = residual_13Q.masked_fill(class_1Q == NO_CLASS, 0)
+                sr_3MnW[:, j] += kernels.to_rows(residual_13Q, strip)[0]
+            check_finite(sr_3MnW, "the upscaled picture")
 
             def deliver() -> None:
-                if logits is not None:
-                    logits(logits_1MnW, cost)
-                for i, policy in enumerate(policies):
-                    if policy.fixed_class is None:
-                        class_1nW = policy.assign_pixels(logits_1MnW)
-                    else:
-                        shape = tuple(logits_1MnW[:, 0].shape)
-                        class_1nW = policy.assign_constant(shape, logits_1MnW.device)
-                    sr_13nW = made_M13nW[-1]
-                    for j in range(M - 1):
-                        sr_13nW = torch.where((class_1nW == j)[:, None], made_M13nW[j], sr_13nW)
+                for each, class_1nW in zip(done, classes, strict=True):
                     counts_M = class_counts(class_1nW, M)
-                    done[i].add(counts_M, feat_1rwD[..., 0].numel(), every_class=False)
-                    sink(i, *refined[i].push(sr_13nW, class_1nW))
+                    each.add(counts_M, feat_1rwD[..., 0].numel(), every_class=False)
+                sink(RoutedStrip([x_1nW[0] for x_1nW in classes], sr_3MnW, logits_1MnW, cost))
 
             return deliver
 
@@ -105,3 +112,9 @@ def upscale_routings(
         RowsDone(each.flops(macs, lr_pixels, policy), each.shares)
         for each, policy in zip(done, policies, strict=True)
     ]
+
+
+def _assign(policy: RoutingPolicy, logits_1MnW: Tensor) -> Tensor:
+    if policy.fixed_class is None:
+        return policy.assign_pixels(logits_1MnW)
+    return policy.assign_constant(tuple(logits_1MnW[:, 0].shape), logits_1MnW.device)

@@ -32,14 +32,23 @@ def refine(
     H, W = assignment_BHW.shape[-2:]
     if H < 3 or W < 3:
         return sr_B3HW.clone()
-    heavy_B1HW = (assignment_BHW < heavy_classes(num_classes))[:, None]
-    inner = (slice(None), slice(None), slice(1, -1), slice(1, -1))
-    near = _three_by_three(heavy_B1HW.to(torch.uint8), torch.add)
-    touch = (near >= heavy_neighbours) & ~heavy_B1HW[inner]
+    inner = (..., slice(1, -1), slice(1, -1))
+    touch_B1HW = touched(assignment_BHW, num_classes, heavy_neighbours)[:, None]
     mean = _three_by_three(sr_B3HW, torch.add).mul_(1 / 9)
     out = sr_B3HW.clone()
-    out[inner] = torch.where(touch, mean, sr_B3HW[inner])
+    out[inner] = torch.where(touch_B1HW[inner], mean, sr_B3HW[inner])
     return out
+
+
+def touched(class_XHW: Tensor, num_classes: int, heavy_neighbours: int = 1) -> Tensor:
+    """Which pixels :func:`refine` changes, bool; of one picture or of several."""
+    heavy_XHW = class_XHW < heavy_classes(num_classes)
+    touched_XHW = torch.zeros_like(heavy_XHW)
+    if min(class_XHW.shape[-2:]) >= 3:
+        inner = (..., slice(1, -1), slice(1, -1))
+        near = _three_by_three(heavy_XHW.to(torch.uint8), torch.add)
+        touched_XHW[inner] = (near >= heavy_neighbours) & ~heavy_XHW[inner]
+    return touched_XHW
 
 
 def _three_by_three(x: Tensor, join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
