@@ -4,7 +4,8 @@
     python benchmarks/set_memory.py --counts 50 --model carn-pcsr-x4
     python benchmarks/set_memory.py --size 800x600 --counts 1,2   # a trial
 
-Each row is one `evaluate` in a process of its own: `target_psnr`, a sweep over `k`, or one `k`.
+Each row is one `evaluate` in a process of its own: `target_psnr`, a sweep over `k`, one `k`,
+overlapping patches (`--model` may be an original, ClassSR or ARM), or one `k` with its oracle.
 The pictures are the photographs of `images/large` in $PCSR_SHARED, resized and cut to the size.
 """
 
@@ -28,6 +29,8 @@ CASES = {
     "target": ("target_psnr={target}",),
     "sweep": ("sweep=k", "sweep_values=[-1,0,1]"),
     "one k": ("routing.k=0",),
+    "overlapped": ("routing.k=0", "protocol=overlapped"),
+    "oracle": ("routing.k=0", "oracle=true"),
 }
 
 
@@ -74,11 +77,13 @@ def make_set(folder: Path, count: int, size: tuple[int, int]) -> None:
 
 def _measure(folder: Path, count: int, name: str, args: argparse.Namespace) -> list[str]:
     words = [word.format(target=args.target) for word in CASES[name]]
+    if "protocol=overlapped" not in words:
+        words.append("protocol=published")
     output = folder / name.replace(" ", "_")
     command = [
         sys.executable, "-m", "pcsr_lightning.evaluate", f"model={args.model}",
         f"data.root={folder / 'set'}", f"threads={args.threads}", f"output={output}",
-        "protocol=published", "routing.cost=proportional", "device=cpu", *words,
+        "routing.cost=proportional", "device=cpu", *words,
     ]  # fmt: skip
     ran = run(command, args.threads)
     return [str(count), name, f"{ran.seconds:.0f}", f"{ran.peak / MIB:,.0f}"]

@@ -9,7 +9,8 @@ from PIL import Image
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation import Layout, Protocol, benchmark, upscale_patches
-from pcsr_lightning.inference import RoutingConfig, upscale
+from pcsr_lightning.evaluation.patches import PatchRows
+from pcsr_lightning.inference import Flops, RoutingConfig, UpscaleResult, upscale
 from pcsr_lightning.networks import PCSR, Original
 
 SCALE = (4.0, 4.0)
@@ -82,6 +83,44 @@ def test_averages_by_a_loop_in_numpy() -> None:
     tensors = torch.from_numpy(patches)
     joined = layout.join([tensors[:4], tensors[4:]], (h, w))
     np.testing.assert_allclose(joined[0].numpy(), total / times, atol=1e-12)
+
+
+@pytest.mark.parametrize(("side", "step", "h", "w"), [(4, 3, 13, 10), (4, 3, 4, 7), (3, 3, 9, 6)])
+@pytest.mark.parametrize("batch", [1, 3, 50])
+def test_rows_of_patches_are_the_picture(side: int, step: int, h: int, w: int, batch: int) -> None:
+    """To every digit, whatever the batches: sums of four patches are in one order."""
+    layout, draw = Layout(side, step), torch.Generator().manual_seed(h)
+    down, across = ((n - side) // step + 1 for n in (h, w))
+    patches = torch.rand(down * across, 3, 2 * side, 2 * side, generator=draw)
+    classes = torch.randint(0, 3, (down * across, 2 * side, 2 * side), generator=draw).byte()
+    parts: list[torch.Tensor] = []
+
+    def take(top: int, rows: torch.Tensor) -> None:
+        assert top == sum(part.shape[2] for part in parts)
+        parts.append(rows)
+
+    rows = PatchRows(layout, (h, w), take)
+    for first in range(0, len(patches), batch):
+        few = slice(first, first + batch)
+        rows.add(UpscaleResult(patches[few], classes[few], Flops(0.1, 0.3), (0.0, 0.0, 0.0)))
+        # what waits is two rows of patches and a batch at most
+        assert sum(map(len, rows._waiting)) < 2 * across + batch
+    assert torch.equal(torch.cat(parts, 2), layout.join([patches], (h, w)))
+    batches = -(-len(patches) // batch)
+    assert rows.flops == Flops(sum([0.1] * batches), sum([0.3] * batches))
+    assert rows.shares == tuple(
+        float((classes == j).float().mean(dtype=torch.float64)) for j in range(3)
+    )
+
+
+def test_bytes_are_the_rounded_average(pcsr: PCSR) -> None:
+    lr, routing = noise(32, 60), RoutingConfig(k=0.1)
+    exact, rounded = (
+        upscale_patches(pcsr, lr, SCALE, routing, Layout(32, 28), bits=bits) for bits in (None, 8)
+    )
+    assert rounded.image.dtype == torch.uint8
+    assert torch.equal(rounded.image, exact.image.mul(255).round().byte())
+    assert torch.equal(rounded.assignment, exact.assignment)
 
 
 def test_cut_and_join_are_inverse() -> None:

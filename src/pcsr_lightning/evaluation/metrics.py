@@ -124,6 +124,32 @@ class SquaredError:
         return decibels(float(self._total), self._values)
 
 
+class ComparedRows:
+    """PSNR of a picture that comes in rows, see :func:`psnr`.
+
+    Args:
+        truth_13HW: what it is compared with.
+        border: pixels that are left out on every side.
+    """
+
+    def __init__(self, truth_13HW: Tensor, border: int) -> None:
+        self._truth_13HW, self._border, self._error = truth_13HW, border, SquaredError()
+
+    def put(self, top: int, sr_13nW: Tensor) -> None:
+        """Takes rows from ``top`` on."""
+        (H, W), border = self._truth_13HW.shape[-2:], self._border
+        first, last = max(border, top), min(H - border, top + sr_13nW.shape[2])
+        if first < last:
+            truth = self._truth_13HW[:, :, first:last, border : W - border].to(sr_13nW.device)
+            sr = sr_13nW[:, :, first - top : last - top, border : W - border]
+            self._error.add(eight_bit(sr), eight_bit(truth))
+
+    @property
+    def decibels(self) -> float:
+        """Of all rows so far."""
+        return self._error.decibels
+
+
 def decibels(squared_error: float, values: int) -> float:
     """PSNR of so many values whose squared differences, of 0..255, have this sum."""
     return 10 * math.log10(255.0**2 * values / squared_error) if squared_error else math.inf

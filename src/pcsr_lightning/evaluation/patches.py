@@ -8,7 +8,7 @@ Legend: h w LR size, H W HR size, p P side of a patch in LR and HR pixels, N pat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +24,8 @@ from pcsr_lightning.inference import (
     upscale_by,
     upscale_each,
 )
+from pcsr_lightning.inference.engine import RowSink
+from pcsr_lightning.inference.result import Output
 from pcsr_lightning.networks import AnyNetwork, PatchRouted
 from pcsr_lightning.networks.patch_routed import PATCH, STEP
 
@@ -94,7 +96,10 @@ def upscale_patches(
     layout: Layout | None = None,
     bits: int | None = None,
 ) -> UpscaleResult:
-    """Enlarges a picture, whole or in patches, see :func:`join_results`.
+    """Enlarges a picture, whole or in patches, see :class:`PatchRows`.
+
+    Only two rows of enlarged patches are kept beside the result. In the class map a pixel of
+    several patches has the heaviest of its classes.
 
     Args:
         model: on the picture's device.
@@ -102,18 +107,18 @@ def upscale_patches(
         scale: integers where there are patches.
         routing: ADM and refinement see one patch at a time.
         layout: where the patches lie; whole without.
-        bits: 8 gives a whole picture as bytes; patches are averaged first, and never rounded.
+        bits: 8 gives the picture as bytes; patches are averaged before they are rounded.
     """
-    with torch.inference_mode():
-        parts = [lr_13hw] if layout is None else layout.cut(lr_13hw)
+
+    def upscaled(part_B3hw: Tensor, bits: int | None) -> UpscaleResult:
         if isinstance(model, PatchRouted):
-            results = [upscale_each(model, x_B3hw, routing) for x_B3hw in parts]
-        else:
-            bits = bits if layout is None else None
-            results = [
-                upscale_by(model, x_B3hw, routing, scale=scale, bits=bits) for x_B3hw in parts
-            ]
-    return join_results(results, layout, (lr_13hw.shape[-2], lr_13hw.shape[-1]))
+            return upscale_each(model, part_B3hw, routing)
+        return upscale_by(model, part_B3hw, routing, scale=scale, bits=bits)
+
+    if layout is None:
+        return upscaled(lr_13hw, bits)
+    results = (upscaled(part_B3hw, None) for part_B3hw in layout.cut(lr_13hw))
+    return _joined(results, layout, lr_13hw, scale, bits)
 
 
 def upscale_padded(model: PatchRouted, lr_13hw: Tensor, routing: RoutingConfig) -> UpscaleResult:
@@ -136,36 +141,88 @@ def upscale_padded(model: PatchRouted, lr_13hw: Tensor, routing: RoutingConfig) 
     return replace(found, image=found.image[..., :H, :W], assignment=found.assignment[..., :H, :W])
 
 
-def join_results(
-    results: Sequence[UpscaleResult], layout: Layout | None, lr_size: tuple[int, int]
-) -> UpscaleResult:
-    """The result of a picture from those of its batches of patches; without a layout, the only one.
+class PatchRows:
+    """Enlarged patches that become rows of a picture, averaged where they overlap.
 
     Costs are summed, and the shares are those of all patches' pixels, so that those that lie in
-    several patches count as often as they were computed; in the class map such a pixel has the
-    heaviest of its classes. What is averaged is not rounded before.
+    several patches count as often as they were computed.
+
+    Args:
+        layout: where the patches lie.
+        lr_size: of the picture that was cut.
+        sink: takes the rows, averaged and not rounded, as soon as nothing else is added to them.
     """
-    if layout is None:
-        return results[0]
-    with torch.inference_mode():
-        image_13HW = layout.join([r.image for r in results], lr_size)
-        classes_NPP = torch.cat([r.assignment for r in results])
-    counts = torch.bincount(classes_NPP.flatten(), minlength=len(results[0].shares)).tolist()
-    return UpscaleResult(
-        image_13HW.clone(),
-        _heaviest(classes_NPP, layout, lr_size)[None],
-        Flops(sum(r.flops.gmacs for r in results), sum(r.flops.gflops_published for r in results)),
-        tuple(count / classes_NPP.numel() for count in counts),
-    )
+
+    def __init__(self, layout: Layout, lr_size: tuple[int, int], sink: RowSink) -> None:
+        self._layout, self._width, self._sink = layout, lr_size[1], sink
+        self._down, self._across = ((n - layout.side) // layout.step + 1 for n in lr_size)
+        self._row = 0
+        self._waiting: list[Tensor] = []
+        self._flops: list[Flops] = []
+        self._counts: list[list[int]] = []
+
+    def add(self, result: UpscaleResult) -> None:
+        """Takes the next batch, in the order of :meth:`Layout.cut`."""
+        self._flops.append(result.flops)
+        classes_N = result.assignment.flatten()
+        self._counts.append(torch.bincount(classes_N, minlength=len(result.shares)).tolist())
+        self._waiting.append(result.image)
+        # Two rows of patches together hold all that is added to the rows between them.
+        rows = min(2, self._down)
+        while self._row + rows <= self._down and self._enough(rows * self._across):
+            self._finish(rows)
+
+    def _enough(self, patches: int) -> bool:
+        return sum(map(len, self._waiting)) >= patches
+
+    def _finish(self, rows: int) -> None:
+        side, step = self._layout.side, self._layout.step
+        sr_N3PP = torch.cat(self._waiting)
+        size = (side + (rows - 1) * step, self._width)
+        joined_13nW = self._layout.join([sr_N3PP[: rows * self._across]], size)
+        sy = sr_N3PP.shape[2] // side
+        first = 0 if self._row == 0 else side - step
+        last = size[0] if self._row + rows == self._down else side
+        top = (self._row * step + first) * sy
+        self._sink(top, joined_13nW[:, :, first * sy : last * sy])
+        self._waiting = [sr_N3PP[self._across :]]
+        self._row += 1
+
+    @property
+    def flops(self) -> Flops:
+        """Of all patches."""
+        return Flops(
+            sum(each.gmacs for each in self._flops), sum(x.gflops_published for x in self._flops)
+        )
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Likewise."""
+        counts_M = [sum(counts) for counts in zip(*self._counts, strict=True)]
+        return tuple(count / sum(counts_M) for count in counts_M)
 
 
-def _heaviest(classes_NPP: Tensor, layout: Layout, lr_size: tuple[int, int]) -> Tensor:
-    P, Q = classes_NPP.shape[-2:]
-    sy, sx = P // layout.side, Q // layout.side
-    map_HW = classes_NPP.new_full((lr_size[0] * sy, lr_size[1] * sx), 255)
-    across = (lr_size[1] - layout.side) // layout.step + 1
-    for i, classes_PP in enumerate(classes_NPP):
-        top, left = (layout.step * n for n in divmod(i, across))
-        part = map_HW[top * sy : top * sy + P, left * sx : left * sx + Q]
-        torch.minimum(part, classes_PP, out=part)
-    return map_HW
+def _joined(
+    results: Iterable[UpscaleResult],
+    layout: Layout,
+    lr_13hw: Tensor,
+    scale: tuple[float, float],
+    bits: int | None,
+) -> UpscaleResult:
+    """The picture of batches of patches; each is asked for when the last has been added."""
+    h, w = lr_13hw.shape[-2:]
+    (sy, sx), across = map(int, scale), (w - layout.side) // layout.step + 1
+    output = Output(1, (h * sy, w * sx), lr_13hw.device, bits)
+    class_HW = torch.full((h * sy, w * sx), 255, dtype=torch.uint8, device=lr_13hw.device)
+    rows, done = PatchRows(layout, (h, w), output.put), 0
+    for result in results:
+        rows.add(result)
+        for classes_PP in result.assignment:
+            top, left = (layout.step * n for n in divmod(done, across))
+            part = (
+                slice(top * sy, (top + layout.side) * sy),
+                slice(left * sx, (left + layout.side) * sx),
+            )
+            class_HW[part] = torch.minimum(class_HW[part], classes_PP)
+            done += 1
+    return UpscaleResult(output.image_B3HW, class_HW[None], rows.flops, rows.shares)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.evaluation.measurement import Measurement
-from pcsr_lightning.evaluation.metrics import decibels, psnr
+from pcsr_lightning.evaluation.metrics import ComparedRows, decibels, psnr
 from pcsr_lightning.evaluation.oracle import Oracle
 from pcsr_lightning.evaluation.pairs import Pair, shaved_border
-from pcsr_lightning.evaluation.patches import Layout, join_results, upscale_patches
+from pcsr_lightning.evaluation.patches import Layout, PatchRows, upscale_patches
 from pcsr_lightning.evaluation.routed_errors import RoutedErrors
 from pcsr_lightning.inference import RoutingConfig, Session, upscale_routings
 from pcsr_lightning.inference.upscale_routings import RoutedStrip
@@ -24,12 +24,16 @@ from pcsr_lightning.routing.by_k import k_range
 from pcsr_lightning.routing.config import CostRule
 from pcsr_lightning.routing.cost import PictureMacs, class_costs
 
+Look = Callable[[Tensor, PictureMacs], None]
+"""Takes the classifier's output of pixels, ``(B, M, n, W)``, and what their picture costs."""
+
 
 class RoutedPicture:
     """A picture on which every class computes every pixel; a routing is then a selection.
 
-    Where each pixel finds its class by itself, full images go by in strips and nothing of them is
-    kept. Other rules, patches and the oracle need sessions, which keep every class's picture.
+    Where each pixel finds its class by itself, full images go by in strips, and patches in batches:
+    nothing of them is kept. Other rules and the oracle need a session, which keeps every class's
+    picture.
 
     Args:
         model: with two classes or more.
@@ -50,14 +54,14 @@ class RoutedPicture:
         self._lr_13hw = pair.lr_13hw.to(model.mean.device)
 
     @cached_property
-    def sessions(self) -> list[Session]:
-        """Of the picture, or of batches of its patches."""
-        lr_13hw, found = self._lr_13hw, []
-        for lr_B3hw in [lr_13hw] if self._layout is None else self._layout.cut(lr_13hw):
-            session = Session(self._model, lr_B3hw, self._scale)
-            session.compute_every_class()
-            found.append(session)
-        return found
+    def session(self) -> Session:
+        """Of the full image."""
+        return self._session(self._lr_13hw)
+
+    def _session(self, lr_B3hw: Tensor) -> Session:
+        session = Session(self._model, lr_B3hw, self._scale)
+        session.compute_every_class()
+        return session
 
     def measure(self, setups: Sequence[Measurement]) -> list[Measurement]:
         """PSNR and cost of the routings that the setups name, added to each.
@@ -81,7 +85,7 @@ class RoutedPicture:
     def oracle(self) -> Oracle:
         """The upper bound of every classifier; only for a picture that is not cut into patches."""
         assert self._layout is None
-        return Oracle(self.sessions[0], self._truth_13HW, self._border)
+        return Oracle(self.session, self._truth_13HW, self._border)
 
     def _measure(
         self, setups: Sequence[Measurement], cost: CostRule | None
@@ -93,21 +97,41 @@ class RoutedPicture:
             if cost is not None:
                 ranges.append(k_range(logits_BMHW, class_costs(macs.branches_M, cost)))
 
-        alone = all(not routing.rule.whole_picture for routing in routings)
-        if alone and self._layout is None and "sessions" not in vars(self):
-            measured = self._streamed(setups, routings, look)
-        else:
+        if self._layout is not None:
+            measured = self._of_patches(self._layout, setups, routings, look)
+        elif "session" in vars(self) or any(routing.rule.whole_picture for routing in routings):
             measured = [self._selected(setup, r) for setup, r in zip(setups, routings, strict=True)]
-            for session in self.sessions:
-                look(session.logits, session.macs)
+            look(self.session.logits, self.session.macs)
+        else:
+            measured = self._streamed(setups, routings, look)
         lows, highs = zip(*ranges, strict=True) if ranges else ((0.0,), (0.0,))
         return measured, (min(lows), max(highs))
+
+    def _of_patches(
+        self,
+        layout: Layout,
+        setups: Sequence[Measurement],
+        routings: Sequence[RoutingConfig],
+        look: Look,
+    ) -> list[Measurement]:
+        compared = [ComparedRows(self._truth_13HW, self._border) for _ in setups]
+        lr_size = (self._lr_13hw.shape[-2], self._lr_13hw.shape[-1])
+        rows = [PatchRows(layout, lr_size, each.put) for each in compared]
+        for lr_N3pp in layout.cut(self._lr_13hw):
+            session = self._session(lr_N3pp)
+            for each, routing in zip(rows, routings, strict=True):
+                each.add(session.run(routing))
+            look(session.logits, session.macs)
+        return [
+            setup.of_cost(each.flops, each.shares, psnr=picture.decibels)
+            for setup, each, picture in zip(setups, rows, compared, strict=True)
+        ]
 
     def _streamed(
         self,
         setups: Sequence[Measurement],
         routings: Sequence[RoutingConfig],
-        look: Callable[[Tensor, PictureMacs], None],
+        look: Look,
     ) -> list[Measurement]:
         sizes = zip(self._truth_13HW.shape[-2:], self._lr_13hw.shape[-2:], strict=True)
         scale = [hr / lr for hr, lr in sizes]  # as rounding has left it
@@ -125,9 +149,7 @@ class RoutedPicture:
         ]
 
     def _selected(self, setup: Measurement, routing: RoutingConfig) -> Measurement:
-        runs = [session.run(routing) for session in self.sessions]
-        lr_size = (self._lr_13hw.shape[-2], self._lr_13hw.shape[-1])
-        result = join_results(runs, self._layout, lr_size)
+        result = self.session.run(routing)
         truth_13HW = self._truth_13HW.to(result.image.device)
         with torch.inference_mode():
             return setup.of_result(result, psnr=psnr(result.image, truth_13HW, self._border))
@@ -155,7 +177,7 @@ class PatchRoutedPicture:
     def _measure(self, setup: Measurement) -> Measurement:
         device, routing = self._model.mean.device, setup.routing or RoutingConfig()
         lr_13hw, truth_13HW = self._pair.lr_13hw.to(device), self._pair.truth_13HW.to(device)
-        result = upscale_patches(self._model, lr_13hw, self._scale, routing, self._layout)
+        result = upscale_patches(self._model, lr_13hw, self._scale, routing, self._layout, bits=8)
         border = shaved_border(self._scale)
         return setup.of_result(result, psnr=psnr(result.image, truth_13HW, border))
 
