@@ -2,13 +2,14 @@
 
 import gc
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pcsr_lightning.cli.startup import WAIT_SETTINGS, quick_imports, set_wait_policy
+from pcsr_lightning.cli.startup import MEMORY_SETTINGS, WAIT_SETTINGS, quick_imports, tune_process
 
 _FRESH = """
 import gc
@@ -81,5 +82,42 @@ def test_a_process_that_has_imported_torch_is_left_alone() -> None:
     import torch  # noqa: F401
 
     environment: dict[str, str] = {}
-    set_wait_policy(environment)
+    tune_process(environment)
     assert environment == {}
+
+
+_FAULTS = """
+import ctypes, resource, threading
+from pcsr_lightning.cli.startup import tune_process
+tune_process()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+
+def strip():
+    blocks = [libc.malloc(2**23) for _ in range(8)]
+    for block in blocks:
+        ctypes.memset(block, 1, 2**23)
+    for block in blocks:
+        libc.free(block)
+
+thread = threading.Thread(target=strip)
+thread.start()
+thread.join()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+strip()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_a_command_keeps_the_memory_of_a_strip_for_the_next() -> None:
+    """Unless the user has chosen: then the system maps its pages anew."""
+    unset = {k: v for k, v in os.environ.items() if k not in MEMORY_SETTINGS}
+    faults = []
+    for own in ({}, {"MALLOC_TRIM_THRESHOLD_": "131072"}):
+        command = [sys.executable, "-c", _FAULTS]
+        done = subprocess.run(command, capture_output=True, text=True, env={**unset, **own})
+        assert done.returncode == 0, done.stderr
+        faults.append(int(done.stdout))
+    assert faults[0] < 50 < faults[1]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pcsr_lightning.cli.startup import set_wait_policy
+from pcsr_lightning.cli.startup import tune_process
 from pcsr_lightning.errors import (
     DONE,
     EMPTY,
@@ -56,7 +56,7 @@ def run_command(task: Callable[[], str | int], debug: bool) -> int:
     Returns:
         The exit code: 0 done, 1 an error, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
     """
-    set_wait_policy()
+    tune_process()
     _replace_closed_streams()
     try:
         with interruptible():
