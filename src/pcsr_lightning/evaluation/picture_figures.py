@@ -45,7 +45,7 @@ def figures(picture: Path, model: PCSR, name: str, out: Path, oracle: bool = Fal
     at_0, classes_HW = runs[0.0], runs[0.0].assignment[0]
     rough = session.run(RoutingConfig(k=0.0, refine=False))
     theirs = published_points(PUBLISHED_SET, model.backbone.name, SCALE)
-    bound = Oracle(session, pair.hr_13HW, SCALE) if oracle else None
+    bound = Oracle(model, pair, (SCALE, SCALE)) if oracle else None
     drawn = {
         "psnr_flops": psnr_flops(
             [

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pcsr_lightning.evaluation.measurement import Measurement
 from pcsr_lightning.evaluation.metrics import ComparedRows, decibels, psnr
-from pcsr_lightning.evaluation.oracle import Oracle
 from pcsr_lightning.evaluation.pairs import Pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout, PatchRows, upscale_patches
 from pcsr_lightning.evaluation.routed_errors import RoutedErrors
@@ -32,8 +31,7 @@ class RoutedPicture:
     """A picture on which every class computes every pixel; a routing is then a selection.
 
     Where each pixel finds its class by itself, full images go by in strips, and patches in batches:
-    nothing of them is kept. Other rules and the oracle need a session, which keeps every class's
-    picture.
+    nothing of them is kept. Other rules need a session, which keeps every class's picture.
 
     Args:
         model: with two classes or more.
@@ -82,11 +80,6 @@ class RoutedPicture:
         """
         return self._measure(setups, cost)
 
-    def oracle(self) -> Oracle:
-        """The upper bound of every classifier; only for a picture that is not cut into patches."""
-        assert self._layout is None
-        return Oracle(self.session, self._truth_13HW, self._border)
-
     def _measure(
         self, setups: Sequence[Measurement], cost: CostRule | None
     ) -> tuple[list[Measurement], tuple[float, float]]:
@@ -99,7 +92,7 @@ class RoutedPicture:
 
         if self._layout is not None:
             measured = self._of_patches(self._layout, setups, routings, look)
-        elif "session" in vars(self) or any(routing.rule.whole_picture for routing in routings):
+        elif any(routing.rule.whole_picture for routing in routings):
             measured = [self._selected(setup, r) for setup, r in zip(setups, routings, strict=True)]
             look(self.session.logits, self.session.macs)
         else:

@@ -15,7 +15,7 @@ from pcsr_lightning.evaluation.oracle import Oracle, check_oracle
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, scale_pair, shaved_border
 from pcsr_lightning.evaluation.patches import Layout
 from pcsr_lightning.evaluation.reader import Reader, Skipped
-from pcsr_lightning.evaluation.routed_picture import RoutedPicture, routed_picture
+from pcsr_lightning.evaluation.routed_picture import routed_picture
 from pcsr_lightning.images.comparison import bicubic_bytes
 from pcsr_lightning.inference import RoutingConfig
 from pcsr_lightning.networks import PCSR, PatchRouted
@@ -68,7 +68,7 @@ def sweep(
     The network sees a picture once: every class enlarges all of it, which costs no more than two
     routings or so, and a routing is then a selection, the refinement and the PSNR. Costs are those
     of the routing itself. A sweep over ``k`` works in strips, and its memory hardly grows with the
-    pictures; other rules, patches and the oracle keep a picture's pixels by every class.
+    pictures, nor of patches; other rules keep a picture's pixels by every class.
 
     Arguments that are not listed are those of :func:`benchmark`.
 
@@ -97,17 +97,14 @@ def sweep(
     setups = [describe_setup(model, folder, scales, r, protocol, layout) for r in routings]
 
     def measure(name: str, pair: Pair) -> list[Measurement]:
-        picture = routed_picture(model, pair, scales, layout)
         truth_13HW = pair.truth_13HW
         upscaled_13HW = bicubic_bytes(pair.lr_13hw, (truth_13HW.shape[-2], truth_13HW.shape[-1]))
         simple = Quality(psnr=psnr(upscaled_13HW, truth_13HW, shaved_border(scales)))
         here = [replace(setup, bicubic=simple) for setup in setups]
-        bound: Oracle | None = None
+        measured = routed_picture(model, pair, scales, layout).measure(here)
         if oracle:
-            assert isinstance(picture, RoutedPicture)  # check_oracle refuses patches
-            bound = picture.oracle()  # first: the routings select from what it has computed
-        measured = picture.measure(here)
-        if bound is not None:
+            assert isinstance(model, PCSR)  # check_oracle refuses patches
+            bound = Oracle(model, pair, scales)
             measured += [bound.measure_unrefined(setup) for setup in here]
             measured += [bound.measure(setup, OracleCost.SAME) for setup in here]
             measured.append(bound.measure(here[0], OracleCost.ANY))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pcsr_lightning.routing.adm import CHUNK
 from pcsr_lightning.routing.budget import assign_by_budget, best_trades, check_macs
 
 
@@ -41,14 +42,23 @@ def assign_by_error(
         ConfigError: ``limit`` is NaN, or the prices do not fit the errors or rise.
     """
     check_macs(int(error_BMHW.shape[1]), prices_M, limit)
-    gain_BTHW = best_trades(-error_BMHW, prices_M)
+    B, M, H, W = error_BMHW.shape
+    # Thresholds, and behind them an area of 1: every pixel is by itself.
+    score_BMHW = error_BMHW.new_ones(B, M, H, W, dtype=torch.float32)
+    rows = max(1, CHUNK // W)
+    for top in range(0, H, rows):
+        part = (..., slice(top, top + rows), slice(None))
+        score_BMHW[:, :-1][part] = best_trades(-error_BMHW[part], prices_M)
     # Upgrades that gain nothing are not made, even where the limit would pay for them.
-    wanted_BHW = (gain_BTHW <= 0).sum(dim=1, dtype=torch.uint8)
-    area_B1HW = torch.ones_like(gain_BTHW[:, :1])  # every pixel by itself
-    paid_BHW = assign_by_budget(torch.cat([gain_BTHW, area_B1HW], dim=1), prices_M, limit)
-    return torch.maximum(paid_BHW, wanted_BHW)
+    wanted_BHW = error_BMHW.new_zeros(B, H, W, dtype=torch.uint8)
+    for gain_BHW in score_BMHW[:, :-1].unbind(1):
+        wanted_BHW += gain_BHW <= 0
+    return torch.maximum(assign_by_budget(score_BMHW, prices_M, limit), wanted_BHW)
 
 
 def picked(value_MHW: Tensor, class_HW: Tensor) -> Tensor:
     """Each pixel's value of its own class: ``(H, W)``."""
-    return value_MHW.gather(0, class_HW[None].long())[0]
+    found_HW = value_MHW[-1]
+    for j, value_HW in enumerate(value_MHW[:-1]):
+        found_HW = torch.where(class_HW == j, value_HW, found_HW)
+    return found_HW
