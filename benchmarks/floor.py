@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,8 +97,9 @@ def train(
     group = cls.name if is_builtin(cls) else "outside"
     rivals.train(
         argparse.Namespace(**vars(args), backbone=group), f"{name}-{stage}", args.steps[stage - 1],
-        f"stage={stage}", f"optimizer.lr={[2e-3, 1e-3][stage - 1]}", "data.batch_size=16",
-        "stage.queries=per_pixel:2", *own, *settings,
+        f"stage={stage}", f"optimizer.lr={[2e-3, 1e-3][stage - 1]}",
+        f"data.batch_size={args.batch}", "stage.queries=per_pixel:2",
+        "trainer.limit_val_batches=1", *own, *settings,
     )  # fmt: skip
     folder: Path = args.out / f"{name}-{stage}"
     return folder
@@ -158,40 +160,39 @@ class EarlyMacs:
 
 
 @torch.inference_mode()
-def early_points(
-    model: PCSR, blocks: int, pairs: list[Pair], side: int, share: float
-) -> list[Point]:
-    """The curve of a model with an early class: mean PSNR and GMACs for each ``k``."""
+def early_curves(model: PCSR, blocks: int, pairs: list[Pair]) -> dict[str, list[Point]]:
+    """The curves of a model with an early class: means over the pictures for each ``k``."""
     backbone, macs = model.backbone, model_macs(model)
     assert isinstance(backbone, CARN)
     assert model.classifier is not None
-    cost, found = EarlyMacs(backbone, blocks), {k: [0.0, 0.0] for k in VALUES}
+    cost, total = EarlyMacs(backbone, blocks), torch.zeros(len(TILES), len(VALUES), 2)
     costs_M = class_costs(macs.plain.branches(4))
     for pair in pairs:
         h, w = pair.lr_13hw.shape[-2:]
-        H, W = 4 * h, 4 * w
-        grid = model.grid((h, w), (H, W))
+        size = 4 * h, 4 * w
+        grid, base = model.grid((h, w), size), bilinear_upsample(pair.lr_13hw, size)
         early, deep = early_and_deep(backbone, pair.lr_13hw - model.mean[:, None, None], blocks)
         heavy, light = model.residual(deep, grid, 0), model.residual(early, grid, 1)
         logits = model.classifier.query(early, grid)
-        base = bilinear_upsample(pair.lr_13hw, (H, W))
-        for k in VALUES:
-            wanted = assign_by_k(logits, costs_M, k) == 0
-            tiles = F.avg_pool2d(wanted[None].float(), 4 * side, ceil_mode=True) > share
-            needed_hw = tiles[0, 0].repeat_interleave(side, 0).repeat_interleave(side, 1)[:h, :w]
-            wanted &= needed_hw.repeat_interleave(4, 0).repeat_interleave(4, 1)
-            sr = base + torch.where(wanted[:, None], heavy, light)
-            sr = refine(sr, (~wanted).to(torch.uint8), 2)
-            heavies = int(wanted.sum())
-            total = (
-                h * w * (cost.early + macs.classifier[0] + macs.project_M[1])
-                + H * W * macs.classifier[1] + (H * W - heavies) * macs.tail_M[1]
-                + float(needed_hw.sum()) * macs.project_M[0] + heavies * macs.tail_M[0]
-                + cost.deep(needed_hw)
+        lr_pixel = cost.early + macs.classifier[0] + macs.project_M[1] + 16 * macs.classifier[1]
+        for (t, (side, share)), (n, k) in product(enumerate(TILES), enumerate(VALUES)):
+            difficult_1HW = assign_by_k(logits, costs_M, k) == 0
+            tiles = F.avg_pool2d(difficult_1HW.float(), 4 * side, ceil_mode=True) > share
+            needed_hw = tiles[0].repeat_interleave(side, 0).repeat_interleave(side, 1)[:h, :w]
+            heavy_1HW = difficult_1HW & needed_hw.repeat_interleave(4, 0).repeat_interleave(4, 1)
+            sr = refine(base + torch.where(heavy_1HW, heavy, light), (~heavy_1HW).byte(), 2)
+            executed = (
+                h * w * lr_pixel + cost.deep(needed_hw) + int(needed_hw.sum()) * macs.project_M[0]
+                + int(heavy_1HW.sum()) * macs.tail_M[0] + int((~heavy_1HW).sum()) * macs.tail_M[1]
             )  # fmt: skip
-            found[k][0] += total / 1e9 / len(pairs)
-            found[k][1] += psnr(sr, pair.hr_13HW, 4) / len(pairs)
-    return [Point(k, gmacs, dB) for k, (gmacs, dB) in found.items()]
+            total[t, n] += torch.tensor([executed / 1e9, psnr(sr, pair.hr_13HW, 4)])
+    means = (total / len(pairs)).tolist()
+    return {
+        f"tiles of {side} x {side}, more than {share:.0%}": [
+            Point(k, *mean) for k, mean in zip(VALUES, means[t], strict=True)
+        ]
+        for t, (side, share) in enumerate(TILES)
+    }
 
 
 def curves(args: argparse.Namespace, pictures: Path) -> dict[str, list[Point]]:
@@ -207,9 +208,8 @@ def curves(args: argparse.Namespace, pictures: Path) -> dict[str, list[Point]]:
             measured = sweep(model, pictures, routings, protocol=Protocol.PUBLISHED).points
             found[name] = [Point(k, m.gmacs, m.psnr) for k, m in zip(VALUES, measured, strict=True)]
             continue
-        for side, share in TILES:
-            title = f"{name}, tiles of {side} x {side}, more than {share:.0%}"
-            found[title] = early_points(model, EARLY[name], pairs, side, share)
+        for title, curve in early_curves(model, EARLY[name], pairs).items():
+            found[f"{name}, {title}"] = curve
     return found
 
 
@@ -222,6 +222,7 @@ def main() -> None:
     p.add_argument("--size", default="fsrcnn", choices=list(VARIANTS))
     p.add_argument("--only", nargs="+", help="some of the variants, plain first")
     p.add_argument("--steps", type=int, nargs=2, default=[1500, 500], help="of both stages")
+    p.add_argument("--batch", type=int, default=16, help="crops a step")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--precision", default="32-true")
     p.add_argument("--threads", type=int, default=1)
