@@ -1,22 +1,20 @@
-"""The backbones and the stage that ``floor.py`` tries.
+"""The backbones that ``floor.py`` tries.
 
 Legend: B batch, h w LR size, D feature channels, M classes, C channels inside, E of a chain.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pcsr_lightning.networks import Backbone, PCSROutput, bilinear_at
+from pcsr_lightning.networks import Backbone
 from pcsr_lightning.networks.backbones.base import scaled_kaiming_
 from pcsr_lightning.networks.backbones.carn import CARN, Body
 from pcsr_lightning.networks.backbones.fsrcnn import FSRCNN
-from pcsr_lightning.training import LaterStage
-from pcsr_lightning.training.modules.base import Prediction
 
 
 class Folded(Backbone):
@@ -148,30 +146,3 @@ def early_and_deep(backbone: Backbone, lr_B3hw: Tensor, blocks: int) -> tuple[Te
         x = merge_1x1(seen)
         after.append(x)
     return after[blocks - 1], x
-
-
-class EarlyStage(LaterStage):
-    """A second stage whose light upsampler and classifier read features after some blocks of CARN.
-
-    Args:
-        network: a PCSR of two classes on CARN.
-        blocks: after how many.
-        options: further arguments of :class:`LaterStage`.
-    """
-
-    def __init__(self, network: Any, *, blocks: int = 1, **options: Any) -> None:
-        super().__init__(network, **options)
-        self.blocks = blocks
-
-    def outputs(self, lr_B3hw: Tensor, size: Any, queries: Any) -> PCSROutput:
-        net = self.network
-        assert net.classifier is not None
-        grid, queries_Q = net.where((lr_B3hw.shape[-2], lr_B3hw.shape[-1]), size, queries)
-        early, deep = early_and_deep(net.backbone, lr_B3hw - net.mean[:, None, None], self.blocks)
-        parts = ((net.upsampler(0), deep), (net.upsampler(1), early), (net.classifier, early))
-        heavy, light, logits = (m.query(feat, grid, queries_Q).flatten(2) for m, feat in parts)
-        return PCSROutput([heavy, light], logits, bilinear_at(lr_B3hw, size, queries))
-
-    def predict(self, lr_B3hw: Tensor, size: tuple[int, int]) -> Prediction:
-        """Both classes mixed by the classifier."""
-        return Prediction(self.outputs(lr_B3hw, size, None).mixed().reshape(-1, 3, *size))

@@ -20,10 +20,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import later_stages
 import rivals
 import torch
 from _floor_parts import (
-    EarlyStage,
     FoldedCARN,
     FoldedFSRCNN,
     WideCARN,
@@ -34,11 +34,19 @@ from _floor_parts import (
 from torch import Tensor
 from torch.nn import functional as F
 
+from pcsr_lightning.data import SRDataModule
+from pcsr_lightning.data.pairs import validation_pair
 from pcsr_lightning.evaluation import Pair, Protocol, make_pair, psnr, sweep
 from pcsr_lightning.evaluation.bjontegaard import bjontegaard_difference
 from pcsr_lightning.images import list_pictures, read_rgb8
 from pcsr_lightning.inference.flops import PROBE, model_macs
-from pcsr_lightning.networks import PCSR, bilinear_upsample, build_network, count_macs
+from pcsr_lightning.networks import (
+    PCSR,
+    bilinear_upsample,
+    build_network,
+    count_macs,
+    default_config,
+)
 from pcsr_lightning.networks.backbones import Backbone, register_backbone
 from pcsr_lightning.networks.backbones.carn import CARN
 from pcsr_lightning.networks.backbones.fsrcnn import FSRCNN
@@ -47,6 +55,7 @@ from pcsr_lightning.routing import RoutingConfig
 from pcsr_lightning.routing.by_k import assign_by_k
 from pcsr_lightning.routing.cost import class_costs
 from pcsr_lightning.routing.refine import refine
+from pcsr_lightning.training.initialization import init_from_previous_stage
 from pcsr_lightning.weights import load, save
 
 Variant = tuple[type[Backbone], dict[str, int]]
@@ -85,39 +94,80 @@ class Point(NamedTuple):
     psnr: float
 
 
-def train(
-    args: argparse.Namespace, name: str, stage: int, variant: Variant, *settings: str
-) -> Path:
-    """One stage of a variant, as ``rivals.py`` trains PCSR."""
-    (cls, numbers), own = variant, []
+def first_stage(args: argparse.Namespace, name: str) -> PCSR:
+    """The first stage of a variant, trained as ``rivals.py`` trains PCSR's."""
+    (cls, numbers), own = VARIANTS[args.size][name], []
     if not is_builtin(cls):
         own = [f"backbone.name={cls.name}", f"backbone._target_={dotted_path(cls)}"]
     if numbers:
         own.append("backbone.args={" + ",".join(f"{k}: {v}" for k, v in numbers.items()) + "}")
     group = cls.name if is_builtin(cls) else "outside"
     rivals.train(
-        argparse.Namespace(**vars(args), backbone=group), f"{name}-{stage}", args.steps[stage - 1],
-        f"stage={stage}", f"optimizer.lr={[2e-3, 1e-3][stage - 1]}",
-        f"data.batch_size={args.batch}", "stage.queries=per_pixel:2",
-        "trainer.limit_val_batches=1", *own, *settings,
+        argparse.Namespace(**vars(args), backbone=group), f"{name}-1", args.steps[0], "stage=1",
+        "optimizer.lr=2e-3", f"data.batch_size={args.batch}", "stage.queries=per_pixel:2",
+        "trainer.limit_val_batches=1", *own,
     )  # fmt: skip
-    folder: Path = args.out / f"{name}-{stage}"
-    return folder
+    network = load(args.out / f"{name}-1")
+    assert isinstance(network, PCSR)
+    if cls not in NARROW:
+        return network
+    config = network.config()
+    sizes = {k: v for k, v in config["backbone"].items() if k not in ("name", "class")}
+    narrow = build_network({**config, "backbone": {"name": NARROW[cls].name, **sizes}})
+    narrow.load_state_dict(narrowed(network))
+    assert isinstance(narrow, PCSR)
+    return narrow.eval()
 
 
-def train_variant(args: argparse.Namespace, name: str, variant: Variant) -> None:
-    """Both stages of a variant."""
-    (cls, numbers), first = variant, train(args, name, 1, variant)
-    if cls in NARROW:
-        wide = load(first)
-        assert isinstance(wide, PCSR)
-        cls, first = NARROW[cls], first / "narrow.safetensors"
-        config = wide.config()
-        sizes = {k: v for k, v in config["backbone"].items() if k not in ("name", "class")}
-        network = build_network({**config, "backbone": {"name": cls.name, **sizes}})
-        network.load_state_dict(narrowed(wide))
-        save(network, first.with_suffix(""))
-    train(args, name, 2, (cls, numbers), f"init={first}")
+def second_stage(args: argparse.Namespace, name: str) -> PCSR:
+    """Light upsampler and classifier, trained by ``later_stages.py`` on features computed once."""
+    file = args.out / f"{name}-2.safetensors"
+    if file.is_file():
+        network = load(file)
+        assert isinstance(network, PCSR)
+        return network
+    blocks = EARLY.get(name)
+    first = first_stage(args, name if blocks is None else "plain")
+    data = SRDataModule(args.train, args.valid, seed=args.seed, val_limit=5)
+    data.prepare_data()
+    data.setup()
+    settings = argparse.Namespace(
+        crops=args.crops, queries=2, seed=args.seed, batch=16, steps=args.steps[1], lr=5e-3,
+        look=args.steps[1], loss="hard", share=0.4, flat=1.0, w_light=0.03, at_0=0.44, at_1=0.2,
+    )  # fmt: skip
+    frozen = later_stages.freeze(settings, first, data)
+    pictures = later_stages.pictures_of(first, data)
+    if blocks is not None:
+        frozen, pictures = with_early_features(first, blocks, data, frozen, pictures, args.seed)
+    config = default_config(first.backbone.name, num_classes=2)
+    torch.manual_seed(args.seed)
+    network = build_network({**config, "backbone": first.config()["backbone"]})
+    assert isinstance(network, PCSR)
+    init_from_previous_stage(first, network)
+    weight_N = torch.ones(args.crops)
+    later_stages.train_stage(settings, network.eval(), frozen, weight_N, pictures, 4)
+    save(network, file.with_suffix(""))
+    return network
+
+
+@torch.inference_mode()
+def with_early_features(
+    network: PCSR, blocks: int, data: SRDataModule, frozen: Any, pictures: list[Any], seed: int
+) -> tuple[Any, list[Any]]:
+    """The same with features for the early class; what the heavy upsampler says stays."""
+
+    def early(lr_B3hw: Tensor) -> Tensor:
+        return early_and_deep(network.backbone, lr_B3hw - network.mean[:, None, None], blocks)[0]
+
+    crops, together = later_stages.crops_of(data, later_stages.AT_ONCE, seed), later_stages.AT_ONCE
+    feat_NPD = torch.empty_like(frozen.feat_NPD)
+    for number in range(len(feat_NPD) // together):
+        lr_B3hw = data.pairs.train_batch(crops[number]).lr_B3hw
+        feat = early(lr_B3hw).permute(0, 2, 3, 1).flatten(1, 2)
+        feat_NPD[number * together : (number + 1) * together] = feat
+    pairs = [validation_pair(raw, 4, data.degradation, data.seed) for raw in data.val_dataloader()]
+    seen = [p._replace(feat=early(pair.lr)) for p, pair in zip(pictures, pairs, strict=True)]
+    return frozen._replace(feat_NPD=feat_NPD), seen
 
 
 class EarlyMacs:
@@ -200,9 +250,7 @@ def curves(args: argparse.Namespace, pictures: Path) -> dict[str, list[Point]]:
     found, read = {}, [read_rgb8(path) for path in list_pictures(pictures)]
     pairs = [make_pair(picture, (4, 4), Protocol.PUBLISHED) for picture in read]
     for name in args.only:
-        run = args.out / f"{name}-2"
-        model = load(run)
-        assert isinstance(model, PCSR)
+        model = second_stage(args, name)
         if name not in EARLY:
             routings = [RoutingConfig(k=k) for k in VALUES]
             measured = sweep(model, pictures, routings, protocol=Protocol.PUBLISHED).points
@@ -221,27 +269,21 @@ def main() -> None:
     p.add_argument("--out", type=Path, required=True, help="folder of the runs")
     p.add_argument("--size", default="fsrcnn", choices=list(VARIANTS))
     p.add_argument("--only", nargs="+", help="some of the variants, plain first")
-    p.add_argument("--steps", type=int, nargs=2, default=[1500, 500], help="of both stages")
+    p.add_argument("--steps", type=int, nargs=2, default=[1500, 1000], help="of both stages")
     p.add_argument("--batch", type=int, default=16, help="crops a step")
+    p.add_argument("--crops", type=int, default=960, help="that the second stage sees again")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--precision", default="32-true")
     p.add_argument("--threads", type=int, default=1)
     args = p.parse_args()
     args.out = args.out.resolve()
+    torch.set_num_threads(args.threads)
     here = str(Path(__file__).parent)  # where the trainings find the backbones
     os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
     for cls in (FoldedFSRCNN, FoldedCARN, *NARROW):
         register_backbone(cls)
     variants = VARIANTS[args.size]
     args.only = args.only or [*variants, *(EARLY if args.size == "carn" else {})]
-    for name in args.only:
-        if name in EARLY:
-            train(
-                args, name, 2, variants["plain"], f"init={args.out / 'plain-1'}",
-                f"stage._target_={dotted_path(EarlyStage)}", f"+stage.blocks={EARLY[name]}",
-            )  # fmt: skip
-        else:
-            train_variant(args, name, variants[name])
     print(
         "| set | variant | floor, GMACs | at k = 0: dB | GMACs | best dB | GMACs at equal PSNR "
         "| dB at equal GMACs |\n|---|---|---|---|---|---|---|---|"

@@ -115,7 +115,7 @@ def test_the_script_runs(
     words: list[Any] = [
         "--train", SAMPLE_FOLDER / "train", "--valid", SAMPLE_FOLDER / "valid",
         "--test", pictures, "--out", tmp_path, "--size", "carn",
-        "--steps", 1, 1, "--only", "plain", "wide", "early-1",
+        "--steps", 1, 2, "--crops", 16, "--only", "plain", "wide", "early-1",
     ]  # fmt: skip
     monkeypatch.setattr("sys.argv", ["floor", *map(str, words)])
     threads = torch.get_num_threads()
