@@ -18,8 +18,8 @@ from pathlib import Path
 from pcsr_lightning.evaluation.bjontegaard import bjontegaard_difference
 
 VALUES = {
-    "pcsr-2": ("published", "[-2,-1,-0.5,-0.25,0,0.25,0.5,1,2]"),
-    "classsr": ("overlapped", "[-4,-2,-1,0,0.25,0.5,1]"),
+    "pcsr-2": ("published", "[-2,-1,-0.5,-0.25,0,0.25,0.5,1,2,4,8]"),
+    "classsr": ("overlapped", "[-4,-1,0,0.5,1,2,4,8,16,32]"),
     "arm": ("overlapped", "[0,0.03125,0.0625,0.125,0.25,0.5,1,2]"),
 }
 """Each method's protocol, and the k of its curve."""
