@@ -101,6 +101,25 @@ def test_a_table_of_what_is_here(
     assert content["lines"][3]["measured"]["psnr"] == float(pcsr["psnr_ours"])
 
 
+def test_a_rival_beyond_reach_is_no_measure(sets: Path, tmp_path: Path) -> None:
+    """Then a model is compared as far below all heavy as the paper's is below the original."""
+    pcsr, rival = small_pcsr("carn"), small_original("carn")
+    with torch.no_grad():
+        for weight in rival.parameters():
+            weight.mul_(3)
+    words = (
+        "table1", "row=carn", "sets=Set14", f"data.root={sets}", "curve=[]", "threads=1",
+        f"models.carn-classsr={save(rival, tmp_path / 'rival')}",
+        f"models.carn-pcsr={save(pcsr, tmp_path / 'pcsr')}", "output=out",
+    )  # fmt: skip
+    run_command("reproduce", *words, cwd=tmp_path, code=0)
+    text = (tmp_path / "out" / "table1" / "table.csv").read_text()
+    rows = {row["model"]: row for row in csv.DictReader(text.splitlines()) if row["psnr_ours"]}
+    lower, own = (float(rows[name]["psnr_ours"]) for name in ("CARN-ClassSR", "CARN-PCSR"))
+    assert lower < own - 3
+    assert f"{lower:.2f} dB" not in rows["CARN-PCSR"]["remark"]
+
+
 def test_published_weights(shared: Path, tmp_path: Path) -> None:
     """At the paper's PSNR where it has one; else k = 0."""
     words = (

@@ -109,6 +109,14 @@ class Measurer:
             progress=True, patch_size=point.patch_size,
         ).mean.psnr  # fmt: skip
 
+    def reaches(
+        self, model: AnyNetwork, point: PublishedPoint, folder: Path, target: float
+    ) -> bool:
+        """Whether a ``k`` gives a model this PSNR."""
+        if not (isinstance(model, PCSR) and model.num_classes > 1):
+            return False
+        return self._search(model, point, folder, target).reached
+
     def _search(
         self, model: PCSR, point: PublishedPoint, folder: Path, target: float
     ) -> KForTarget:

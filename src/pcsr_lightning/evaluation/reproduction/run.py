@@ -111,20 +111,21 @@ class _Run:
         """The PSNR at which a PCSR model is compared.
 
         The paper's own for the published weights. Other weights reach other PSNR: they are compared
-        with ClassSR or ARM where those are measured too, else as far below their own all-heavy PSNR
-        as the paper's are below the original model.
+        with ClassSR or ARM where those are measured too and some ``k`` reaches their PSNR, else as
+        far below their own all-heavy PSNR as the paper's are below the original model.
         """
         printed = target_of(point)
         if point.method != "PCSR" or weights.whose == PUBLISHED:
             return printed
+        model = self._model(weights.model)
         for method in ("ClassSR", "ARM"):
             rival = self._rivals.get((point.backbone, method, case(point)))
-            if rival is not None:
+            if rival is not None and self._measurer.reaches(model, point, folder, rival):
                 return rival
         distance = distance_of(point)
         if distance is None:
             return printed
-        return self._measurer.all_heavy(self._model(weights.model), point, folder) - distance
+        return self._measurer.all_heavy(model, point, folder) - distance
 
     def _model(self, name: str) -> AnyNetwork:
         if name not in self._models:
