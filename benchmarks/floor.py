@@ -37,7 +37,6 @@ from torch.nn import functional as F
 from pcsr_lightning.data import SRDataModule
 from pcsr_lightning.data.pairs import validation_pair
 from pcsr_lightning.evaluation import Pair, Protocol, make_pair, psnr, sweep
-from pcsr_lightning.evaluation.bjontegaard import bjontegaard_difference
 from pcsr_lightning.images import list_pictures, read_rgb8
 from pcsr_lightning.inference.flops import PROBE, model_macs
 from pcsr_lightning.networks import (
@@ -262,19 +261,12 @@ def curves(args: argparse.Namespace, pictures: Path) -> dict[str, list[Point]]:
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("--train", type=Path, required=True)
-    p.add_argument("--valid", type=Path, required=True)
-    p.add_argument("--test", type=Path, nargs="+", required=True, help="folders of HR pictures")
-    p.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    p = rivals.parser(__doc__)
     p.add_argument("--size", default="fsrcnn", choices=list(VARIANTS))
     p.add_argument("--only", nargs="+", help="some of the variants, plain first")
     p.add_argument("--steps", type=int, nargs=2, default=[1500, 1000], help="of both stages")
     p.add_argument("--batch", type=int, default=16, help="crops a step")
     p.add_argument("--crops", type=int, default=960, help="that the second stage sees again")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--precision", default="32-true")
-    p.add_argument("--threads", type=int, default=1)
     args = p.parse_args()
     args.out = args.out.resolve()
     torch.set_num_threads(args.threads)
@@ -292,12 +284,8 @@ def main() -> None:
         found = curves(args, pictures)
         plain = [point[1:] for point in found["plain"]]
         for name, curve in found.items():
-            over = bjontegaard_difference(plain, [point[1:] for point in curve])
+            rate, gain = rivals.difference(plain, [point[1:] for point in curve])
             middle = curve[VALUES.index(0)]
-            rate, gain = (
-                "-" if each is None else f"{each:+.{digits}f}"
-                for each, digits in ((over.rate, 0), (over.psnr, 2))
-            )
             print(
                 f"| {pictures.name} | {name} | {min(p.gmacs for p in curve):.2f} "
                 f"| {middle.psnr:.2f} | {middle.gmacs:.2f} "

@@ -17,6 +17,9 @@ from pathlib import Path
 
 from pcsr_lightning.evaluation.bjontegaard import bjontegaard_difference
 
+Curve = list[tuple[float, float]]
+"""Points of cost and PSNR."""
+
 VALUES = {
     "pcsr-2": ("published", "[-2,-1,-0.5,-0.25,0,0.25,0.5,1,2,4,8]"),
     "classsr": ("overlapped", "[-4,-1,0,0.5,1,2,4,8,16,32]"),
@@ -73,17 +76,35 @@ def points(args: argparse.Namespace, name: str, pictures: Path) -> list[dict[str
     return found
 
 
-def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """What all comparisons at equal training are asked."""
+    p = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
     p.add_argument("--train", type=Path, required=True)
     p.add_argument("--valid", type=Path, required=True)
     p.add_argument("--test", type=Path, nargs="+", required=True, help="folders of HR pictures")
     p.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    p.add_argument("--backbone", default="fsrcnn", choices=["fsrcnn", "carn", "srresnet"])
-    p.add_argument("--steps", type=int, nargs=2, default=[1500, 500], help="of both stages")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--precision", default="32-true")
     p.add_argument("--threads", type=int, default=1)
+    return p
+
+
+def difference(rival: Curve, curve: Curve) -> tuple[str, str]:
+    """Change of cost at equal PSNR, in percent, and of PSNR at equal cost, in dB."""
+    found = bjontegaard_difference(rival, curve)
+    rate, gain = (
+        "-" if each is None else f"{each:+.{digits}f}"
+        for each, digits in ((found.rate, 0), (found.psnr, 2))
+    )
+    return rate, gain
+
+
+def main() -> None:
+    p = parser(__doc__)
+    p.add_argument("--backbone", default="fsrcnn", choices=["fsrcnn", "carn", "srresnet"])
+    p.add_argument("--steps", type=int, nargs=2, default=[1500, 500], help="of both stages")
     args = p.parse_args()
     args.out = args.out.resolve()
     train_all(args)
@@ -93,11 +114,7 @@ def main() -> None:
         for count in COUNTS:
             pairs = {n: [(q[count], q["psnr"]) for q in c if q[count]] for n, c in curves.items()}
             for rival in ("classsr", "arm"):
-                found = bjontegaard_difference(pairs[rival], pairs["pcsr-2"])
-                rate, gain = (
-                    "-" if each is None else f"{each:+.{digits}f}"
-                    for each, digits in ((found.rate, 0), (found.psnr, 2))
-                )
+                rate, gain = difference(pairs[rival], pairs["pcsr-2"])
                 print(f"| {pictures.name} | {count} | {rival} | {gain} | {rate} % |")
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, TextIO
 
 import lightning.pytorch  # noqa: F401  # its log has a handler from now on
@@ -88,6 +89,16 @@ def in_process(
         sys.stdout.flush()
         sys.stderr.flush()
         return Done(code, *(_content(file) for file in (out, err)))
+
+
+def run_script(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    """The ``main`` of a benchmark that takes its words from ``sys.argv`` and sets the threads."""
+    monkeypatch.setattr("sys.argv", ["script", *map(str, words)])
+    threads = torch.get_num_threads()
+    try:
+        module.main()
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

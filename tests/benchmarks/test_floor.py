@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tests.commands import run_command
+from tests.commands import run_command, run_script
 
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.images import read_rgb8
@@ -117,12 +117,7 @@ def test_the_script_runs(
         "--test", pictures, "--out", tmp_path, "--size", "carn",
         "--steps", 1, 2, "--crops", 16, "--only", "plain", "wide", "early-1",
     ]  # fmt: skip
-    monkeypatch.setattr("sys.argv", ["floor", *map(str, words)])
-    threads = torch.get_num_threads()
-    try:
-        floor.main()
-    finally:
-        torch.set_num_threads(threads)
+    run_script(floor, monkeypatch, *words)
     said = capsys.readouterr().out
     assert "| Set1 | plain |" in said
     assert "| Set1 | wide |" in said

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from tests.commands import run_script
 
 from pcsr_lightning.data import SAMPLE_FOLDER, SRDataModule
 from pcsr_lightning.networks import PCSR, build_network, default_config
@@ -30,15 +31,6 @@ def module(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
         yield importlib.import_module(request.param)
-
-
-def called(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
-    monkeypatch.setattr("sys.argv", ["script", *map(str, words)])
-    threads = torch.get_num_threads()
-    try:
-        module.main()
-    finally:
-        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +88,7 @@ def test_flat_pixels_are_those_without_detail_around_them(module: ModuleType) ->
 def test_a_first_stage_goes_on(
     module: ModuleType, stage1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    called(
+    run_script(
         module, monkeypatch, "--init", stage1, *PHOTOGRAPHS, "--out", tmp_path / "two",
         "--seconds", 1, "--batch", 2, "--surveyed", 4, "--synthetic", 10,
     )  # fmt: skip
@@ -123,7 +115,7 @@ def test_later_stages_leave_the_first_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    called(
+    run_script(
         module, monkeypatch, "--stage1", stage1, *PHOTOGRAPHS, "--out", tmp_path / "two",
         "--crops", 32, "--steps", 3, "--look", 3, *words,
     )  # fmt: skip
@@ -145,7 +137,7 @@ def test_later_stages_of_a_model_whose_strength_can_be_set(
         if name.endswith("bias_shift"):
             torch.nn.init.normal_(parameter, std=0.1)
     stage1 = save(network, tmp_path / "one")
-    called(
+    run_script(
         module, monkeypatch, "--stage1", stage1, *PHOTOGRAPHS, "--out", tmp_path / "two",
         "--crops", 64, "--steps", 6, "--look", 6, "--photo", "--full_strength", 0.3,
     )  # fmt: skip
@@ -197,7 +189,7 @@ def test_both_ways_of_drawing_pixels_are_compared(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "queries.json"
-    called(module, monkeypatch, "--quick", "--recipes", "fsrcnn-pcsr-x4", "--out", out)
+    run_script(module, monkeypatch, "--quick", "--recipes", "fsrcnn-pcsr-x4", "--out", out)
     runs = json.loads(out.read_text())
     assert {run["queries"] for run in runs} == {"2048", "per_pixel:2"}
     assert all(run["psnr"] > 20 and run["seconds"] > 0 for run in runs)

@@ -16,7 +16,7 @@ from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.evaluation.measurement import Measurement, OracleCost
 from pcsr_lightning.evaluation.metrics import decibels
 from pcsr_lightning.evaluation.pairs import Pair, Protocol, shaved_border
-from pcsr_lightning.images.comparison import eight_bit
+from pcsr_lightning.images.comparison import eight_bit, shave
 from pcsr_lightning.images.picture import floats
 from pcsr_lightning.inference import (
     Execution,
@@ -145,9 +145,8 @@ class Oracle:
 
     def decibels(self, choice: Choice) -> float:
         """PSNR of a choice."""
-        H, W = choice.class_HW.shape
-        values = 3 * (H - 2 * self._border) * (W - 2 * self._border)
-        return decibels(self._total(choice), values)
+        compared_13HW = shave(self._truth_13HW, self._border)
+        return decibels(self._total(choice), compared_13HW.numel())
 
     def measure(self, setup: Measurement, cost: OracleCost) -> Measurement:
         """PSNR and cost of the oracle, added to what is measured.

@@ -63,6 +63,11 @@ class Layout:
             )
         return cls(PATCH, STEP) if protocol is Protocol.OVERLAPPED else None
 
+    def patches(self, lr_size: tuple[int, int]) -> tuple[int, int]:
+        """How many patches a picture has below and beside each other."""
+        down, across = ((n - self.side) // self.step + 1 for n in lr_size)
+        return down, across
+
     def cut(self, lr_13hw: Tensor) -> Iterator[Tensor]:
         """Batches of patches ``(N, 3, p, p)``, row by row from the top left."""
         columns_1KN = F.unfold(lr_13hw, self.side, stride=self.step)
@@ -155,7 +160,7 @@ class PatchRows:
 
     def __init__(self, layout: Layout, lr_size: tuple[int, int], sink: RowSink) -> None:
         self._layout, self._width, self._sink = layout, lr_size[1], sink
-        self._down, self._across = ((n - layout.side) // layout.step + 1 for n in lr_size)
+        self._down, self._across = layout.patches(lr_size)
         self._row = 0
         self._waiting: list[Tensor] = []
         self._flops: list[Flops] = []
@@ -211,7 +216,7 @@ def _joined(
 ) -> UpscaleResult:
     """The picture of batches of patches; each is asked for when the last has been added."""
     h, w = lr_13hw.shape[-2:]
-    (sy, sx), across = map(int, scale), (w - layout.side) // layout.step + 1
+    (sy, sx), (_, across) = map(int, scale), layout.patches((h, w))
     output = Output(1, (h * sy, w * sx), lr_13hw.device, bits)
     class_HW = torch.full((h * sy, w * sx), 255, dtype=torch.uint8, device=lr_13hw.device)
     rows, done = PatchRows(layout, (h, w), output.put), 0

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pcsr_lightning.images.comparison import eight_bit
+from pcsr_lightning.images.comparison import eight_bit, shave
 from pcsr_lightning.routing.refine import touched
 
 
@@ -39,8 +39,7 @@ class RoutedErrors:
     @property
     def values(self) -> int:
         """How many numbers a total is the sum of."""
-        C, H, W = self._truth_3HW.shape
-        return C * (H - 2 * self._border) * (W - 2 * self._border)
+        return shave(self._truth_3HW, self._border).numel()
 
     def add(self, classes: Sequence[Tensor], sr_3MnW: Tensor) -> None:
         """Takes the next rows.

@@ -77,7 +77,7 @@ class Measurer:
             oracle: measures also the best choice of classes.
         """
         protocol = protocol_of(point)
-        routed = model if isinstance(model, PCSR) and model.num_classes > 1 else None
+        routed = _routed(model)
         k, found = 0.0, None
         if point.model.endswith(MAX):
             k = ALL_HEAVY
@@ -113,9 +113,8 @@ class Measurer:
         self, model: AnyNetwork, point: PublishedPoint, folder: Path, target: float
     ) -> bool:
         """Whether a ``k`` gives a model this PSNR."""
-        if not (isinstance(model, PCSR) and model.num_classes > 1):
-            return False
-        return self._search(model, point, folder, target).reached
+        routed = _routed(model)
+        return routed is not None and self._search(routed, point, folder, target).reached
 
     def _search(
         self, model: PCSR, point: PublishedPoint, folder: Path, target: float
@@ -129,6 +128,11 @@ class Measurer:
                 progress=True,
             )  # fmt: skip
         return self._found[key]
+
+
+def _routed(model: AnyNetwork) -> PCSR | None:
+    """The model, if it has classes to choose from."""
+    return model if isinstance(model, PCSR) and model.num_classes > 1 else None
 
 
 def refined_mean(
