@@ -153,7 +153,7 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "pcsr_lightning": pcsr_lightning.__version__,
         "torch": torch.__version__,
-        "torchmetrics": version("torchmetrics"),
+        "kornia": version("kornia"),
     }
 
 
