@@ -41,6 +41,12 @@ from pcsr_lightning.networks.pcsr import (
 )
 from pcsr_lightning.networks.pixel_mlp import BilinearOnly, PixelMLP, plain_inputs
 from pcsr_lightning.networks.query_grid import QueryGrid
+from pcsr_lightning.networks.reparameterized import (
+    folded_state,
+    is_reparameterized,
+    reparameterize,
+    start_from_identity,
+)
 
 __all__ = [
     "ARM",
@@ -73,12 +79,16 @@ __all__ = [
     "default_config",
     "evaluating",
     "fix_strength",
+    "folded_state",
     "has_bias_shifts",
     "hoisted_macs",
     "import_backbone",
+    "is_reparameterized",
     "patch_routed_config",
     "plain_inputs",
     "register_backbone",
+    "reparameterize",
+    "start_from_identity",
     "uncompiled",
     "unwrapped",
     "upsampler_widths",

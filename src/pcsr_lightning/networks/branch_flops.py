@@ -21,6 +21,7 @@ from pcsr_lightning.networks.compiled import uncompiled
 from pcsr_lightning.networks.modes import evaluating
 from pcsr_lightning.networks.pcsr import PCSR
 from pcsr_lightning.networks.pixel_mlp import BilinearOnly, PixelMLP
+from pcsr_lightning.networks.reparameterized import folded
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def count_macs(module: nn.Module, *inputs: Tensor) -> float:
     # It warns about every operator it charges nothing for and every part not called.
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     with uncompiled(module) as plain:
-        return _count(FlopCountAnalysis(plain, inputs), addmm_flop_jit)
+        return _count(FlopCountAnalysis(folded(plain), inputs), addmm_flop_jit)
 
 
 def _count(analysis: Any, addmm: Any) -> float:

@@ -49,7 +49,9 @@ class PaddedTwin:
         self.network = network
         with torch.device("meta"):  # its own parameters are never used
             self.twin = _WidePCSR(network, backbone)
-        own, wide = list(network.modules()), list(self.twin.modules())
+        # Of a re-parameterised convolution the twin gets the folded weight.
+        own = [m for name, m in network.named_modules() if "parametrizations" not in name]
+        wide = list(self.twin.modules())
         if len(own) != len(wide):
             raise ConfigError("torch.compile has wrapped a part of the network")
         self._pairs = list(zip(own, wide, strict=True))
@@ -69,12 +71,12 @@ class PaddedTwin:
 
     def _tensor_pairs(self) -> Iterator[_Pair]:
         part = (self.network.backbone.out_channels, self.twin.backbone.out_channels)
-        names = (name for name, _ in self.network.named_modules())
+        names = (name for name, _ in self.twin.named_modules())
         for name, (own, wide) in zip(names, self._pairs, strict=True):
-            own_tensors = itertools.chain(
-                own.named_parameters(recurse=False), own.named_buffers(recurse=False)
+            tensors = itertools.chain(
+                wide.named_parameters(recurse=False), wide.named_buffers(recurse=False)
             )
-            for leaf, _ in own_tensors:
+            for leaf, _ in tensors:
                 full = f"{name}.{leaf}" if name else leaf
                 yield _Pair(full, own, leaf, tuple(getattr(wide, leaf).shape), part)
 

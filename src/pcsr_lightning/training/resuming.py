@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from torch.optim.lr_scheduler import LambdaLR
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.networks import is_reparameterized
 from pcsr_lightning.settings.instantiation import in_plain_values
 from pcsr_lightning.training.callbacks.clock import parse_time, time_used
 from pcsr_lightning.training.earlier_run import different_sizes
@@ -62,6 +63,12 @@ def resume(path: Path, cfg: DictConfig, stage: SRStage) -> dict[str, Any]:
     kept, _ = read_checkpoint(path)
     _check_kind(path, kept, stage)
     content, before = read_plain(path), kept.get("run")
+    was, now = map(is_reparameterized, (content["state_dict"], stage.state_dict()))
+    if was != now:
+        raise ConfigError(
+            f"ckpt_path={path} was begun with stage.reparameterized={str(was).lower()}: resume it "
+            f"with that, or begin a new run from its weights with init={path}"
+        )
     step, last = content["global_step"], cfg.trainer.max_steps
     if 0 <= last < step:
         raise ConfigError(

@@ -13,6 +13,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from pcsr_lightning.errors import ConfigError, single_line
 from pcsr_lightning.evaluation.loggers import finished_runs
 from pcsr_lightning.evaluation.picture_metrics import build_metrics
+from pcsr_lightning.networks import start_from_identity
+from pcsr_lightning.networks.backbones import is_builtin
 from pcsr_lightning.settings.hydra_job import output_dir
 from pcsr_lightning.settings.instantiation import (
     called,
@@ -129,6 +131,9 @@ def build_stage(cfg: DictConfig, resumes: bool = False) -> SRStage:
         metadata=metadata(cfg),
     )  # fmt: skip
     assert isinstance(stage, SRStage)
+    trained: Any = getattr(network, "backbone", None)
+    if found is None and is_builtin(type(trained)):  # others may come with weights of their own
+        start_from_identity(trained)
     stage.hparams["run"] = run_facts(cfg, init)
     # Made here for their own checks: a wrong value is reported before the data is read.
     called(stage.configure_optimizers, "optimizer and scheduler")

@@ -27,6 +27,7 @@ from pcsr_lightning.networks import (
     PatchRouted,
     UnknownBackboneError,
     build_network,
+    folded_state,
     unwrapped,
     without_wrappers,
 )
@@ -95,7 +96,7 @@ def write_model(
 ) -> None:
     """Writes the two files of a model under the names given; see :func:`save`."""
     model = unwrapped(model)
-    state = without_wrappers(model.state_dict())
+    state = folded_state(without_wrappers(model.state_dict()))
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     if half:
         tensors = {k: stored(v) for k, v in tensors.items()}
@@ -251,7 +252,7 @@ def _assemble(
     try:
         with Limited(tensors.values()):
             model = build_network(config)
-        model.load_state_dict(tensors)
+        model.load_state_dict(folded_state(tensors))
     except TooLargeError as error:
         raise ModelFileError(
             f"{path}: the architecture's sizes are not its weights': {error}"

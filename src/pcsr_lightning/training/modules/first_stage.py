@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.inference import all_heavy_flops
-from pcsr_lightning.networks import PCSR
+from pcsr_lightning.networks import PCSR, reparameterize
 from pcsr_lightning.training.distillation import Teacher
 from pcsr_lightning.training.losses import reconstruction
 from pcsr_lightning.training.modules.base import Prediction
@@ -28,6 +28,8 @@ class FirstStage(PCSRStage):
         teacher_share: of the teacher's picture in what is learned, for a teacher given by name.
         reinitialize_dead_units: steps from one reinitialisation of the upsampler's dead units to
             the next, see :func:`reinitialize_dead_units`; ``None`` leaves them.
+        reparameterized: trains the backbone's convolutions with parallel branches, see
+            :func:`~pcsr_lightning.networks.reparameterize`; model files hold the plain network.
         options: further arguments of :class:`PCSRStage`.
 
     Raises:
@@ -43,12 +45,15 @@ class FirstStage(PCSRStage):
         teacher: Teacher | str | None = None,
         teacher_share: float = 1.0,
         reinitialize_dead_units: int | None = None,
+        reparameterized: bool = False,
         **options: Any,
     ) -> None:
         if network.num_classes > 1:
             raise ConfigError(
                 f"a first stage trains one upsampler, and this network has {network.num_classes}"
             )
+        if reparameterized:
+            reparameterize(network.backbone)
         super().__init__(network, name=name, **options)
         every = reinitialize_dead_units
         if every is not None and every < 1:

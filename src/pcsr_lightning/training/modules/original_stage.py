@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.inference import original_flops
-from pcsr_lightning.networks import Original, wider_backbone
+from pcsr_lightning.networks import Original, reparameterize, wider_backbone
 from pcsr_lightning.training.losses import reconstruction
 from pcsr_lightning.training.modules.base import Prediction, SRStage
 from pcsr_lightning.training.modules.batches import TrainBatch, as_float, common_size
@@ -20,13 +20,23 @@ class OriginalStage(SRStage):
     Args:
         network: an original model.
         name: of the stage.
+        reparameterized: as of :class:`FirstStage`.
         options: further arguments of :class:`SRStage`.
     """
 
     network: Original
     network_class = Original
 
-    def __init__(self, network: Original, *, name: str = "original", **options: Any) -> None:
+    def __init__(
+        self,
+        network: Original,
+        *,
+        name: str = "original",
+        reparameterized: bool = False,
+        **options: Any,
+    ) -> None:
+        if reparameterized:
+            reparameterize(network.backbone)
         super().__init__(network, name=name, **options)
 
     def losses(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -142,9 +142,9 @@ def matrix_shape(p: Tensor, count: int) -> tuple[int, int, int]:
 
 
 def groups_of_convolutions(network: nn.Module) -> dict[Tensor, int]:
-    """The groups of each convolution's weight; all other weights are one matrix."""
+    """The groups of each convolution's weights; all other weights are one matrix."""
     convolutions = (m for m in network.modules() if isinstance(m, nn.Conv2d))
-    return {m.weight: m.groups for m in convolutions}
+    return {p: m.groups for m in convolutions for p in m.parameters()}
 
 
 def orthogonal(batch_NRC: Tensor, steps: int = 5) -> Tensor:
