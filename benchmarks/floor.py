@@ -5,7 +5,7 @@
 
 Pictures, crops, optimizer, schedule, seed and steps are equal, as in ``rivals.py``; a repeated
 command goes on. Tried are backbones of fewer channels or layers, backbones that work on 2 x 2
-folded pixels, layers trained wide and run narrow, and for CARN an early class: light upsampler and
+folded pixels, re-parameterised convolutions, and for CARN an early class: light upsampler and
 classifier read features after one or two of three blocks, and the other blocks run only for tiles
 with difficult pixels. docs/models.md has the results.
 
@@ -23,14 +23,7 @@ from typing import Any, NamedTuple
 import later_stages
 import rivals
 import torch
-from _floor_parts import (
-    FoldedCARN,
-    FoldedFSRCNN,
-    WideCARN,
-    WideFSRCNN,
-    early_and_deep,
-    narrowed,
-)
+from _floor_parts import FoldedCARN, FoldedFSRCNN, early_and_deep
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -64,20 +57,19 @@ VARIANTS: dict[str, dict[str, Variant]] = {
         "two-layers": (FSRCNN, {"m": 2}),
         "folded-16": (FoldedFSRCNN, {"s": 16}),
         "folded-28": (FoldedFSRCNN, {"s": 28}),
-        "wide": (WideFSRCNN, {}),
-        "wide-two-layers": (WideFSRCNN, {"m": 2}),
+        "wide": (FSRCNN, {}),
+        "wide-two-layers": (FSRCNN, {"m": 2}),
     },
     "carn": {
         "plain": (CARN, {}),
         "narrow-40": (CARN, {"nf": 40}),
         "folded-72": (FoldedCARN, {"nf": 72}),
         "folded-52": (FoldedCARN, {"nf": 52}),
-        "wide": (WideCARN, {}),
-        "wide-40": (WideCARN, {"nf": 40}),
+        "wide": (CARN, {}),
+        "wide-40": (CARN, {"nf": 40}),
     },
 }
-NARROW: dict[type[Backbone], type[Backbone]] = {WideFSRCNN: FSRCNN, WideCARN: CARN}
-"""What a backbone with wide layers runs as."""
+"""Those called wide are trained with ``stage.reparameterized=true``."""
 EARLY = {"early-1": 1, "early-2": 2}
 """After how many blocks of CARN the early class's features are taken."""
 TILES = [(1, 0.0), (8, 0.0), (8, 0.5), (32, 0.5)]
@@ -100,6 +92,8 @@ def first_stage(args: argparse.Namespace, name: str) -> PCSR:
         own = [f"backbone.name={cls.name}", f"backbone._target_={dotted_path(cls)}"]
     if numbers:
         own.append("backbone.args={" + ",".join(f"{k}: {v}" for k, v in numbers.items()) + "}")
+    if name.startswith("wide"):
+        own.append("stage.reparameterized=true")
     group = cls.name if is_builtin(cls) else "outside"
     rivals.train(
         argparse.Namespace(**vars(args), backbone=group), f"{name}-1", args.steps[0], "stage=1",
@@ -108,14 +102,7 @@ def first_stage(args: argparse.Namespace, name: str) -> PCSR:
     )  # fmt: skip
     network = load(args.out / f"{name}-1")
     assert isinstance(network, PCSR)
-    if cls not in NARROW:
-        return network
-    config = network.config()
-    sizes = {k: v for k, v in config["backbone"].items() if k not in ("name", "class")}
-    narrow = build_network({**config, "backbone": {"name": NARROW[cls].name, **sizes}})
-    narrow.load_state_dict(narrowed(network))
-    assert isinstance(narrow, PCSR)
-    return narrow.eval()
+    return network
 
 
 def second_stage(args: argparse.Namespace, name: str) -> PCSR:
@@ -272,7 +259,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     here = str(Path(__file__).parent)  # where the trainings find the backbones
     os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
-    for cls in (FoldedFSRCNN, FoldedCARN, *NARROW):
+    for cls in (FoldedFSRCNN, FoldedCARN):
         register_backbone(cls)
     variants = VARIANTS[args.size]
     args.only = args.only or [*variants, *(EARLY if args.size == "carn" else {})]

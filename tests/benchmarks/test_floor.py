@@ -17,7 +17,7 @@ from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.images import read_rgb8
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.networks import PCSR, build_network, default_config
-from pcsr_lightning.networks.backbones import BACKBONES, build_backbone
+from pcsr_lightning.networks.backbones import BACKBONES
 from pcsr_lightning.networks.backbones.carn import CARN
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -31,32 +31,6 @@ def floor() -> Iterator[ModuleType]:
         yield importlib.import_module("floor")
     BACKBONES.clear()
     BACKBONES.update(known)
-
-
-@pytest.mark.parametrize("wide_name", ["WideFSRCNN", "WideCARN"])
-def test_wide_layers_run_narrow(floor: ModuleType, wide_name: str) -> None:
-    wide = getattr(floor, wide_name)()
-    for p in wide.parameters():
-        torch.nn.init.normal_(p, std=0.1)  # the chains start at zero
-    narrow = build_backbone(floor.NARROW[type(wide)].name, **wide.args)
-    narrow.load_state_dict(floor.narrowed(wide))
-    x = torch.rand(2, 3, 9, 8)
-    torch.testing.assert_close(narrow.eval()(x), wide.eval()(x))
-    assert sum(p.numel() for p in narrow.parameters()) < sum(p.numel() for p in wide.parameters())
-
-
-def test_a_wide_layer_is_the_sum_of_its_branches(floor: ModuleType) -> None:
-    conv = torch.nn.Conv2d(8, 8, 3, padding=1, groups=2)
-    wide = importlib.import_module("_floor_parts").WideConv2d.of(conv)
-    for p in (wide.one, wide.second):
-        torch.nn.init.normal_(p)
-    x = torch.rand(1, 8, 6, 7)
-    grouped = torch.nn.functional.conv2d
-    chain = grouped(
-        grouped(x, wide.first[..., None, None], groups=2), wide.second, padding=1, groups=2
-    )
-    expected = conv(x) + grouped(x, wide.one[..., None, None], groups=2) + x + chain
-    torch.testing.assert_close(wide(x), expected)
 
 
 @pytest.mark.parametrize("name", ["FoldedFSRCNN", "FoldedCARN"])
@@ -96,7 +70,7 @@ def test_the_script_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    variants = {"plain": (CARN, {"nf": 16}), "wide": (floor.WideCARN, {"nf": 16})}
+    variants = {"plain": (CARN, {"nf": 16}), "wide": (CARN, {"nf": 16})}
     monkeypatch.setitem(floor.VARIANTS, "carn", variants)
     monkeypatch.setattr(floor, "VALUES", [-1.0, 0.0])
     pictures = tmp_path / "Set1"
