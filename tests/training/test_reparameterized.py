@@ -57,16 +57,13 @@ def test_the_model_file_is_the_plain_network(stage: str, tmp_path: Path) -> None
         assert all(torch.equal(found[k], v) for k, v in weights(on).items() if "backbone" in k)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_a_resumed_run_is_the_uninterrupted_one(optimizer: str, tmp_path: Path) -> None:
-    words = ("stage=1", ON, f"optimizer={optimizer}", "optimizer.lr=1e-3", "scheduler.steps=4")
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    words = ("stage=1", ON, "optimizer=muon", "optimizer.lr=1e-3", "scheduler.steps=4")
     whole = train(tmp_path, "whole", *words, "trainer.max_steps=4")
     half = train(tmp_path, "half", *words, "trainer.max_steps=2")
     rest = train(tmp_path, "rest", *words, "trainer.max_steps=4", f"ckpt_path={half}")
     assert same(weights(whole), weights(rest))
     assert not same(weights(whole), weights(half))
-    if optimizer == "adam":
-        return
     captured = train(tmp_path, "captured", *words, "trainer.max_steps=4", "stage.captured=true")
     assert "is not captured" not in (captured / "train.log").read_text()
     for name, tensor in weights(whole).items():
