@@ -6,6 +6,7 @@ Legend: B batch, h w LR size, r rows of a strip, D feature channels.
 from __future__ import annotations
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from pcsr_lightning.streaming import (
     WholePlan,
     plan_rows,
     stream_values,
+    with_planar_kernels,
 )
 
 _log = logging.getLogger(__name__)
@@ -259,7 +261,13 @@ _PLANS: Prepared[RowPlan | None] = Prepared()  # tracing takes longer than a sma
 
 def _plan(module: nn.Module, dtype: torch.dtype) -> RowPlan | None:
     """The network's steps, ``None`` if it cannot be streamed; made again if weights changed."""
-    return _PLANS.get(module, dtype, lambda: _make_plan(module, dtype))
+    planar = dtype == torch.float32 and os.environ.get("PCSR_PLANAR") == "1"
+
+    def make() -> RowPlan | None:
+        plan = _make_plan(module, dtype)
+        return with_planar_kernels(plan) if planar and plan is not None else plan
+
+    return _PLANS.get(module, (dtype, planar), make)
 
 
 _WHOLE: Prepared[tuple[RowPlan, GraphedByShape] | None] = Prepared()

@@ -50,8 +50,18 @@ class Step(ABC):
         """Rows of zeros that the step reads above the first row and below the last."""
         return 0
 
+    def row_shape(self, width: int) -> tuple[int, int]:
+        """How a row of the result lies in memory.
+
+        Args:
+            width: of the result.
+        """
+        return width, self.channels
+
     @abstractmethod
-    def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
+    def run(
+        self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
+    ) -> Tensor:
         """Computes output rows ``[start, stop)``.
 
         Args:
@@ -60,6 +70,7 @@ class Step(ABC):
             stop: last output row + 1.
             into: the tensor to write them to; a new one if ``None``.
             height: of the input, or a larger number while it is not known yet.
+            width: of the input.
         """
 
 
@@ -97,7 +108,9 @@ class Convolve(Step):
     def padding(self) -> int:
         return self.halo
 
-    def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
+    def run(
+        self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
+    ) -> Tensor:
         x = as_image(rows(self.inputs[0], start - self.halo, stop + self.halo))
         columns = self.weight.shape[3] // 2
         y = F.conv2d(x, self.weight, self.bias, padding=(0, columns), groups=self.groups)
@@ -117,7 +130,9 @@ class Conv1x1(Step):
     added: int | None = None
     activation: Activation | None = None
 
-    def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
+    def run(
+        self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
+    ) -> Tensor:
         parts = [rows(value, start, stop) for value in self.inputs[: len(self.weights_CN)]]
         shape = (*parts[0].shape[:2], self.channels)
         out_rwN = parts[0].new_empty(shape) if into is None else into
@@ -142,7 +157,9 @@ class Pointwise(Step):
 
     function: Callable[..., Tensor] = torch.add
 
-    def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
+    def run(
+        self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
+    ) -> Tensor:
         # Clones: an in-place function must not change what other steps still read.
         x = [as_image(rows(value, start, stop).clone()) for value in self.inputs]
         return _finish(as_rows(self.function(*x)), None, into)
@@ -152,7 +169,9 @@ class Pointwise(Step):
 class PixelShuffle(Step):
     """Pixel shuffle: ``upscale_factor ** 2`` channels become a square of pixels."""
 
-    def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
+    def run(
+        self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
+    ) -> Tensor:
         s = self.upscale_factor
         x = rows(self.inputs[0], start // s, stop // s)
         r, w, _ = x.shape
@@ -170,7 +189,9 @@ class Windowed(Step):
     module: nn.Module | None = None
     activation: Activation | None = None
 
-    def run(self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int) -> Tensor:
+    def run(
+        self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
+    ) -> Tensor:
         assert self.module is not None
         s = self.upscale_factor
         first, last = start // s, stop // s

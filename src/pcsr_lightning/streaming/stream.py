@@ -8,7 +8,8 @@ Legend: r rows, w columns, C channels of the input, D channels of the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -46,13 +47,13 @@ class _Buffer:
     """Size of a value's line buffer.
 
     Attributes:
-        channels: of the value.
+        row_shape: of the value, from its width.
         factor: its rows (and columns) per row of the input.
         padding: rows of zeros above and below.
         kept: rows that later steps may still need after a strip.
     """
 
-    channels: int
+    row_shape: Callable[[int], tuple[int, int]]
     factor: int
     padding: int
     kept: int
@@ -68,9 +69,10 @@ def _factors(plan: RowPlan) -> dict[int, int]:
 
 def _buffers(plan: RowPlan) -> dict[int, _Buffer | None]:
     """The line buffer of every value; ``None`` where all readers take each strip at once."""
-    channels, lag, factors = {0: plan.in_channels}, {0: 0}, _factors(plan)
+    lag, factors = {0: 0}, _factors(plan)
+    shapes: dict[int, Callable[[int], tuple[int, int]]] = {0: lambda w: (w, plan.in_channels)}
     for step in plan.steps:
-        channels[step.out] = step.channels
+        shapes[step.out] = step.row_shape
         lag[step.out] = _input_lag(step, lag) * step.upscale_factor
     buffers: dict[int, _Buffer | None] = {}
     for value in lag:
@@ -81,7 +83,7 @@ def _buffers(plan: RowPlan) -> dict[int, _Buffer | None]:
         else:
             padding = max((s.padding for s in readers), default=0)
             kept = max(waits, default=0)
-            buffers[value] = _Buffer(channels[value], factors[value], padding, kept)
+            buffers[value] = _Buffer(shapes[value], factors[value], padding, kept)
     return buffers
 
 
@@ -122,10 +124,10 @@ def stream_values(plan: RowPlan, width: int, rows: int) -> int:
     for value, buffer in buffers.items():
         if buffer is not None:
             held = buffer.kept + max(2 * at_a_time[value] * buffer.factor, buffer.kept // 2)
-            total += held * buffer.factor * buffer.channels
+            total += held * math.prod(buffer.row_shape(width * buffer.factor))
     # Temporary results of single steps.
     temporary = (at_a_time[s.out] * s.channels * s.upscale_factor**2 for s in plan.steps)
-    return width * (total + 8 * max(temporary))
+    return total + 8 * width * max(temporary)
 
 
 class RowStream:
@@ -148,6 +150,7 @@ class RowStream:
         device: torch.device | str = "cpu",
     ) -> None:
         self.plan = plan
+        self._width = width
         self._height = _UNKNOWN_HEIGHT  # until the last row is pushed
         buffers = _buffers(plan)
         self._step_rows = _step_rows(plan, buffers, width, rows)
@@ -157,7 +160,8 @@ class RowStream:
             window = None
             if size is not None:
                 f, at_a_time = size.factor, self._step_rows[value] * size.factor
-                window = RowWindow(width * f, size.channels, at_a_time, dtype, size.padding, device)
+                shape = size.row_shape(width * f)
+                window = RowWindow(*shape, at_a_time, dtype, size.padding, device)
             readers = [s for s in plan.steps if value in s.inputs]
             self._values[value] = _Value(window, readers)
 
@@ -207,7 +211,9 @@ class RowStream:
             value.rows = torch.empty(0)
             return value.rows, False
         into = None if value.window is None else value.window.add(stop - start)
-        value.rows = step.run(self._rows, start, stop, into, read if complete else _UNKNOWN_HEIGHT)
+        height = read if complete else _UNKNOWN_HEIGHT
+        width = self._width * self._factors[step.inputs[0]]
+        value.rows = step.run(self._rows, start, stop, into, height, width)
         value.computed = stop
         if value.window is not None and stop == self._height * self._factors[step.out]:
             value.window.close()

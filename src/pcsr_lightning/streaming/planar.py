@@ -1,0 +1,247 @@
+"""A row plan whose narrow convolutions run in kernels that numba compiles, where it is installed.
+
+PyTorch's operators keep pixels channels last, where 13 or 52 outputs fill 16 or 64 lanes of
+vectors. Here pixels are in the lanes. Results are the same to the last bit where oneDNN adds in
+the same order, which it does with AVX-512.
+
+Legend: r rows, w columns, C channels, X blocks of ``LANES`` pixels. A planar value's rows are
+``(r, X + 2, C * LANES)``: a block of zeros on either side.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pcsr_lightning.streaming.steps import Conv1x1, Convolve, RowPlan, Rows, Step
+
+_log = logging.getLogger(__name__)
+
+
+@cache
+def planar_kernels() -> ModuleType | None:
+    """The kernels, ``None`` where numba is missing or does not work."""
+    if find_spec("numba") is None:
+        return None
+    try:
+        from pcsr_lightning.streaming import planar_kernels as kernels
+    except (ImportError, OSError) as error:  # numba refuses versions of NumPy that it does not know
+        _log.warning("numba is not used: %s", error)
+        return None
+    return kernels
+
+
+def _kernels() -> ModuleType:
+    kernels = planar_kernels()
+    assert kernels is not None
+    return kernels
+
+
+def with_planar_kernels(plan: RowPlan) -> RowPlan:
+    """The same plan with planar steps where they are faster; ``plan`` itself if there are none.
+
+    Args:
+        plan: on a CPU, in float32.
+    """
+    kernels = planar_kernels()
+    if kernels is None:
+        return plan
+    channels = {0: plan.in_channels} | {s.out: s.channels for s in plan.steps}
+    fit = {s.out for s in plan.steps if _fits(s, channels, kernels.OUTPUTS)}
+    if not any(isinstance(s, Convolve) and s.out in fit for s in plan.steps):
+        return plan  # 1x1 convolutions alone do not pay for the change of layout
+    return RowPlan(
+        _convert(plan, fit, channels),
+        plan.in_channels,
+        plan.out_channels,
+        plan.upscale_factor,
+        plan.halo,
+    )
+
+
+def _fits(step: Step, channels: dict[int, int], outputs: int) -> bool:
+    """Whether there is a kernel for this step."""
+    if not isinstance(step, Convolve | Conv1x1):
+        return False
+    if step.activation is None or not step.activation.is_relu:
+        return False
+    if any(channels[v] != step.channels for v in step.inputs):
+        return False
+    if isinstance(step, Convolve):
+        return step.weight.shape[1:] == (outputs, 3, 3) and step.channels == outputs * step.groups
+    parts = len(step.weights_CN)
+    alone = parts == 1 and step.added is not None
+    return step.channels % outputs == 0 and (alone or (2 <= parts <= 4 and step.added is None))
+
+
+def _convert(plan: RowPlan, fit: set[int], channels: dict[int, int]) -> list[Step]:
+    """The steps, those of ``fit`` planar, with changes of layout between them and others."""
+    steps: list[Step] = []
+    other: dict[int, int] = {}  # values in the layout that they were not computed in
+    fresh = max(channels)
+
+    def numbers(step: Step) -> tuple[int, ...]:
+        nonlocal fresh
+        for value in step.inputs:
+            if (value in fit) != (step.out in fit) and value not in other:
+                fresh += 1
+                other[value] = fresh
+                kind = ToPlanar if step.out in fit else ToPixels
+                steps.append(kind((value,), fresh, channels[value]))
+        return tuple(v if (v in fit) == (step.out in fit) else other[v] for v in step.inputs)
+
+    for step in plan.steps:
+        inputs = numbers(step)
+        if step.out in fit:
+            assert isinstance(step, Convolve | Conv1x1)
+            make = _conv3 if isinstance(step, Convolve) else _conv1
+            steps.append(make(step, inputs))
+        elif isinstance(step, Conv1x1) and step.added is not None:
+            steps.append(replace(step, inputs=inputs, added=inputs[-1]))
+        else:
+            steps.append(replace(step, inputs=inputs))
+    if plan.steps[-1].out in fit:
+        last = plan.steps[-1]
+        steps.append(ToPixels((last.out,), fresh + 1, last.channels))
+    return steps
+
+
+def _conv3(step: Convolve, inputs: tuple[int, ...]) -> Step:
+    outputs = step.weight.shape[1]
+    weight = step.weight.reshape(step.groups, outputs, outputs, 3, 3).permute(0, 3, 4, 2, 1)
+    flat = _flat(weight, step.bias, step.channels)
+    return PlanarConvolve(inputs, step.out, step.channels, 1, 1, *flat)
+
+
+def _conv1(step: Conv1x1, inputs: tuple[int, ...]) -> Step:
+    parts = len(step.weights_CN)
+    weight = torch.stack(list(step.weights_CN))
+    weight = weight.view(parts, len(weight[0]), -1, _kernels().OUTPUTS).permute(2, 0, 1, 3)
+    flat = _flat(weight, step.bias_N, step.channels)
+    return PlanarMix(inputs, step.out, step.channels, 0, 1, *flat, parts)
+
+
+def _flat(weight: Tensor, bias: Tensor | None, channels: int) -> tuple[Tensor, Tensor]:
+    return weight.flatten().contiguous(), torch.zeros(channels) if bias is None else bias
+
+
+@dataclass
+class _PlanarStep(Step):
+    """A step that runs in a kernel."""
+
+    weight: Tensor = field(default_factory=lambda: torch.empty(0))
+    bias: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def row_shape(self, width: int) -> tuple[int, int]:
+        lanes = _kernels().LANES
+        return -(-width // lanes) + 2, self.channels * lanes
+
+    def _result(self, into: Tensor | None, rows: int, width: int) -> Tensor:
+        return torch.empty(rows, *self.row_shape(width)) if into is None else into
+
+
+@dataclass
+class PlanarConvolve(_PlanarStep):
+    """A 3x3 convolution in groups, then ReLU."""
+
+    @property
+    def padding(self) -> int:
+        return self.halo
+
+    def run(
+        self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
+    ) -> Tensor:
+        out, r, outputs = self._result(into, stop - start, width), stop - start, _kernels().OUTPUTS
+        x, y = _array(rows(self.inputs[0], start - 1, stop + 1)), _array(out)
+        groups, weight, bias = self.channels // outputs, _array(self.weight), _array(self.bias)
+        _run(
+            lambda first, last: _kernels().conv3(
+                x, y, first, last, width, groups, outputs, weight, bias
+            ),
+            r,
+        )
+        return out
+
+
+@dataclass
+class PlanarMix(_PlanarStep):
+    """ReLU of a sum of 1x1 convolutions, or of one and another value."""
+
+    parts: int = 1
+
+    def run(
+        self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
+    ) -> Tensor:
+        out = self._result(into, stop - start, width)
+        given = [_array(rows(value, start, stop)) for value in self.inputs]
+        x, added, y = given[: self.parts], given[-1], _array(out)
+        x += x[:1] * (4 - self.parts)
+        weight, bias = _array(self.weight), _array(self.bias)
+        _run(
+            lambda first, last: _kernels().conv1(
+                *x, self.parts, added, y, first, last, width, weight, bias
+            ),
+            stop - start,
+        )
+        return out
+
+
+@dataclass
+class ToPlanar(_PlanarStep):
+    """The planar layout of a value."""
+
+    def run(
+        self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
+    ) -> Tensor:
+        out = self._result(into, stop - start, width)
+        x, y = _array(rows(self.inputs[0], start, stop)), _array(out)
+        _run(
+            lambda first, last: _kernels().to_planar(x, y, first, last, width, self.channels),
+            stop - start,
+        )
+        return out
+
+
+@dataclass
+class ToPixels(Step):
+    """A planar value channels last."""
+
+    def run(
+        self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
+    ) -> Tensor:
+        out = torch.empty(stop - start, width, self.channels) if into is None else into
+        x, y = _array(rows(self.inputs[0], start, stop)), _array(out)
+        _run(
+            lambda first, last: _kernels().to_pixels(x, y, first, last, width, self.channels),
+            stop - start,
+        )
+        return out
+
+
+def _array(x: Tensor) -> Any:
+    """Its numbers as numba takes them: a view."""
+    return x.contiguous().view(-1).numpy()
+
+
+def _run(kernel: Callable[[int, int], None], rows: int) -> None:
+    """Runs a kernel on ranges of rows, as many as PyTorch has threads; it lets go of the GIL."""
+    threads = min(torch.get_num_threads(), rows)
+    if threads < 2:
+        kernel(0, rows)
+        return
+    ends = [rows * n // threads for n in range(threads + 1)]
+    list(_threads(threads).map(kernel, ends[:-1], ends[1:]))
+
+
+@cache
+def _threads(number: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(number, thread_name_prefix="planar")
