@@ -6,7 +6,6 @@ Legend: B batch, h w LR size, r rows of a strip, D feature channels.
 from __future__ import annotations
 
 import logging
-import os
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -187,6 +186,7 @@ def feature_rows(
     x: Tensor | InputRows,
     dtype: torch.dtype,
     fused: bool = False,
+    planar: bool = True,
 ) -> FeatureRows:
     """The fastest exact way through ``module`` for this picture.
 
@@ -196,13 +196,14 @@ def feature_rows(
         x: mean-free pictures, ``(B, 3, h, w)``.
         dtype: of the arithmetic.
         fused: see :class:`~pcsr_lightning.inference.execution.Execution`.
+        planar: see there.
     """
     if fused:
         planned = _WHOLE.get(module, (dtype, "whole"), lambda: _make_whole(module, dtype))
         if planned is not None:
             return PlannedTiles(*planned, x, dtype)
     elif x.device.type == "cpu" and len(x) == 1:
-        plan = _plan(module, dtype)
+        plan = _plan(module, dtype, planar and dtype == torch.float32)
         if plan is not None:
             return StreamedRows(plan, x, dtype)
     return TiledRows(module, halo, x, dtype)
@@ -259,9 +260,8 @@ VALUES = 800
 _PLANS: Prepared[RowPlan | None] = Prepared()  # tracing takes longer than a small picture
 
 
-def _plan(module: nn.Module, dtype: torch.dtype) -> RowPlan | None:
+def _plan(module: nn.Module, dtype: torch.dtype, planar: bool) -> RowPlan | None:
     """The network's steps, ``None`` if it cannot be streamed; made again if weights changed."""
-    planar = dtype == torch.float32 and os.environ.get("PCSR_PLANAR") == "1"
 
     def make() -> RowPlan | None:
         plan = _make_plan(module, dtype)

@@ -182,7 +182,12 @@ def make_engine(
     with torch.inference_mode():
         x = image.less(model.mean)
         features = feature_rows(
-            model.backbone, model.backbone.halo, x, dtype, execution.is_fused(image.device)
+            model.backbone,
+            model.backbone.halo,
+            x,
+            dtype,
+            execution.is_fused(image.device),
+            execution.planar,
         )
         area = size[0] * size[1] / (lr_size[0] * lr_size[1])
         kept = feature_bytes(model, lr_size, execution, len(x)) if two_passes else 0

@@ -11,6 +11,7 @@ Legend: r rows, w columns, C channels, X blocks of ``LANES`` pixels. A planar va
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from pcsr_lightning.streaming.steps import Conv1x1, Convolve, RowPlan, Rows, Step
+from pcsr_lightning.streaming.stream import RowStream
 
 _log = logging.getLogger(__name__)
 
@@ -59,13 +61,24 @@ def with_planar_kernels(plan: RowPlan) -> RowPlan:
     fit = {s.out for s in plan.steps if _fits(s, channels, kernels.OUTPUTS)}
     if not any(isinstance(s, Convolve) and s.out in fit for s in plan.steps):
         return plan  # 1x1 convolutions alone do not pay for the change of layout
-    return RowPlan(
-        _convert(plan, fit, channels),
-        plan.in_channels,
-        plan.out_channels,
-        plan.upscale_factor,
-        plan.halo,
-    )
+    planar = replace(plan, steps=_convert(plan, fit, channels))
+    try:
+        found, expected = (_of_a_small_image(p, 2 * kernels.LANES + 3) for p in (planar, plan))
+    except kernels.FAILURES as failure:
+        _log.warning("numba is not used: %s: %s", type(failure).__name__, failure)
+        return plan
+    error = float((found - expected).abs().max() / expected.abs().max())
+    if not error <= 1e-5:
+        _log.warning("numba is not used: its results differ by %.1e on this processor", error)
+        return plan
+    return planar
+
+
+def _of_a_small_image(plan: RowPlan, width: int) -> Tensor:
+    C = plan.in_channels
+    x_rwC = torch.linspace(0, 40, 4 * width * C, dtype=torch.float64).sin().view(4, width, C)
+    stream = RowStream(plan, width, 4)
+    return torch.cat([out.clone() for out in stream.push(x_rwC.float(), last=True)])
 
 
 def _fits(step: Step, channels: dict[int, int], outputs: int) -> bool:
@@ -160,15 +173,11 @@ class PlanarConvolve(_PlanarStep):
     def run(
         self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
     ) -> Tensor:
-        out, r, outputs = self._result(into, stop - start, width), stop - start, _kernels().OUTPUTS
-        x, y = _array(rows(self.inputs[0], start - 1, stop + 1)), _array(out)
-        groups, weight, bias = self.channels // outputs, _array(self.weight), _array(self.bias)
-        _run(
-            lambda first, last: _kernels().conv3(
-                x, y, first, last, width, groups, outputs, weight, bias
-            ),
-            r,
-        )
+        out = self._result(into, stop - start, width)
+        outputs = _kernels().OUTPUTS
+        arrays = _array(rows(self.inputs[0], start - 1, stop + 1)), _array(out)
+        given = (self.channels // outputs, outputs, _array(self.weight), _array(self.bias))
+        _run(_kernels().conv3, stop - start, arrays, width, *given)
         return out
 
 
@@ -183,15 +192,10 @@ class PlanarMix(_PlanarStep):
     ) -> Tensor:
         out = self._result(into, stop - start, width)
         given = [_array(rows(value, start, stop)) for value in self.inputs]
-        x, added, y = given[: self.parts], given[-1], _array(out)
-        x += x[:1] * (4 - self.parts)
+        x = given[: self.parts] + given[:1] * (4 - self.parts)
+        arrays = (*x, self.parts, given[-1], _array(out))
         weight, bias = _array(self.weight), _array(self.bias)
-        _run(
-            lambda first, last: _kernels().conv1(
-                *x, self.parts, added, y, first, last, width, weight, bias
-            ),
-            stop - start,
-        )
+        _run(_kernels().conv1, stop - start, arrays, width, weight, bias)
         return out
 
 
@@ -203,11 +207,8 @@ class ToPlanar(_PlanarStep):
         self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
     ) -> Tensor:
         out = self._result(into, stop - start, width)
-        x, y = _array(rows(self.inputs[0], start, stop)), _array(out)
-        _run(
-            lambda first, last: _kernels().to_planar(x, y, first, last, width, self.channels),
-            stop - start,
-        )
+        arrays = _array(rows(self.inputs[0], start, stop)), _array(out)
+        _run(_kernels().to_planar, stop - start, arrays, width, self.channels)
         return out
 
 
@@ -219,11 +220,8 @@ class ToPixels(Step):
         self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
     ) -> Tensor:
         out = torch.empty(stop - start, width, self.channels) if into is None else into
-        x, y = _array(rows(self.inputs[0], start, stop)), _array(out)
-        _run(
-            lambda first, last: _kernels().to_pixels(x, y, first, last, width, self.channels),
-            stop - start,
-        )
+        arrays = _array(rows(self.inputs[0], start, stop)), _array(out)
+        _run(_kernels().to_pixels, stop - start, arrays, width, self.channels)
         return out
 
 
@@ -232,16 +230,24 @@ def _array(x: Tensor) -> Any:
     return x.contiguous().view(-1).numpy()
 
 
-def _run(kernel: Callable[[int, int], None], rows: int) -> None:
+def _run(kernel: Callable[..., None], rows: int, arrays: tuple[Any, ...], *others: Any) -> None:
     """Runs a kernel on ranges of rows, as many as PyTorch has threads; it lets go of the GIL."""
     threads = min(torch.get_num_threads(), rows)
     if threads < 2:
-        kernel(0, rows)
+        kernel(*arrays, 0, rows, *others)
         return
     ends = [rows * n // threads for n in range(threads + 1)]
-    list(_threads(threads).map(kernel, ends[:-1], ends[1:]))
+
+    def part(first: int, last: int) -> None:
+        kernel(*arrays, first, last, *others)
+
+    list(_threads(threads).map(part, ends[:-1], ends[1:]))
 
 
 @cache
 def _threads(number: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(number, thread_name_prefix="planar")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of these threads
+    os.register_at_fork(after_in_child=_threads.cache_clear)
