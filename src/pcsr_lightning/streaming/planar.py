@@ -114,10 +114,10 @@ def _convert(plan: RowPlan, fit: set[int], channels: dict[int, int]) -> list[Ste
 
     for step in plan.steps:
         inputs = numbers(step)
-        if step.out in fit:
-            assert isinstance(step, Convolve | Conv1x1)
-            make = _conv3 if isinstance(step, Convolve) else _conv1
-            steps.append(make(step, inputs))
+        if isinstance(step, Convolve) and step.out in fit:
+            steps.append(_conv3(step, inputs))
+        elif isinstance(step, Conv1x1) and step.out in fit:
+            steps.append(_conv1(step, inputs))
         elif isinstance(step, Conv1x1) and step.added is not None:
             steps.append(replace(step, inputs=inputs, added=inputs[-1]))
         else:
