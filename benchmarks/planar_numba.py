@@ -1,10 +1,10 @@
-"""What kernels that numba compiles would gain: CARN-PCSR's backbone layers beside PyTorch's.
+"""What kernels that numba compiles gain: layers of CARN-PCSR and of CARN beside PyTorch's.
 
-    python benchmarks/planar_numba.py      # needs numba; one thread
+    python benchmarks/planar_numba.py                # needs numba; one thread, CPU seconds
+    python benchmarks/planar_numba.py --threads 2    # pictures alone, seconds: for an idle machine
 
-As planar_kernels.py, which has the same in C, but rows lie in blocks of one vector of pixels:
-``(row, block, channel, pixel)``, so that what a tile reads is one piece of memory. A block of zeros
-on either side of each row is the convolution's padding.
+Rows lie in blocks of one vector of pixels, ``(row, block, channel, pixel)``, so that what a tile
+reads is one piece of memory. PyTorch's operators have channels in the lanes of vectors.
 """
 
 from __future__ import annotations
@@ -12,17 +12,26 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
+from _inputs import find_models, find_photograph, load_original, load_pcsr, shared_folder
 from _measure import interleaved, markdown, matrix_products, matrix_rate, run_script
 from torch import Tensor
 from torch.nn import functional as F
+
+from pcsr_lightning.inference.execution import Execution
+from pcsr_lightning.inference.session import Session
+from pcsr_lightning.inference.upscaling import upscale_by
+from pcsr_lightning.networks import PCSR, Original
+from pcsr_lightning.routing import RoutingConfig
 
 start = time.perf_counter()
 from pcsr_lightning.streaming import planar_kernels as tiles  # noqa: E402
 
 IMPORT = time.perf_counter() - start
-ROWS, COLUMNS, WIDTH, GROUPS = 35, 420, 52, 4
+ROWS, COLUMNS, GROUPS = 35, 420, 4
+LR, PRECISIONS = (276, 420), ("fp32",)
 LANES = tiles.LANES
 BLOCKS = -(-COLUMNS // LANES)
 Call = Callable[[], object]
@@ -46,13 +55,14 @@ def flat(x: Tensor) -> object:
     return x.view(-1).numpy()
 
 
-def conv3(out: Tensor) -> tuple[Call, Call, float]:
+def conv3(out: Tensor, channels: int) -> tuple[Call, Call, float]:
     """PyTorch's 3x3 convolution with ReLU, ours, and its GFLOPs."""
-    x_rwC = torch.rand(ROWS + 2, COLUMNS, WIDTH) - 0.5
-    weight, bias = torch.rand(WIDTH, WIDTH // GROUPS, 3, 3) - 0.5, torch.rand(WIDTH) - 0.5
+    group = channels // GROUPS
+    x_rwC = torch.rand(ROWS + 2, COLUMNS, channels) - 0.5
+    weight, bias = torch.rand(channels, group, 3, 3) - 0.5, torch.rand(channels) - 0.5
     last = weight.contiguous(memory_format=torch.channels_last)
-    group = WIDTH // GROUPS
-    own = weight.view(GROUPS, group, group, 3, 3).permute(0, 3, 4, 2, 1).contiguous()
+    tile = tiles.best_tile(group)
+    own = weight.view(-1, len(tile[0]), group, 3, 3).permute(0, 3, 4, 2, 1).contiguous()
     x = planar(x_rwC)
 
     def torch_way() -> object:
@@ -60,49 +70,62 @@ def conv3(out: Tensor) -> tuple[Call, Call, float]:
         return y.clamp_min_(0)[0].permute(1, 2, 0)
 
     def own_way() -> object:
-        tiles.conv3(flat(x), flat(out), 0, ROWS, COLUMNS, GROUPS, group, flat(own), flat(bias))
+        images, weights = (flat(x), flat(out)), (flat(own), flat(bias))
+        tiles.conv3(*images, 0, ROWS, COLUMNS, GROUPS, group, *weights, tile)
         return None
 
-    return torch_way, own_way, 2e-9 * 9 * WIDTH * group * ROWS * COLUMNS
+    return torch_way, own_way, 2e-9 * 9 * channels * group * ROWS * COLUMNS
 
 
-def conv1(out: Tensor, parts: int) -> tuple[Call, Call, float]:
+def conv1(out: Tensor, C: int, parts: int) -> tuple[Call, Call, float]:
     """The same of a sum of 1x1 convolutions; that of one image is added to another."""
-    shape = (ROWS, COLUMNS, WIDTH)
+    shape = (ROWS, COLUMNS, C)
     images, added = [torch.rand(shape) - 0.5 for _ in range(parts)], torch.rand(shape) - 0.5
-    weight, bias = torch.rand(parts, WIDTH, WIDTH) - 0.5, torch.rand(WIDTH) - 0.5
-    made = torch.empty(ROWS * COLUMNS, WIDTH)
+    weight, bias = torch.rand(parts, C, C) - 0.5, torch.rand(C) - 0.5
+    made = torch.empty(ROWS * COLUMNS, C)
     planes, plus = [planar(x) for x in images], planar(added)
-    own = weight.view(parts, WIDTH, -1, tiles.OUTPUTS).permute(2, 0, 1, 3).contiguous()
+    tile = tiles.best_tile(C)
+    own = weight.view(parts, C, -1, len(tile[0])).permute(2, 0, 1, 3).contiguous()
 
     def torch_way() -> object:
-        first, *others = [x.view(-1, WIDTH) for x in images]
+        first, *others = [x.view(-1, C) for x in images]
         torch.addmm(bias, first, weight[0], out=made)
         for x, w in zip(others, weight[1:], strict=True):
             made.addmm_(x, w)
         if parts == 1:
-            made.add_(added.view(-1, WIDTH))
+            made.add_(added.view(-1, C))
         return made.clamp_min_(0).view(shape)
 
     def own_way() -> object:
         given = [flat(x) for x in planes]
         given += given[:1] * (4 - parts)
         sum_with = flat(plus) if parts == 1 else given[0]
-        tiles.conv1(*given, parts, sum_with, flat(out), 0, ROWS, COLUMNS, flat(own), flat(bias))
+        out_array, weights = flat(out), (flat(own), flat(bias))
+        tiles.conv1(*given, parts, sum_with, out_array, 0, ROWS, COLUMNS, *weights, tile)
         return None
 
-    return torch_way, own_way, 2e-9 * WIDTH * WIDTH * parts * ROWS * COLUMNS
+    return torch_way, own_way, 2e-9 * C * C * parts * ROWS * COLUMNS
 
 
 def run(rounds: int) -> None:
-    """Prints the table."""
-    torch.set_num_threads(1)
-    out = torch.zeros(ROWS, BLOCKS + 2, WIDTH, LANES)
+    """Prints the tables."""
+    if torch.get_num_threads() == 1:
+        layers(rounds)
+    pictures(rounds)
+
+
+def layers(rounds: int) -> None:
+    """The table of single layers."""
+    tiles.keep_compiled()
     with torch.inference_mode():
-        cases = {"3x3 in 4 groups, ReLU": conv3(out)}
-        for parts in (1, 2, 3, 4):
-            name = "sum and ReLU" if parts == 1 else "ReLU"
-            cases[f"1x1, {parts * WIDTH} to {WIDTH}, {name}"] = conv1(out, parts)
+        cases, outs = {}, {}
+        for C in (52, 64):
+            out = torch.zeros(ROWS, BLOCKS + 2, C, LANES)
+            cases[f"3x3 in {GROUPS} groups of {C // GROUPS}, ReLU"] = conv3(out, C)
+            for parts in (1, 2, 3, 4):
+                name = "sum and ReLU" if parts == 1 else "ReLU"
+                cases[f"1x1, {parts * C} to {C}, {name}"] = conv1(out, C, parts)
+            outs |= dict.fromkeys(cases.keys() - outs.keys(), out)
         calls: dict[str, Call] = {"products": matrix_products("fp32")}
         same, first = {}, {}
         for name, (theirs, ours, _) in cases.items():
@@ -110,7 +133,7 @@ def run(rounds: int) -> None:
             begin = time.process_time()
             ours()
             first[name] = time.process_time() - begin
-            found = pixels(out)
+            found = pixels(outs[name])
             assert isinstance(expected, Tensor)
             error = float((found - expected).abs().max())
             same[name] = "yes" if error == 0 else f"{error:.1e}"
@@ -128,5 +151,40 @@ def run(rounds: int) -> None:
     print(f"Import of numba: {IMPORT:.2f} s; {LANES} lanes.")
 
 
+def pictures(rounds: int) -> None:
+    """The table of whole pictures and their backbones, without the kernels and with them."""
+    shared = shared_folder()
+    names = find_models(shared, None, None)
+    lr_13hw, _ = find_photograph(shared).pair(LR)
+    pcsr = load_pcsr(names.pcsr)
+    calls: dict[str, Call] = {}
+    for precision in PRECISIONS:
+        for planar in (False, True):
+            execution = Execution(precision, planar=planar)
+            way = f"{precision}|{planar}"
+            calls[f"backbone|{way}"] = partial(
+                Session, pcsr, lr_13hw, size=(4 * LR[0], 4 * LR[1]), execution=execution
+            )
+            models: dict[str, PCSR | Original] = {"k = 0": pcsr}
+            if names.original is not None:
+                models["original"] = load_original(names.original)
+            for name, model in models.items():
+                calls[f"{name}|{way}"] = partial(
+                    upscale_by, model, lr_13hw, RoutingConfig(), execution
+                )
+    for call in calls.values():
+        call()
+    one = torch.get_num_threads() == 1
+    times = interleaved(calls, rounds, clock=time.process_time if one else time.perf_counter)
+    rows = []
+    for name in calls:
+        if name.endswith("False"):
+            before, after = (times[name.replace("False", way)] for way in ("False", "True"))
+            what, precision, _ = name.split("|")
+            cells = [before.text(), after.text(), f"{before.median / after.median:.2f}"]
+            rows.append([what, precision, *cells])
+    print(markdown(["picture", "precision", "without: s", "with: s", "times as fast"], rows))
+
+
 if __name__ == "__main__":
-    sys.exit(run_script("planar_numba.py", 15, run))
+    sys.exit(run_script("planar_numba.py", 9, run))

@@ -24,7 +24,15 @@ from pcsr_lightning import upscale
 from pcsr_lightning.batch import time_left
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError
-from pcsr_lightning.inference import Session, UpscaleResult, measuring, time_budget, time_model
+from pcsr_lightning.inference import (
+    Execution,
+    Session,
+    UpscaleResult,
+    measuring,
+    time_budget,
+    time_model,
+)
+from pcsr_lightning.inference.upscaling import upscale_by
 from pcsr_lightning.networks import PCSR, build_network, default_config
 from pcsr_lightning.routing import RoutingConfig
 from pcsr_lightning.weights import save
@@ -188,6 +196,14 @@ def test_measured_once(lr: Tensor, machine: Machine) -> None:
     assert machine.measured == 5
     upscale(small_pcsr("carn"), lr, time_budget=1)
     assert machine.measured == 6
+
+
+def test_measured_with_kernels_and_without(lr: Tensor, machine: Machine) -> None:
+    model, without = small_pcsr("carn"), Execution(planar=False)
+    for measured, execution in ((1, Execution()), (2, without), (2, Execution()), (2, without)):
+        upscale_by(model, lr, RoutingConfig(seconds=1), execution)
+        assert machine.measured == measured
+    assert {each.precision for each in time_model.kept_times()} == {"fp32", "fp32, numba"}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[{}]", b"[1]", b'[{"classes_M": 1}]', b"\xff"])

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+import numba
 import pytest
 import torch
 from tests.streaming.nets import Net
@@ -14,8 +19,6 @@ from pcsr_lightning.networks.backbones.carn import CARN
 from pcsr_lightning.streaming import RowPlan, RowStream, plan_rows, planar, with_planar_kernels
 from pcsr_lightning.streaming.planar import PlanarConvolve, PlanarMix, ToPixels, ToPlanar
 from pcsr_lightning.streaming.steps import Convolve, Step
-
-pytest.importorskip("numba")
 
 
 def small() -> nn.Module:
@@ -85,8 +88,9 @@ def kinds(plan: RowPlan) -> list[type[Step]]:
     return [type(step) for step in plan.steps]
 
 
-def test_all_layers_of_carn_but_the_first_are_planar() -> None:
-    found = kinds(with_planar_kernels(plan_rows(CARN().eval())))
+@pytest.mark.parametrize("nf", [52, 64])
+def test_all_layers_of_carn_but_the_first_are_planar(nf: int) -> None:
+    found = kinds(with_planar_kernels(plan_rows(CARN(nf, 4).eval())))
     assert found[:2] == [Convolve, ToPlanar]
     assert found[-1] is ToPixels
     assert set(found[2:-1]) == {PlanarConvolve, PlanarMix}
@@ -105,6 +109,7 @@ def test_kernels_that_do_not_work_are_not_used(
     kernels = planar.planar_kernels()
     assert kernels is not None
     with monkeypatch.context() as patch:
+        patch.setattr(kernels, "compile_anew", lambda: None)
         patch.setattr(kernels, "conv3", lambda *given: None)
         assert with_planar_kernels(plan) is plan
         assert "numba is not used: its results differ" in caplog.text
@@ -128,3 +133,58 @@ def test_they_are_used_in_fp32_if_wanted(dtype: torch.dtype, wanted: bool, expec
     source = feature_rows(small().to(dtype), None, x_13hw, dtype, planar=wanted)
     assert isinstance(source, StreamedRows)
     assert (PlanarConvolve in kinds(source.plan)) == expected
+
+
+def test_more_threads_than_pay_run_pytorch() -> None:
+    net, before = small(), torch.get_num_threads()
+    torch.set_num_threads(planar.MOST_THREADS + 1)
+    try:
+        source = feature_rows(net, None, torch.rand(1, 3, 8, 9), torch.float32)
+    finally:
+        torch.set_num_threads(before)
+    assert isinstance(source, StreamedRows)
+    assert PlanarConvolve not in kinds(source.plan)
+
+
+@pytest.mark.parametrize("outputs", range(1, 65))
+def test_a_tile_fits_the_registers(outputs: int) -> None:
+    kernels = planar.planar_kernels()
+    assert kernels is not None
+    tile = kernels.best_tile(outputs)
+    if tile is not None:
+        o, v = map(len, tile)
+        assert outputs % o == 0
+        assert o * v + v + 1 <= kernels.REGISTERS
+
+
+def test_without_a_folder_kernels_are_compiled_anew(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(numba.config, "CACHE_LOCATOR_CLASSES", "UserProvidedCacheLocator")
+        patch.setattr(numba.config, "CACHE_DIR", "")
+        planar.planar_kernels.cache_clear()
+        assert planar.planar_kernels() is not None
+    (record,) = caplog.records
+    assert record.getMessage().startswith("no folder to keep numba's kernels in: ")
+
+
+_DAMAGED = """
+from pathlib import Path
+from tests.streaming.test_planar import small
+from pcsr_lightning.streaming import is_planar, plan_rows, planar, with_planar_kernels
+
+kept = [Path(k._cache._cache_file._index_path) for k in planar.planar_kernels().KERNELS]
+for path in kept:
+    path.write_bytes(b"damaged")
+assert is_planar(with_planar_kernels(plan_rows(small())))
+assert all(path.read_bytes() != b"damaged" for path in kept)
+"""
+
+
+def test_what_is_kept_and_damaged_is_compiled_anew(tmp_path: Path) -> None:
+    environ = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", _DAMAGED], env=environ, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

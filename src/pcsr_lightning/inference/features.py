@@ -9,6 +9,7 @@ import logging
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,12 @@ from pcsr_lightning.inference.prepared import Prepared
 from pcsr_lightning.networks import evaluating, uncompiled
 from pcsr_lightning.networks.cuda_graph import GraphedByShape
 from pcsr_lightning.streaming import (
+    MOST_THREADS,
     NotStreamable,
     RowPlan,
     RowStream,
     WholePlan,
+    is_planar,
     plan_rows,
     stream_values,
     with_planar_kernels,
@@ -203,7 +206,7 @@ def feature_rows(
         if planned is not None:
             return PlannedTiles(*planned, x, dtype)
     elif x.device.type == "cpu" and len(x) == 1:
-        plan = _plan(module, dtype, planar and dtype == torch.float32)
+        plan = _plan(module, dtype, planar)
         if plan is not None:
             return StreamedRows(plan, x, dtype)
     return TiledRows(module, halo, x, dtype)
@@ -257,17 +260,38 @@ BYTES_HR = 120
 VALUES = 800
 """How many numbers an LR pixel takes at a time in networks of which no more is known."""
 
-_PLANS: Prepared[RowPlan | None] = Prepared()  # tracing takes longer than a small picture
+
+class _Plans:
+    """A network's steps; ``None`` if it cannot be streamed."""
+
+    def __init__(self, plain: RowPlan | None) -> None:
+        self.plain = plain
+
+    @cached_property
+    def planar(self) -> RowPlan | None:
+        """The same with numba's kernels, where they can be used."""
+        return None if self.plain is None else with_planar_kernels(self.plain)
+
+
+_PLANS: Prepared[_Plans] = Prepared()  # tracing takes longer than a small picture
 
 
 def _plan(module: nn.Module, dtype: torch.dtype, planar: bool) -> RowPlan | None:
     """The network's steps, ``None`` if it cannot be streamed; made again if weights changed."""
+    plans = _PLANS.get(module, dtype, lambda: _Plans(_make_plan(module, dtype)))
+    # A trace shows PyTorch's operators alone.
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    pays = dtype == torch.float32 and torch.get_num_threads() <= MOST_THREADS
+    return plans.planar if planar and pays and not tracing else plans.plain
 
-    def make() -> RowPlan | None:
-        plan = _make_plan(module, dtype)
-        return with_planar_kernels(plan) if planar and plan is not None else plan
 
-    return _PLANS.get(module, (dtype, planar), make)
+def uses_numba(module: nn.Module, execution: Execution) -> bool:
+    """Whether convolutions run in kernels that numba compiles; these are then ready to run."""
+    weight = next(module.parameters())
+    if weight.device.type != "cpu" or execution.is_fused(weight.device):
+        return False
+    plan = _plan(module, execution.dtype(module), execution.planar)
+    return plan is not None and is_planar(plan)
 
 
 _WHOLE: Prepared[tuple[RowPlan, GraphedByShape] | None] = Prepared()

@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from pcsr_lightning.atomic_io import atomic_write, default_cache_folder
 from pcsr_lightning.inference.execution import Execution
+from pcsr_lightning.inference.features import uses_numba
 from pcsr_lightning.networks import PCSR, has_bias_shifts
 from pcsr_lightning.routing.cost import PictureSeconds
 
@@ -42,7 +43,7 @@ class TimeModel:
     Attributes:
         model: its backbone, its number of classes, and whether it is one that denoises.
         device: its name.
-        precision: of the arithmetic.
+        precision: of the arithmetic, and whether kernels of numba run.
         threads: of the processor.
         scale: vertical and horizontal.
         overhead: of any picture.
@@ -119,15 +120,16 @@ class TimeModels:
 
     Args:
         model: on its device.
-        execution: its precision counts.
+        execution: its precision and its kernels count.
     """
 
     def __init__(self, model: PCSR, execution: Execution) -> None:
         device, threads = model.mean.device, torch.get_num_threads()
+        numba = uses_numba(model.backbone, execution)
         self.about: dict[str, Any] = {
             "model": _described(model),
             "device": device_name(device),
-            "precision": str(execution.precision),
+            "precision": f"{execution.precision}{', numba' if numba else ''}",
             "threads": threads,
         }
         dtype = str(execution.dtype(model))

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -27,6 +28,9 @@ from pcsr_lightning.streaming.steps import Conv1x1, Convolve, RowPlan, Rows, Ste
 from pcsr_lightning.streaming.stream import RowStream
 
 _log = logging.getLogger(__name__)
+
+MOST_THREADS = 8
+"""With more, handing parts to threads takes as long as the parts."""
 
 
 @cache
@@ -39,6 +43,13 @@ def planar_kernels() -> ModuleType | None:
     except (ImportError, OSError) as error:  # numba refuses versions of NumPy that it does not know
         _log.warning("numba is not used: %s", error)
         return None
+    try:
+        kernels.keep_compiled()
+    except RuntimeError:
+        _log.warning(
+            "no folder to keep numba's kernels in: every process compiles them anew, "
+            "unless NUMBA_CACHE_DIR names one that can be written to"
+        )
     return kernels
 
 
@@ -54,24 +65,40 @@ def with_planar_kernels(plan: RowPlan) -> RowPlan:
     Args:
         plan: on a CPU, in float32.
     """
-    kernels = planar_kernels()
-    if kernels is None:
+    if planar_kernels() is None:
         return plan
     channels = {0: plan.in_channels} | {s.out: s.channels for s in plan.steps}
-    fit = {s.out for s in plan.steps if _fits(s, channels, kernels.OUTPUTS)}
+    fit = {s.out for s in plan.steps if _fits(s, channels)}
     if not any(isinstance(s, Convolve) and s.out in fit for s in plan.steps):
         return plan  # 1x1 convolutions alone do not pay for the change of layout
     planar = replace(plan, steps=_convert(plan, fit, channels))
     try:
-        found, expected = (_of_a_small_image(p, 2 * kernels.LANES + 3) for p in (planar, plan))
-    except kernels.FAILURES as failure:
-        _log.warning("numba is not used: %s: %s", type(failure).__name__, failure)
-        return plan
+        failure = _failure(planar, plan)
+        if failure is not None:  # what is kept may be damaged
+            _kernels().compile_anew()
+            failure = _failure(planar, plan)
+    except OSError as error:  # it cannot be written
+        failure = str(error)
+    if failure is None:
+        return planar
+    _log.warning("numba is not used: %s", failure)
+    return plan
+
+
+def is_planar(plan: RowPlan) -> bool:
+    """Whether it has planar steps."""
+    return any(isinstance(step, _PlanarStep) for step in plan.steps)
+
+
+def _failure(planar: RowPlan, plan: RowPlan) -> str | None:
+    """What is wrong with planar steps on this processor."""
+    try:
+        # five blocks: tiles of two or three, and some that are alone
+        found, expected = (_of_a_small_image(p, 4 * _kernels().LANES + 3) for p in (planar, plan))
+    except Exception as reason:  # compiling, and reading what is kept, fail in many ways
+        return f"{type(reason).__name__}: {' '.join(str(reason).split())[:300]}"
     error = float((found - expected).abs().max() / expected.abs().max())
-    if not error <= 1e-5:
-        _log.warning("numba is not used: its results differ by %.1e on this processor", error)
-        return plan
-    return planar
+    return None if error <= 1e-5 else f"its results differ by {error:.1e} on this processor"
 
 
 def _of_a_small_image(plan: RowPlan, width: int) -> Tensor:
@@ -81,7 +108,7 @@ def _of_a_small_image(plan: RowPlan, width: int) -> Tensor:
     return torch.cat([out.clone() for out in stream.push(x_rwC.float(), last=True)])
 
 
-def _fits(step: Step, channels: dict[int, int], outputs: int) -> bool:
+def _fits(step: Step, channels: dict[int, int]) -> bool:
     """Whether there is a kernel for this step."""
     if not isinstance(step, Convolve | Conv1x1):
         return False
@@ -89,11 +116,18 @@ def _fits(step: Step, channels: dict[int, int], outputs: int) -> bool:
         return False
     if any(channels[v] != step.channels for v in step.inputs):
         return False
+    if _kernels().best_tile(_outputs(step)) is None:
+        return False
     if isinstance(step, Convolve):
-        return step.weight.shape[1:] == (outputs, 3, 3) and step.channels == outputs * step.groups
+        return step.weight.shape[2:] == (3, 3) and step.groups > 1
     parts = len(step.weights_CN)
     alone = parts == 1 and step.added is not None
-    return step.channels % outputs == 0 and (alone or (2 <= parts <= 4 and step.added is None))
+    return alone or (2 <= parts <= 4 and step.added is None)
+
+
+def _outputs(step: Convolve | Conv1x1) -> int:
+    """Outputs that read the same inputs."""
+    return step.channels // step.groups if isinstance(step, Convolve) else step.channels
 
 
 def _convert(plan: RowPlan, fit: set[int], channels: dict[int, int]) -> list[Step]:
@@ -129,18 +163,18 @@ def _convert(plan: RowPlan, fit: set[int], channels: dict[int, int]) -> list[Ste
 
 
 def _conv3(step: Convolve, inputs: tuple[int, ...]) -> Step:
-    outputs = step.weight.shape[1]
-    weight = step.weight.reshape(step.groups, outputs, outputs, 3, 3).permute(0, 3, 4, 2, 1)
+    tile, C = _kernels().best_tile(_outputs(step)), step.weight.shape[1]
+    weight = step.weight.reshape(-1, len(tile[0]), C, 3, 3).permute(0, 3, 4, 2, 1)
     flat = _flat(weight, step.bias, step.channels)
-    return PlanarConvolve(inputs, step.out, step.channels, 1, 1, *flat)
+    return PlanarConvolve(inputs, step.out, step.channels, 1, 1, tile, *flat, step.groups)
 
 
 def _conv1(step: Conv1x1, inputs: tuple[int, ...]) -> Step:
-    parts = len(step.weights_CN)
+    tile, parts = _kernels().best_tile(_outputs(step)), len(step.weights_CN)
     weight = torch.stack(list(step.weights_CN))
-    weight = weight.view(parts, len(weight[0]), -1, _kernels().OUTPUTS).permute(2, 0, 1, 3)
+    weight = weight.view(parts, len(weight[0]), -1, len(tile[0])).permute(2, 0, 1, 3)
     flat = _flat(weight, step.bias_N, step.channels)
-    return PlanarMix(inputs, step.out, step.channels, 0, 1, *flat, parts)
+    return PlanarMix(inputs, step.out, step.channels, 0, 1, tile, *flat, parts)
 
 
 def _flat(weight: Tensor, bias: Tensor | None, channels: int) -> tuple[Tensor, Tensor]:
@@ -149,8 +183,15 @@ def _flat(weight: Tensor, bias: Tensor | None, channels: int) -> tuple[Tensor, T
 
 @dataclass
 class _PlanarStep(Step):
-    """A step that runs in a kernel."""
+    """A step that runs in a kernel.
 
+    Attributes:
+        tile: what the kernel computes in registers.
+        weight: in the order in which the kernel reads it, flat.
+        bias: zeros if there is none.
+    """
+
+    tile: Any = None
     weight: Tensor = field(default_factory=lambda: torch.empty(0))
     bias: Tensor = field(default_factory=lambda: torch.empty(0))
 
@@ -166,6 +207,8 @@ class _PlanarStep(Step):
 class PlanarConvolve(_PlanarStep):
     """A 3x3 convolution in groups, then ReLU."""
 
+    groups: int = 1
+
     @property
     def padding(self) -> int:
         return self.halo
@@ -174,10 +217,9 @@ class PlanarConvolve(_PlanarStep):
         self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
     ) -> Tensor:
         out = self._result(into, stop - start, width)
-        outputs = _kernels().OUTPUTS
         arrays = _array(rows(self.inputs[0], start - 1, stop + 1)), _array(out)
-        given = (self.channels // outputs, outputs, _array(self.weight), _array(self.bias))
-        _run(_kernels().conv3, stop - start, arrays, width, *given)
+        given = self.groups, self.channels // self.groups, _array(self.weight), _array(self.bias)
+        _run(_kernels().conv3, stop - start, arrays, width, *given, self.tile)
         return out
 
 
@@ -195,7 +237,7 @@ class PlanarMix(_PlanarStep):
         x = given[: self.parts] + given[:1] * (4 - self.parts)
         arrays = (*x, self.parts, given[-1], _array(out))
         weight, bias = _array(self.weight), _array(self.bias)
-        _run(_kernels().conv1, stop - start, arrays, width, weight, bias)
+        _run(_kernels().conv1, stop - start, arrays, width, weight, bias, self.tile)
         return out
 
 
@@ -236,12 +278,12 @@ def _run(kernel: Callable[..., None], rows: int, arrays: tuple[Any, ...], *other
     if threads < 2:
         kernel(*arrays, 0, rows, *others)
         return
-    ends = [rows * n // threads for n in range(threads + 1)]
-
-    def part(first: int, last: int) -> None:
-        kernel(*arrays, first, last, *others)
-
-    list(_threads(threads).map(part, ends[:-1], ends[1:]))
+    (_, own), *parts = pairwise(rows * n // threads for n in range(threads + 1))
+    submit = _threads(threads - 1).submit
+    elsewhere = [submit(kernel, *arrays, first, last, *others) for first, last in parts]
+    kernel(*arrays, 0, own, *others)
+    for part in elsewhere:
+        part.result()
 
 
 @cache

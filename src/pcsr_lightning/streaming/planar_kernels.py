@@ -2,38 +2,61 @@
 
 An image is a flat array ``(row, block, channel, lane)`` of float32: a block is LANES pixels of a
 row, and each row begins and ends with a block of zeros. Sums are made in the order of oneDNN.
+
+A tile of some outputs and some vectors of pixels is computed in registers. Kernels take it as
+tuples of those lengths, so that numba compiles one for each, see :func:`best_tile`.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils, config, errors
+from numba.core import cgutils, config
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
+if config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set")
 LANES = 16 if "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features()) else 8
-OUTPUTS = 13
-"""Of a tile: with two vectors of pixels each they fill 26 of 32 registers, else 13 of 16."""
-VECTORS = 2 if LANES == 16 else 1
-FAILURES = (errors.NumbaError, RuntimeError, OSError)
-"""What compiling raises where numba does not work."""
+REGISTERS = 2 * LANES
+MOST_VECTORS = 3 if LANES == 16 else 1
+"""Measured: with 16 registers, tiles of several vectors are slower, though they read less."""
+MOST_READS = 1.25
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _INTEGERS = ir.VectorType(ir.IntType(32), LANES)
 _INT = ir.IntType(64)
 
 
-class _Tile:
-    """Emits the code for OUTPUTS x ``vectors`` sums that stay in registers."""
+@cache
+def best_tile(outputs):
+    """The tile that reads least for each of its sums; ``None`` if even it reads too much.
 
-    def __init__(self, builder, vectors):
-        self.builder, self.vectors = builder, vectors
+    Args:
+        outputs: those of a tile are a divisor of it.
+    """
+    tiles = [
+        ((t + 2 * v) / (t * v), t, v)  # pixels count twice: neighbours are read too, and moved
+        for t in range(1, outputs + 1)
+        for v in range(1, MOST_VECTORS + 1)
+        if outputs % t == 0 and t * v + v + 1 <= REGISTERS  # sums, pixels and one weight
+    ]
+    reads, t, v = min(tiles)
+    return None if reads > MOST_READS else ((0,) * t, (0,) * v)
+
+
+class _Tile:
+    """Emits the code for ``outputs`` x ``vectors`` sums that stay in registers."""
+
+    def __init__(self, builder, outputs, vectors):
+        self.builder, self.outputs, self.vectors = builder, outputs, vectors
         zero = ir.Constant(_VECTOR, [0.0] * LANES)
         self.zero = zero
         self.sums = [
             [cgutils.alloca_once_value(builder, zero) for _ in range(vectors)]
-            for _ in range(OUTPUTS)
+            for _ in range(outputs)
         ]
         for row in self.sums:
             for slot in row:
@@ -83,28 +106,39 @@ class _Tile:
                     pixels.append(self.shifted(loaded[v], loaded[v + 1], 1))
                 else:
                     pixels.append(loaded[v])
-            w = self.at(weight, (loop.index, OUTPUTS))
-            for o in range(OUTPUTS):
+            w = self.at(weight, (loop.index, self.outputs))
+            for o in range(self.outputs):
                 one = self.splat(self.at(w, o))
                 for v in range(self.vectors):
                     slot = self.sums[o][v]
                     b.store(b.call(self.fma, [one, pixels[v], b.load(slot)]), slot)
 
-    def finish(self, out, block, before, before_is_bias, added, relu):
-        """Adds what comes before (a bias, or vectors) and ``added``; ReLU; writes the result."""
+    def change(self, function):
+        """Replaces each sum by ``function(sum, output, vector)``."""
+        for o, row in enumerate(self.sums):
+            for v, slot in enumerate(row):
+                self.builder.store(function(self.builder.load(slot), o, v), slot)
+
+    def add_bias(self, bias):
+        ones = [self.splat(self.at(bias, o)) for o in range(self.outputs)]
+        self.change(lambda total, o, v: self.builder.fadd(total, ones[o]))
+
+    def add_image(self, image, block):
+        def add(total, o, v):
+            return self.builder.fadd(total, self.load(self.at(image, o * LANES, (block, v))))
+
+        self.change(add)
+
+    def relu(self):
         b = self.builder
-        for o in range(OUTPUTS):
-            bias = self.splat(self.at(before, o)) if before_is_bias else None
-            for v in range(self.vectors):
-                place = (o * LANES, (block, v))
-                plus = self.load(self.at(before, *place)) if bias is None else bias
-                total = b.fadd(b.load(self.sums[o][v]), plus)
-                if added is not None:
-                    total = b.fadd(total, self.load(self.at(added, *place)))
-                if relu:
-                    total = b.select(b.fcmp_ordered("<", total, self.zero), self.zero, total)
-                to = b.bitcast(self.at(out, *place), _VECTOR.as_pointer())
-                b.store(total, to, align=4)
+        self.change(lambda x, o, v: b.select(b.fcmp_ordered("<", x, self.zero), self.zero, x))
+
+    def write(self, out, block):
+        for o, row in enumerate(self.sums):
+            for v, slot in enumerate(row):
+                to = self.at(out, o * LANES, (block, v))
+                to = self.builder.bitcast(to, _VECTOR.as_pointer())
+                self.builder.store(self.builder.load(slot), to, align=4)
 
 
 def _arrays(context, builder, signature, args):
@@ -120,22 +154,24 @@ def _arrays(context, builder, signature, args):
     return [f[0] if isinstance(f, list) else f for f in found]
 
 
-def _make3(vectors):
+def _make3(wide):
     @intrinsic
-    def tile3(typing, x, at, weight, w_at, bias, b_at, out, o_at, row, block, channels):
+    def tile3(typing, tile, x, at, weight, w_at, bias, b_at, out, o_at, row, block, channels):
         a = types.intp
-        signature = types.void(x, a, weight, a, bias, a, out, a, a, a, a)
+        signature = types.void(tile, x, a, weight, a, bias, a, out, a, a, a, a)
 
         def codegen(context, builder, sig, args):
-            x, weight, bias, out, row, block, channels = _arrays(context, builder, sig, args)
-            tile = _Tile(builder, vectors)
+            _, x, weight, bias, out, row, block, channels = _arrays(context, builder, sig, args)
+            sums = _Tile(builder, len(tile[0]), len(tile[1]) if wide else 1)
             with cgutils.for_range(builder, ir.Constant(_INT, 3)) as loop:
-                line = tile.at(x, (loop.index, row))
+                line = sums.at(x, (loop.index, row))
                 for kx in range(3):
-                    w = tile.at(weight, (loop.index, channels, 3 * OUTPUTS))
-                    w = tile.at(w, (channels, kx * OUTPUTS))
-                    tile.add(line, block, w, channels, kx - 1)
-            tile.finish(out, block, bias, True, None, True)
+                    w = sums.at(weight, (loop.index, channels, 3 * sums.outputs))
+                    w = sums.at(w, (channels, kx * sums.outputs))
+                    sums.add(line, block, w, channels, kx - 1)
+            sums.add_bias(bias)
+            sums.relu()
+            sums.write(out, block)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -143,17 +179,32 @@ def _make3(vectors):
     return tile3
 
 
-def _make1(vectors, is_first, adds, relu):
+def _make1(wide):
     @intrinsic
-    def tile1(typing, x, at, weight, w_at, before, b_at, added, a_at, out, o_at, block, channels):
-        a = types.intp
-        signature = types.void(x, a, weight, a, before, a, added, a, out, a, a, a)
+    def tile1(
+        typing, tile, x, at, weight, w_at, bias, b_at, added, d_at, out, o_at, block, channels,
+        first, adds, last,
+    ):  # fmt: skip
+        a, flag = types.intp, types.boolean
+        signature = types.void(
+            tile, x, a, weight, a, bias, a, added, a, out, a, a, a, flag, flag, flag
+        )
 
         def codegen(context, builder, sig, args):
-            x, weight, before, added, out, block, channels = _arrays(context, builder, sig, args)
-            tile = _Tile(builder, vectors)
-            tile.add(x, block, weight, channels, 0)
-            tile.finish(out, block, before, is_first, added if adds else None, relu)
+            given = _arrays(context, builder, sig, args)
+            _, x, weight, bias, added, out, block, channels, first, adds, last = given
+            sums = _Tile(builder, len(tile[0]), len(tile[1]) if wide else 1)
+            sums.add(x, block, weight, channels, 0)
+            with builder.if_else(first) as (then, otherwise):
+                with then:
+                    sums.add_bias(bias)
+                with otherwise:
+                    sums.add_image(out, block)
+            with builder.if_then(adds):
+                sums.add_image(added, block)
+            with builder.if_then(last):
+                sums.relu()
+            sums.write(out, block)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -161,16 +212,11 @@ def _make1(vectors, is_first, adds, relu):
     return tile1
 
 
-_wide3, _narrow3 = _make3(VECTORS), _make3(1)
+_wide3, _narrow3 = _make3(True), _make3(False)
+_wide1, _narrow1 = _make1(True), _make1(False)
 
 
-_first_w, _first_n = _make1(VECTORS, True, False, False), _make1(1, True, False, False)
-_only_w, _only_n = _make1(VECTORS, True, True, True), _make1(1, True, True, True)
-_next_w, _next_n = _make1(VECTORS, False, False, False), _make1(1, False, False, False)
-_last_w, _last_n = _make1(VECTORS, False, False, True), _make1(1, False, False, True)
-
-
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _clear(out, y, blocks, width, channels):
     """Zeros left of a row, and right of its last pixel."""
     block = channels * LANES
@@ -184,71 +230,65 @@ def _clear(out, y, blocks, width, channels):
             out[begin + c * LANES + last : begin + (c + 1) * LANES] = 0
 
 
-@njit(nogil=True, cache=True)
-def conv3(x, out, start, stop, width, groups, channels, weight, bias):
+@njit(nogil=True)
+def conv3(x, out, start, stop, width, groups, channels, weight, bias, tile):
     """Rows of a 3x3 convolution in groups, then ReLU; ``x`` begins a row above ``out``."""
+    outputs, vectors = len(tile[0]), len(tile[1])
     blocks = (width + LANES - 1) // LANES
     block = groups * channels * LANES
     row = (blocks + 2) * block
     n = 0
     while n < blocks:
-        wide = n + VECTORS <= blocks
-        for g in range(groups):
-            b, w = g * OUTPUTS, g * 9 * channels * OUTPUTS
-            for y in range(start, stop):  # a group's weights and two of its three rows stay in L1
-                at = y * row + (n + 1) * block + g * channels * LANES
+        wide = n + vectors <= blocks
+        for b in range(0, groups * channels, outputs):
+            first, w = b // channels * channels, b * 9 * channels
+            for y in range(start, stop):  # a tile's weights and two of its three rows stay in L1
+                at = y * row + (n + 1) * block
+                i, o = at + first * LANES, at + b * LANES
                 if wide:
-                    _wide3(x, at, weight, w, bias, b, out, at, row, block, channels)
+                    _wide3(tile, x, i, weight, w, bias, b, out, o, row, block, channels)
                 else:
-                    _narrow3(x, at, weight, w, bias, b, out, at, row, block, channels)
-        n += VECTORS if wide else 1
+                    _narrow3(tile, x, i, weight, w, bias, b, out, o, row, block, channels)
+        n += vectors if wide else 1
     for y in range(start, stop):
         _clear(out, y, blocks, width, groups * channels)
 
 
-@njit(nogil=True, cache=True)
-def conv1(x0, x1, x2, x3, parts, added, out, start, stop, width, weight, bias):
+@njit(nogil=True)
+def conv1(x0, x1, x2, x3, parts, added, out, start, stop, width, weight, bias, tile):
     """Rows of the ReLU of a sum: of 2 to 4 1x1 convolutions, or of one and ``added``."""
+    outputs, vectors = len(tile[0]), len(tile[1])
     blocks = (width + LANES - 1) // LANES
     channels = bias.size
     block = channels * LANES
     row = (blocks + 2) * block
-    size = channels * OUTPUTS
-    xs = (x0, x1, x2, x3)
+    adds = parts == 1
     for y in range(start, stop):
         n = 0
         while n < blocks:
             at = y * row + (n + 1) * block
-            wide = n + VECTORS <= blocks
-            for g in range(channels // OUTPUTS):
-                to, b, w = at + g * OUTPUTS * LANES, g * OUTPUTS, g * parts * size
-                if parts == 1:
+            wide = n + vectors <= blocks
+            for b in range(0, channels, outputs):
+                o = at + b * LANES
+                for p, x in enumerate((x0, x1, x2, x3)):
+                    if p == parts:
+                        break
+                    w, first, last = (b * parts + p * outputs) * channels, p == 0, p == parts - 1
                     if wide:
-                        _only_w(x0, at, weight, w, bias, b, added, to, out, to, block, channels)
+                        _wide1(
+                            tile, x, at, weight, w, bias, b, added, o, out, o, block, channels,
+                            first, adds, last,
+                        )  # fmt: skip
                     else:
-                        _only_n(x0, at, weight, w, bias, b, added, to, out, to, block, channels)
-                    continue
-                if wide:
-                    _first_w(x0, at, weight, w, bias, b, added, to, out, to, block, channels)
-                else:
-                    _first_n(x0, at, weight, w, bias, b, added, to, out, to, block, channels)
-                for p in range(1, parts):
-                    x = xs[p]
-                    w += size
-                    if p + 1 < parts:
-                        if wide:
-                            _next_w(x, at, weight, w, out, to, added, to, out, to, block, channels)
-                        else:
-                            _next_n(x, at, weight, w, out, to, added, to, out, to, block, channels)
-                    elif wide:
-                        _last_w(x, at, weight, w, out, to, added, to, out, to, block, channels)
-                    else:
-                        _last_n(x, at, weight, w, out, to, added, to, out, to, block, channels)
-            n += VECTORS if wide else 1
+                        _narrow1(
+                            tile, x, at, weight, w, bias, b, added, o, out, o, block, channels,
+                            first, adds, last,
+                        )  # fmt: skip
+            n += vectors if wide else 1
         _clear(out, y, blocks, width, channels)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def to_planar(x, out, start, stop, width, channels):
     """Rows ``(width, channels)`` in blocks of pixels."""
     blocks = (width + LANES - 1) // LANES
@@ -260,7 +300,7 @@ def to_planar(x, out, start, stop, width, channels):
         _clear(out, y, blocks, width, channels)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def to_pixels(x, out, start, stop, width, channels):
     """The inverse of :func:`to_planar`."""
     blocks = (width + LANES - 1) // LANES
@@ -269,3 +309,22 @@ def to_pixels(x, out, start, stop, width, channels):
             at = ((y * (blocks + 2) + n // LANES + 1) * channels) * LANES + n % LANES
             for c in range(channels):
                 out[(y * width + n) * channels + c] = x[at + c * LANES]
+
+
+KERNELS = conv3, conv1, to_planar, to_pixels
+
+
+def keep_compiled() -> None:
+    """Keeps what is compiled for later processes.
+
+    Raises:
+        RuntimeError: there is no folder for it.
+    """
+    for kernel in KERNELS:
+        kernel.enable_caching()
+
+
+def compile_anew() -> None:
+    """Forgets what is compiled and kept."""
+    for kernel in KERNELS:
+        kernel.recompile()
