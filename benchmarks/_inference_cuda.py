@@ -202,7 +202,7 @@ def traffic(model: PCSR, lr_size: tuple[int, int], dtype: torch.dtype) -> float:
     """Bytes that must move if every step of the backbone reads its inputs and writes its result
     once, and every HR pixel is written once."""
     pixels = lr_size[0] * lr_size[1]
-    plan = _plan(model.backbone, dtype)
+    plan = _plan(model.backbone, dtype, planar=False)
     if plan is None:
         return 0.0
     channels = {0: plan.in_channels} | {step.out: step.channels for step in plan.steps}

@@ -31,7 +31,7 @@ from pcsr_lightning.streaming import planar_kernels as tiles  # noqa: E402
 
 IMPORT = time.perf_counter() - start
 ROWS, COLUMNS, GROUPS = 35, 420, 4
-LR, PRECISIONS = (276, 420), ("fp32",)
+LR, PRECISIONS = (276, 420), ("fp32", "bf16")
 LANES = tiles.LANES
 BLOCKS = -(-COLUMNS // LANES)
 Call = Callable[[], object]
@@ -99,9 +99,12 @@ def conv1(out: Tensor, C: int, parts: int) -> tuple[Call, Call, float]:
     def own_way() -> object:
         given = [flat(x) for x in planes]
         given += given[:1] * (4 - parts)
-        sum_with = flat(plus) if parts == 1 else given[0]
         out_array, weights = flat(out), (flat(own), flat(bias))
-        tiles.conv1(*given, parts, sum_with, out_array, 0, ROWS, COLUMNS, *weights, tile)
+        others = (out_array, 0, ROWS, COLUMNS, C, *weights, tile)
+        if parts == 1:
+            tiles.conv1(*given, parts, flat(plus), *others)
+        else:
+            tiles.conv1_in_turn(*given, parts, *others)
         return None
 
     return torch_way, own_way, 2e-9 * C * C * parts * ROWS * COLUMNS

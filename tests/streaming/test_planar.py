@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -16,8 +17,15 @@ from torch import Tensor, nn
 
 from pcsr_lightning.inference.features import StreamedRows, feature_rows
 from pcsr_lightning.networks.backbones.carn import CARN
-from pcsr_lightning.streaming import RowPlan, RowStream, plan_rows, planar, with_planar_kernels
-from pcsr_lightning.streaming.planar import PlanarConvolve, PlanarMix, ToPixels, ToPlanar
+from pcsr_lightning.streaming import (
+    RowPlan,
+    RowStream,
+    is_planar,
+    plan_rows,
+    planar,
+    with_planar_kernels,
+)
+from pcsr_lightning.streaming.planar_steps import PlanarConvolve, PlanarMix, ToPixels, ToPlanar
 from pcsr_lightning.streaming.steps import Convolve, Step
 
 
@@ -45,7 +53,7 @@ def small() -> nn.Module:
 
 def streamed(plan: RowPlan, x_hwC: Tensor, rows: int) -> Tensor:
     h, w, _ = x_hwC.shape
-    stream = RowStream(plan, w, rows)
+    stream = RowStream(plan, w, rows, x_hwC.dtype)
     return torch.cat(
         [
             out.clone()
@@ -81,6 +89,43 @@ def test_nan_and_infinity_pass_a_relu_as_in_pytorch(plans: tuple[RowPlan, RowPla
     x_hw3[2, 3], x_hw3[7, 19] = torch.nan, torch.inf
     found, expected = (streamed(plan, x_hw3, 4) for plan in reversed(plans))
     assert expected.isnan().any()
+    assert torch.equal(found.isnan(), expected.isnan())
+
+
+def without_bf16() -> bool:
+    kernels = planar.planar_kernels()
+    return kernels is None or not kernels.HAS_BF16
+
+
+BF16 = pytest.mark.skipif("without_bf16()", reason="this processor does not multiply bfloat16")
+
+
+@BF16
+@pytest.mark.parametrize("nf", [52, 64])
+def test_in_bf16_errors_are_no_larger_than_those_of_pytorch(nf: int) -> None:
+    torch.manual_seed(0)
+    net = CARN(nf, 4).eval()
+    x_hw3 = torch.rand(12, 50, 3).bfloat16()
+    with torch.inference_mode():
+        exact = copy.deepcopy(net).double()(x_hw3.double().permute(2, 0, 1)[None])[0]
+    plan = plan_rows(net, torch.bfloat16)
+    fast = with_planar_kernels(plan)
+    assert is_planar(fast)
+    theirs, ours = (
+        (streamed(p, x_hw3, 5).double().permute(2, 0, 1) - exact).square().mean()
+        for p in (plan, fast)
+    )
+    assert ours <= theirs
+
+
+@BF16
+def test_nan_passes_in_bf16() -> None:
+    plan = plan_rows(small(), torch.bfloat16)
+    x_hw3 = torch.rand(9, 20, 3).bfloat16()
+    x_hw3[2, 3] = torch.nan
+    found, expected = (streamed(p, x_hw3, 4) for p in (with_planar_kernels(plan), plan))
+    assert expected.isnan().any()
+    assert not expected.isnan().all()
     assert torch.equal(found.isnan(), expected.isnan())
 
 

@@ -43,8 +43,8 @@ class Execution:
         fused: whether the network runs as planned for GPUs: all pixel-level MLPs in one Triton
             kernel, and the backbone on large tiles; ``None`` for where there is CUDA. ``True`` on a
             CPU is for tests of that code; the kernel then needs ``TRITON_INTERPRET=1``.
-        planar: on a CPU in fp32, whether narrow convolutions run in kernels that numba compiles,
-            where it is installed; ``False`` for PyTorch's own operators.
+        planar: on a CPU, whether narrow convolutions run in kernels that numba compiles, where it
+            is installed; ``False`` for PyTorch's own operators.
 
     Raises:
         ConfigError: a value that is none of these.

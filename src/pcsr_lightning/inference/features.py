@@ -281,7 +281,7 @@ def _plan(module: nn.Module, dtype: torch.dtype, planar: bool) -> RowPlan | None
     plans = _PLANS.get(module, dtype, lambda: _Plans(_make_plan(module, dtype)))
     # A trace shows PyTorch's operators alone.
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    pays = dtype == torch.float32 and torch.get_num_threads() <= MOST_THREADS
+    pays = torch.get_num_threads() <= MOST_THREADS
     return plans.planar if planar and pays and not tracing else plans.plain
 
 

@@ -1,10 +1,14 @@
 """Convolutions compiled by numba, with pixels in the lanes of vectors.
 
-An image is a flat array ``(row, block, channel, lane)`` of float32: a block is LANES pixels of a
-row, and each row begins and ends with a block of zeros. Sums are made in the order of oneDNN.
+An image is a flat array ``(row, block, slot, lane)``: a block is LANES pixels of a row, and each
+row begins and ends with a block of zeros. A slot is a channel in float32, and sums are made in the
+order of oneDNN. In bfloat16 arrays are of 32-bit integers, and a slot is two channels; one of an
+odd number is beside a zero. Sums are float32 there too.
 
 A tile of some outputs and some vectors of pixels is computed in registers. Kernels take it as
 tuples of those lengths, so that numba compiles one for each, see :func:`best_tile`.
+
+All is in one file, since numba keeps what it compiled for as long as the kernel's file is the same.
 """
 
 from __future__ import annotations
@@ -19,7 +23,10 @@ from numba.extending import intrinsic
 
 if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set")
-LANES = 16 if "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features()) else 8
+_FEATURES = config.CPU_FEATURES or get_host_cpu_features()
+LANES = 16 if "+avx512f" in _FEATURES else 8
+HAS_BF16 = "+avx512bf16" in _FEATURES and "+amx-bf16" not in _FEATURES
+"""Products of bfloat16, but no unit for matrices of them, which PyTorch's operators use."""
 REGISTERS = 2 * LANES
 MOST_VECTORS = 3 if LANES == 16 else 1
 """Measured: with 16 registers, tiles of several vectors are slower, though they read less."""
@@ -27,31 +34,35 @@ MOST_READS = 1.25
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _INTEGERS = ir.VectorType(ir.IntType(32), LANES)
+_HALVES = ir.VectorType(ir.IntType(16), LANES)
 _INT = ir.IntType(64)
 
 
 @cache
-def best_tile(outputs):
+def best_tile(outputs, pair=1):
     """The tile that reads least for each of its sums; ``None`` if even it reads too much.
 
     Args:
         outputs: those of a tile are a divisor of it.
+        pair: channels of a slot.
     """
     tiles = [
         ((t + 2 * v) / (t * v), t, v)  # pixels count twice: neighbours are read too, and moved
         for t in range(1, outputs + 1)
         for v in range(1, MOST_VECTORS + 1)
-        if outputs % t == 0 and t * v + v + 1 <= REGISTERS  # sums, pixels and one weight
+        if t * v + v + 1 <= REGISTERS  # sums, pixels and one weight
+        and outputs % t == 0
+        and (t % pair == 0 or t == outputs)
     ]
-    reads, t, v = min(tiles)
+    reads, t, v = min(tiles, default=(MOST_READS + 1, 0, 0))
     return None if reads > MOST_READS else ((0,) * t, (0,) * v)
 
 
 class _Tile:
     """Emits the code for ``outputs`` x ``vectors`` sums that stay in registers."""
 
-    def __init__(self, builder, outputs, vectors):
-        self.builder, self.outputs, self.vectors = builder, outputs, vectors
+    def __init__(self, builder, outputs, vectors, pairs):
+        self.builder, self.outputs, self.vectors, self.pairs = builder, outputs, vectors, pairs
         zero = ir.Constant(_VECTOR, [0.0] * LANES)
         self.zero = zero
         self.sums = [
@@ -61,8 +72,17 @@ class _Tile:
         for row in self.sums:
             for slot in row:
                 builder.store(zero, slot)
-        fma = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-        self.fma = cgutils.get_or_insert_function(builder.module, fma, f"llvm.fma.v{LANES}f32")
+
+    def call(self, name, result, *args):
+        kind = ir.FunctionType(result, [arg.type for arg in args])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        return self.builder.call(function, args)
+
+    def multiply_add(self, weight, pixels, total):
+        if not self.pairs:
+            return self.call(f"llvm.fma.v{LANES}f32", _VECTOR, weight, pixels, total)
+        weight, pixels = (self.builder.bitcast(x, _INTEGERS) for x in (weight, pixels))
+        return self.call("llvm.x86.avx512bf16.dpbf16ps.512", _VECTOR, total, weight, pixels)
 
     def at(self, pointer, *terms):
         """``pointer`` moved by a sum of products, in floats."""
@@ -89,10 +109,10 @@ class _Tile:
         mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [by + n for n in range(LANES)])
         return self.builder.bitcast(self.builder.shuffle_vector(left, right, mask), _VECTOR)
 
-    def add(self, x, block, weight, channels, shift):
-        """Adds products with ``channels`` channels of pixels moved by ``shift``."""
+    def add(self, x, block, weight, slots, shift):
+        """Adds products with ``slots`` slots of pixels moved by ``shift``."""
         b = self.builder
-        with cgutils.for_range(b, channels) as loop:
+        with cgutils.for_range(b, slots) as loop:
             p = self.at(x, (loop.index, LANES))
             lowest, highest = min(shift, 0), self.vectors + max(shift, 0)
             # As integers, LLVM has one instruction for moving them (valignd).
@@ -111,7 +131,7 @@ class _Tile:
                 one = self.splat(self.at(w, o))
                 for v in range(self.vectors):
                     slot = self.sums[o][v]
-                    b.store(b.call(self.fma, [one, pixels[v], b.load(slot)]), slot)
+                    b.store(self.multiply_add(one, pixels[v], b.load(slot)), slot)
 
     def change(self, function):
         """Replaces each sum by ``function(sum, output, vector)``."""
@@ -124,8 +144,14 @@ class _Tile:
         self.change(lambda total, o, v: self.builder.fadd(total, ones[o]))
 
     def add_image(self, image, block):
+        b = self.builder
+
         def add(total, o, v):
-            return self.builder.fadd(total, self.load(self.at(image, o * LANES, (block, v))))
+            if not self.pairs:
+                return b.fadd(total, self.load(self.at(image, o * LANES, (block, v))))
+            both = self.load(self.at(image, o // 2 * LANES, (block, v)), _INTEGERS)
+            one = b.and_(both, _same(-(2**16))) if o % 2 else b.shl(both, _same(16))
+            return b.fadd(total, b.bitcast(one, _VECTOR))
 
         self.change(add)
 
@@ -134,11 +160,28 @@ class _Tile:
         self.change(lambda x, o, v: b.select(b.fcmp_ordered("<", x, self.zero), self.zero, x))
 
     def write(self, out, block):
-        for o, row in enumerate(self.sums):
-            for v, slot in enumerate(row):
-                to = self.at(out, o * LANES, (block, v))
-                to = self.builder.bitcast(to, _VECTOR.as_pointer())
-                self.builder.store(self.builder.load(slot), to, align=4)
+        b, step = self.builder, 2 if self.pairs else 1
+        for n, o in enumerate(range(0, self.outputs, step)):
+            for v in range(self.vectors):
+                found = b.load(self.sums[o][v])
+                if self.pairs:
+                    found = self.rounded(found)
+                    if o + 1 < self.outputs:
+                        other = self.rounded(b.load(self.sums[o + 1][v]))
+                        found = b.or_(found, b.shl(other, _same(16)))
+                self.store(found, self.at(out, n * LANES, (block, v)))
+
+    def rounded(self, x):
+        half = self.call("llvm.x86.avx512bf16.cvtneps2bf16.512", _HALVES, x)
+        return self.builder.zext(half, _INTEGERS)
+
+    def store(self, vector, pointer):
+        pointer = self.builder.bitcast(pointer, vector.type.as_pointer())
+        self.builder.store(vector, pointer, align=4)
+
+
+def _same(number):
+    return ir.Constant(_INTEGERS, [number] * LANES)
 
 
 def _arrays(context, builder, signature, args):
@@ -146,7 +189,8 @@ def _arrays(context, builder, signature, args):
     found = []
     for typ, arg in zip(signature.args, args, strict=True):
         if isinstance(typ, types.Array):
-            found.append(context.make_array(typ)(context, builder, arg).data)
+            data = context.make_array(typ)(context, builder, arg).data
+            found.append(builder.bitcast(data, _FLOAT.as_pointer()))
         elif len(found) and not isinstance(found[-1], list) and found[-1].type.is_pointer:
             found[-1] = [builder.gep(found[-1], [arg], source_etype=_FLOAT)]
         else:
@@ -156,19 +200,19 @@ def _arrays(context, builder, signature, args):
 
 def _make3(wide):
     @intrinsic
-    def tile3(typing, tile, x, at, weight, w_at, bias, b_at, out, o_at, row, block, channels):
+    def tile3(typing, tile, x, at, weight, w_at, bias, b_at, out, o_at, row, block, slots):
         a = types.intp
         signature = types.void(tile, x, a, weight, a, bias, a, out, a, a, a, a)
 
         def codegen(context, builder, sig, args):
-            _, x, weight, bias, out, row, block, channels = _arrays(context, builder, sig, args)
-            sums = _Tile(builder, len(tile[0]), len(tile[1]) if wide else 1)
+            _, x, weight, bias, out, row, block, slots = _arrays(context, builder, sig, args)
+            sums = _tile(builder, tile, wide, sig.args[1])
             with cgutils.for_range(builder, ir.Constant(_INT, 3)) as loop:
                 line = sums.at(x, (loop.index, row))
                 for kx in range(3):
-                    w = sums.at(weight, (loop.index, channels, 3 * sums.outputs))
-                    w = sums.at(w, (channels, kx * sums.outputs))
-                    sums.add(line, block, w, channels, kx - 1)
+                    w = sums.at(weight, (loop.index, slots, 3 * sums.outputs))
+                    w = sums.at(w, (slots, kx * sums.outputs))
+                    sums.add(line, block, w, slots, kx - 1)
             sums.add_bias(bias)
             sums.relu()
             sums.write(out, block)
@@ -182,28 +226,27 @@ def _make3(wide):
 def _make1(wide):
     @intrinsic
     def tile1(
-        typing, tile, x, at, weight, w_at, bias, b_at, added, d_at, out, o_at, block, channels,
-        first, adds, last,
+        typing, tile, x0, at0, x1, at1, x2, at2, x3, at3, parts, weight, w_at, bias, b_at, added,
+        d_at, out, o_at, block, slots,
     ):  # fmt: skip
-        a, flag = types.intp, types.boolean
+        a, x = types.intp, x0
         signature = types.void(
-            tile, x, a, weight, a, bias, a, added, a, out, a, a, a, flag, flag, flag
+            tile, x, a, x, a, x, a, x, a, a, weight, a, bias, a, x, a, out, a, a, a
         )
 
         def codegen(context, builder, sig, args):
-            given = _arrays(context, builder, sig, args)
-            _, x, weight, bias, added, out, block, channels, first, adds, last = given
-            sums = _Tile(builder, len(tile[0]), len(tile[1]) if wide else 1)
-            sums.add(x, block, weight, channels, 0)
-            with builder.if_else(first) as (then, otherwise):
-                with then:
-                    sums.add_bias(bias)
-                with otherwise:
-                    sums.add_image(out, block)
-            with builder.if_then(adds):
+            _, *images, parts, weight, bias, added, out, block, slots = _arrays(
+                context, builder, sig, args
+            )
+            sums = _tile(builder, tile, wide, sig.args[1])
+            for p, image in enumerate(images):
+                with builder.if_then(builder.icmp_signed("<", ir.Constant(_INT, p), parts)):
+                    w = sums.at(weight, (slots, p * sums.outputs))
+                    sums.add(image, block, w, slots, 0)
+            sums.add_bias(bias)
+            with builder.if_then(builder.icmp_signed("==", parts, ir.Constant(_INT, 1))):
                 sums.add_image(added, block)
-            with builder.if_then(last):
-                sums.relu()
+            sums.relu()
             sums.write(out, block)
             return context.get_dummy_value()
 
@@ -212,106 +255,191 @@ def _make1(wide):
     return tile1
 
 
+def _make_part(wide):
+    @intrinsic
+    def part(typing, tile, x, at, weight, w_at, bias, b_at, out, o_at, block, slots, first, last):
+        a, flag = types.intp, types.boolean
+        signature = types.void(tile, x, a, weight, a, bias, a, out, a, a, a, flag, flag)
+
+        def codegen(context, builder, sig, args):
+            given = _arrays(context, builder, sig, args)
+            _, x, weight, bias, out, block, slots, first, last = given
+            sums = _tile(builder, tile, wide, sig.args[1])
+            sums.add(x, block, weight, slots, 0)
+            with builder.if_else(first) as (then, otherwise):
+                with then:
+                    sums.add_bias(bias)
+                with otherwise:
+                    sums.add_image(out, block)
+            with builder.if_then(last):
+                sums.relu()
+            sums.write(out, block)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return part
+
+
+def _tile(builder, tile, wide, image):
+    vectors = len(tile[1]) if wide else 1
+    return _Tile(builder, len(tile[0]), vectors, pairs=image.dtype == types.int32)
+
+
 _wide3, _narrow3 = _make3(True), _make3(False)
 _wide1, _narrow1 = _make1(True), _make1(False)
+_wide_part, _narrow_part = _make_part(True), _make_part(False)
 
 
 @njit(nogil=True)
-def _clear(out, y, blocks, width, channels):
+def _clear(out, y, blocks, width, slots):
     """Zeros left of a row, and right of its last pixel."""
-    block = channels * LANES
+    block = slots * LANES
     begin = y * (blocks + 2) * block
     out[begin : begin + block] = 0
     begin += blocks * block
     out[begin + block : begin + 2 * block] = 0
     last = width - (blocks - 1) * LANES
     if last < LANES:
-        for c in range(channels):
+        for c in range(slots):
             out[begin + c * LANES + last : begin + (c + 1) * LANES] = 0
 
 
 @njit(nogil=True)
-def conv3(x, out, start, stop, width, groups, channels, weight, bias, tile):
-    """Rows of a 3x3 convolution in groups, then ReLU; ``x`` begins a row above ``out``."""
+def conv3(x, out, start, stop, width, groups, slots, weight, bias, tile):
+    """Rows of a 3x3 convolution in groups, then ReLU; ``x`` begins a row above ``out``.
+
+    ``slots`` are those of a group.
+    """
     outputs, vectors = len(tile[0]), len(tile[1])
+    tiles = bias.size // outputs
+    of_group, of_tile = tiles // groups, groups * slots // tiles
     blocks = (width + LANES - 1) // LANES
-    block = groups * channels * LANES
+    block = groups * slots * LANES
     row = (blocks + 2) * block
     n = 0
     while n < blocks:
         wide = n + vectors <= blocks
-        for b in range(0, groups * channels, outputs):
-            first, w = b // channels * channels, b * 9 * channels
+        for t in range(tiles):
+            b, w = t * outputs, t * outputs * 9 * slots
             for y in range(start, stop):  # a tile's weights and two of its three rows stay in L1
                 at = y * row + (n + 1) * block
-                i, o = at + first * LANES, at + b * LANES
+                i, o = at + t // of_group * slots * LANES, at + t * of_tile * LANES
                 if wide:
-                    _wide3(tile, x, i, weight, w, bias, b, out, o, row, block, channels)
+                    _wide3(tile, x, i, weight, w, bias, b, out, o, row, block, slots)
                 else:
-                    _narrow3(tile, x, i, weight, w, bias, b, out, o, row, block, channels)
+                    _narrow3(tile, x, i, weight, w, bias, b, out, o, row, block, slots)
         n += vectors if wide else 1
     for y in range(start, stop):
-        _clear(out, y, blocks, width, groups * channels)
+        _clear(out, y, blocks, width, groups * slots)
 
 
 @njit(nogil=True)
-def conv1(x0, x1, x2, x3, parts, added, out, start, stop, width, weight, bias, tile):
-    """Rows of the ReLU of a sum: of 2 to 4 1x1 convolutions, or of one and ``added``."""
+def conv1(x0, x1, x2, x3, parts, added, out, start, stop, width, slots, weight, bias, tile):
+    """Rows of the ReLU of a sum: of up to 4 1x1 convolutions, or of one and ``added``."""
     outputs, vectors = len(tile[0]), len(tile[1])
+    tiles = bias.size // outputs
     blocks = (width + LANES - 1) // LANES
-    channels = bias.size
-    block = channels * LANES
-    row = (blocks + 2) * block
-    adds = parts == 1
+    block = slots * LANES
     for y in range(start, stop):
         n = 0
         while n < blocks:
-            at = y * row + (n + 1) * block
+            i = (y * (blocks + 2) + n + 1) * block
             wide = n + vectors <= blocks
-            for b in range(0, channels, outputs):
-                o = at + b * LANES
+            for t in range(tiles):
+                b, w, o = t * outputs, t * outputs * parts * slots, i + t * (block // tiles)
+                if wide:
+                    _wide1(
+                        tile, x0, i, x1, i, x2, i, x3, i, parts, weight, w, bias, b, added, o, out,
+                        o, block, slots,
+                    )  # fmt: skip
+                else:
+                    _narrow1(
+                        tile, x0, i, x1, i, x2, i, x3, i, parts, weight, w, bias, b, added, o, out,
+                        o, block, slots,
+                    )  # fmt: skip
+            n += vectors if wide else 1
+        _clear(out, y, blocks, width, slots)
+
+
+@njit(nogil=True)
+def conv1_in_turn(x0, x1, x2, x3, parts, out, start, stop, width, slots, weight, bias, tile):
+    """The same of 2 to 4 convolutions in float32; bits are those of adding one after another."""
+    outputs, vectors = len(tile[0]), len(tile[1])
+    tiles = bias.size // outputs
+    blocks = (width + LANES - 1) // LANES
+    block = slots * LANES
+    for y in range(start, stop):
+        n = 0
+        while n < blocks:
+            i = (y * (blocks + 2) + n + 1) * block
+            wide = n + vectors <= blocks
+            for t in range(tiles):
+                b, w, o = t * outputs, t * outputs * parts * slots, i + t * (block // tiles)
                 for p, x in enumerate((x0, x1, x2, x3)):
                     if p == parts:
                         break
-                    w, first, last = (b * parts + p * outputs) * channels, p == 0, p == parts - 1
+                    first, last = p == 0, p == parts - 1
                     if wide:
-                        _wide1(
-                            tile, x, at, weight, w, bias, b, added, o, out, o, block, channels,
-                            first, adds, last,
-                        )  # fmt: skip
+                        _wide_part(
+                            tile, x, i, weight, w, bias, b, out, o, block, slots, first, last
+                        )
                     else:
-                        _narrow1(
-                            tile, x, at, weight, w, bias, b, added, o, out, o, block, channels,
-                            first, adds, last,
-                        )  # fmt: skip
+                        _narrow_part(
+                            tile, x, i, weight, w, bias, b, out, o, block, slots, first, last
+                        )
+                    w += outputs * slots
             n += vectors if wide else 1
-        _clear(out, y, blocks, width, channels)
+        _clear(out, y, blocks, width, slots)
 
 
 @njit(nogil=True)
-def to_planar(x, out, start, stop, width, channels):
-    """Rows ``(width, channels)`` in blocks of pixels."""
+def to_planar(x, out, start, stop, width, channels, unit, pair):
+    """Rows ``(width, channels)`` in blocks of pixels.
+
+    ``unit`` channels begin a slot, which holds ``pair`` of them.
+    """
     blocks = (width + LANES - 1) // LANES
+    of_unit = (unit + pair - 1) // pair
+    slots = channels // unit * of_unit
+    block = slots * LANES * pair
     for y in range(start, stop):
-        for n in range(width):
-            at = ((y * (blocks + 2) + n // LANES + 1) * channels) * LANES + n % LANES
+        row = y * (blocks + 2) * block
+        out[row : row + block] = 0
+        out[row + blocks * block : row + (blocks + 2) * block] = 0
+        for n in range(blocks):
+            first = y * width + n * LANES
+            lanes = min(LANES, width - n * LANES)
             for c in range(channels):
-                out[at + c * LANES] = x[(y * width + n) * channels + c]
-        _clear(out, y, blocks, width, channels)
+                slot = c // unit * of_unit + c % unit // pair
+                at = row + (n + 1) * block + slot * LANES * pair + c % unit % pair
+                if c % unit == unit - 1 and unit % pair:
+                    for i in range(LANES):
+                        out[at + i * pair + 1] = 0
+                for i in range(lanes):
+                    out[at + i * pair] = x[(first + i) * channels + c]
 
 
 @njit(nogil=True)
-def to_pixels(x, out, start, stop, width, channels):
+def to_pixels(x, out, start, stop, width, channels, unit, pair):
     """The inverse of :func:`to_planar`."""
     blocks = (width + LANES - 1) // LANES
+    of_unit = (unit + pair - 1) // pair
+    slots = channels // unit * of_unit
+    block = slots * LANES * pair
     for y in range(start, stop):
-        for n in range(width):
-            at = ((y * (blocks + 2) + n // LANES + 1) * channels) * LANES + n % LANES
+        row = y * (blocks + 2) * block
+        for n in range(blocks):
+            first = y * width + n * LANES
+            lanes = min(LANES, width - n * LANES)
             for c in range(channels):
-                out[(y * width + n) * channels + c] = x[at + c * LANES]
+                slot = c // unit * of_unit + c % unit // pair
+                at = row + (n + 1) * block + slot * LANES * pair + c % unit % pair
+                for i in range(lanes):
+                    out[(first + i) * channels + c] = x[at + i * pair]
 
 
-KERNELS = conv3, conv1, to_planar, to_pixels
+KERNELS = conv3, conv1, conv1_in_turn, to_planar, to_pixels
 
 
 def keep_compiled() -> None:
