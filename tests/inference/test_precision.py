@@ -18,7 +18,8 @@ from pcsr_lightning.errors import ConfigError, PCSRError
 from pcsr_lightning.images import bicubic, read_rgb8
 from pcsr_lightning.inference import Execution, fused, upscale
 from pcsr_lightning.inference.execution import has_bf16
-from pcsr_lightning.networks import PCSR, Original, build_network
+from pcsr_lightning.inference.kernels import QueryKernels, Strip
+from pcsr_lightning.networks import PCSR, Original, QueryGrid, build_network
 
 MakeNetwork = Callable[..., PCSR]
 PRECISIONS = [
@@ -67,6 +68,19 @@ def test_bf16_in_strips(make_network: MakeNetwork, backbone: str) -> None:
     for tile_rows in (3, 26):
         fast = upscale(model, lr, fixed_class=0, precision="bf16", tile_rows=tile_rows)
         assert psnr(fast.image, exact.image) > 45
+
+
+@pytest.mark.parametrize("size", [(28, 36), (25, 31)])
+def test_in_bf16_the_classifier_is_float32(
+    make_network: MakeNetwork, size: tuple[int, int]
+) -> None:
+    model, grid = make_network("fsrcnn", 2), QueryGrid.make((7, 9), size)
+    feat_1hwD = torch.rand(1, 7, 9, model.backbone.out_channels).bfloat16()
+    strip = Strip(0, 7, 0, size[0])
+    with torch.inference_mode():
+        exact = QueryKernels.of(model, grid, torch.float32).logits(feat_1hwD.float(), strip)
+        found = QueryKernels.of(model, grid, torch.bfloat16).logits(feat_1hwD, strip)
+    assert torch.equal(found, exact)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
