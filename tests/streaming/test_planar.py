@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,13 @@ from pcsr_lightning.streaming import (
     planar,
     with_planar_kernels,
 )
-from pcsr_lightning.streaming.planar_steps import PlanarConvolve, PlanarMix, ToPixels, ToPlanar
+from pcsr_lightning.streaming.planar_steps import (
+    Layout,
+    PlanarConvolve,
+    PlanarMix,
+    ToPixels,
+    ToPlanar,
+)
 from pcsr_lightning.streaming.steps import Convolve, Step
 
 
@@ -233,3 +240,24 @@ def test_what_is_kept_and_damaged_is_compiled_anew(tmp_path: Path) -> None:
         [sys.executable, "-c", _DAMAGED], env=environ, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_starts_threads_of_its_own() -> None:
+    step = ToPlanar((0,), 1, 13, layout=Layout(torch.float32, 13))
+    x_rwC, before = torch.rand(6, 20, 13), torch.get_num_threads()
+
+    def compute() -> Tensor:
+        return step.run(lambda *_: x_rwC, 0, 6, None, 6, 20)
+
+    torch.set_num_threads(2)
+    try:
+        expected = compute()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # it would wait for threads that it does not have
+            os._exit(0 if torch.equal(compute(), expected) else 1)
+    finally:
+        torch.set_num_threads(before)
+    assert os.waitpid(child, 0)[1] == 0
