@@ -16,6 +16,7 @@ import torch
 from tests.streaming.nets import Net
 from torch import Tensor, nn
 
+from pcsr_lightning.cli.startup import WAIT_POLICY
 from pcsr_lightning.inference.features import StreamedRows, feature_rows
 from pcsr_lightning.networks.backbones.carn import CARN
 from pcsr_lightning.streaming import (
@@ -68,6 +69,11 @@ def streamed(plan: RowPlan, x_hwC: Tensor, rows: int) -> Tensor:
             for out in stream.push(x_hwC[top : top + rows], last=top + rows >= h)
         ]
     )
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planar, "_SLEEPS", True)
 
 
 @pytest.fixture(scope="module")
@@ -187,15 +193,41 @@ def test_they_are_used_in_fp32_if_wanted(dtype: torch.dtype, wanted: bool, expec
     assert (PlanarConvolve in kinds(source.plan)) == expected
 
 
-def test_more_threads_than_pay_run_pytorch() -> None:
+@pytest.mark.parametrize(
+    ("threads", "sleeps", "expected"),
+    [(1, False, True), (2, False, False), (2, True, True), (planar.MOST_THREADS + 1, True, False)],
+)
+def test_they_are_used_with_threads_that_pay(
+    threads: int, sleeps: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planar, "_SLEEPS", sleeps)
     net, before = small(), torch.get_num_threads()
-    torch.set_num_threads(planar.MOST_THREADS + 1)
+    torch.set_num_threads(threads)
     try:
         source = feature_rows(net, None, torch.rand(1, 3, 8, 9), torch.float32)
     finally:
         torch.set_num_threads(before)
     assert isinstance(source, StreamedRows)
-    assert PlanarConvolve not in kinds(source.plan)
+    assert (PlanarConvolve in kinds(source.plan)) == expected
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {}, False),
+        ("linux", WAIT_POLICY, True),
+        ("darwin", WAIT_POLICY, True),
+        ("linux", {"OMP_WAIT_POLICY": "PASSIVE"}, True),
+        ("linux", {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "INFINITE"}, False),
+        ("linux", {"GOMP_SPINCOUNT": "300000"}, False),
+        ("linux", {"KMP_BLOCKTIME": "1"}, False),
+    ],
+)
+def test_how_the_threads_of_openmp_wait(
+    platform: str, variables: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", platform)
+    assert planar.openmp_sleeps(variables) == expected
 
 
 @pytest.mark.parametrize("outputs", range(1, 65))

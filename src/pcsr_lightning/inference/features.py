@@ -22,13 +22,13 @@ from pcsr_lightning.inference.prepared import Prepared
 from pcsr_lightning.networks import evaluating, uncompiled
 from pcsr_lightning.networks.cuda_graph import GraphedByShape
 from pcsr_lightning.streaming import (
-    MOST_THREADS,
     NotStreamable,
     RowPlan,
     RowStream,
     WholePlan,
     is_planar,
     plan_rows,
+    planar_pays,
     stream_values,
     with_planar_kernels,
 )
@@ -281,8 +281,7 @@ def _plan(module: nn.Module, dtype: torch.dtype, planar: bool) -> RowPlan | None
     plans = _PLANS.get(module, dtype, lambda: _Plans(_make_plan(module, dtype)))
     # A trace shows PyTorch's operators alone.
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    pays = torch.get_num_threads() <= MOST_THREADS
-    return plans.planar if planar and pays and not tracing else plans.plain
+    return plans.planar if planar and planar_pays() and not tracing else plans.plain
 
 
 def uses_numba(module: nn.Module, execution: Execution) -> bool:

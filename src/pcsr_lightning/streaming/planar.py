@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import sys
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -30,6 +33,27 @@ _log = logging.getLogger(__name__)
 
 MOST_THREADS = 8
 """With more, handing parts to threads takes as long as the parts."""
+
+
+def openmp_sleeps(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether PyTorch's threads soon sleep when they have nothing to do, as the commands set it.
+
+    By default they spin for milliseconds, and take the cores from the kernels' threads.
+    """
+    if environment.get("OMP_WAIT_POLICY", "").lower() == "passive":
+        return True
+    name, most = ("GOMP_SPINCOUNT", 10_000) if sys.platform == "linux" else ("KMP_BLOCKTIME", 1)
+    turns = environment.get(name, "")
+    return turns.isdecimal() and int(turns) <= most
+
+
+_SLEEPS = openmp_sleeps()  # as it was when PyTorch was imported, which is when it counts
+
+
+def planar_pays() -> bool:
+    """Whether planar steps are the faster ones with the threads that PyTorch has now."""
+    threads = torch.get_num_threads()
+    return threads == 1 or (_SLEEPS and threads <= MOST_THREADS)
 
 
 def with_planar_kernels(plan: RowPlan) -> RowPlan:
