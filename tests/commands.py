@@ -191,5 +191,7 @@ def _put_back() -> Iterator[None]:
         for name in set(BACKBONES) - set(backbones):
             del BACKBONES[name]
         for name in set(sys.modules) - modules:  # a user's own
-            if Path.cwd() in Path(getattr(sys.modules[name], "__file__", None) or "/").parents:
+            folders = Path(getattr(sys.modules[name], "__file__", None) or "/").parents
+            # The environment may lie in the current folder; numba cannot be imported twice.
+            if Path.cwd() in folders and Path(sys.prefix) not in folders:
                 del sys.modules[name]

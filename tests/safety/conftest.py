@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -65,17 +65,27 @@ def unwatched() -> Callable[..., Watched]:
     return call
 
 
-def _watched(*words: object, seconds: float = 300) -> Watched:
-    def little_memory() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+# A process keeps, as its own peak, that of the process it was made from until it became another
+# program. The command is therefore started by one that is small, not by the tests.
+_LAUNCHER = """
+import os, resource, sys
+report, limit, *command = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_AS, (int(limit), int(limit)))
+_, status, used = os.wait4(os.posix_spawn(command[0], command, os.environ), 0)
+with open(report, "w") as file:
+    print(os.waitstatus_to_exitcode(status), used.ru_maxrss, file=file)
+"""
 
-    command = [sys.executable, "-m", "pcsr_lightning.upscale", *map(str, words)]
-    with tempfile.TemporaryFile("w+") as errors:
+
+def _watched(*words: object, seconds: float = 300) -> Watched:
+    with tempfile.TemporaryFile("w+") as errors, tempfile.NamedTemporaryFile("r") as report:
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, report.name, str(ADDRESS_SPACE)]
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, preexec_fn=little_memory,
+            [*launcher, sys.executable, "-m", "pcsr_lightning.upscale", *map(str, words)],
+            stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
-        late = threading.Timer(seconds, process.kill)
+        late = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
         late.start()
         done, last = Watched(), None
         assert process.stdout is not None
@@ -85,13 +95,13 @@ def _watched(*words: object, seconds: float = 300) -> Watched:
             done.slowest = max(done.slowest, 0.0 if last is None else now - last)
             last = now
             done.stdout.append(line.rstrip("\n"))
-        _, status, usage = os.wait4(process.pid, 0)
-        late.cancel()
         process.stdout.close()
-        process.returncode = done.code = os.waitstatus_to_exitcode(status)
+        process.wait()
+        late.cancel()
         errors.seek(0)
         done.stderr = errors.read().splitlines()
-    done.peak = usage.ru_maxrss * 1024
+        done.code, maxrss = map(int, report.read().split())
+    done.peak = maxrss * 1024
     return done
 
 
