@@ -212,7 +212,8 @@ def test_the_class_map_moves_without_the_server(page: Page) -> None:
     page.get_by_label("Before / after").fill("10")
     page.get_by_role("button", name="2:1").click()
     assert page.locator(".pv-canvas").bounding_box()["width"] == 1200  # type: ignore[index]
-    assert [url for url in asked if "heartbeat" not in url] == []
+    # An event begins with queue/join; queue/data are answers, which the first one may still await.
+    assert [url for url in asked if not re.search("heartbeat|queue/data", url)] == []
     # Where the new view's pictures do not come, the old one stays as it is, shape and words.
     files = re.compile("api/file=")
     page.route(files, lambda route: route.abort())
