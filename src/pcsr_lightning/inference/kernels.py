@@ -309,6 +309,8 @@ class FractionalScale(QueryKernels):
 def _blocks(n: int, rows_NC: Tensor) -> Iterator[slice]:
     """``n`` rows as wide as those, in blocks that suit the device; single rows at least."""
     values = BLOCK_VALUES.get(rows_NC.device.type, BLOCK_VALUES["cuda"])
+    if rows_NC.device.type == "cpu":
+        values *= min(torch.get_num_threads(), 4)  # cores have caches of their own
     step = max(1, values // max(1, rows_NC.shape[1]))
     step = step if step < QUANTUM else step // QUANTUM * QUANTUM
     for start in range(0, n, step):
