@@ -15,7 +15,7 @@ from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -160,34 +160,36 @@ class PlanarMix(PlanarStep):
 
 
 @dataclass
-class ToPlanar(PlanarStep):
-    """The planar layout of a value."""
+class _ChangeOfLayout(PlanarStep):
+    """A value in the other layout."""
+
+    kernel: ClassVar[str]
 
     def run(
         self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
     ) -> Tensor:
         out = self._result(into, stop - start, width)
         arrays = _numbers(rows(self.inputs[0], start, stop)), _numbers(out)
-        unit, pair = self.layout.unit, self.layout.pair
-        _run(_kernels().to_planar, stop - start, arrays, width, self.channels, unit, pair)
+        kernel, layout = getattr(_kernels(), self.kernel), self.layout
+        _run(kernel, stop - start, arrays, width, self.channels, layout.unit, layout.pair)
         return out
 
 
 @dataclass
-class ToPixels(PlanarStep):
+class ToPlanar(_ChangeOfLayout):
+    """The planar layout of a value."""
+
+    kernel: ClassVar[str] = "to_planar"
+
+
+@dataclass
+class ToPixels(_ChangeOfLayout):
     """A planar value channels last."""
+
+    kernel: ClassVar[str] = "to_pixels"
 
     def row_shape(self, width: int) -> tuple[int, int]:
         return width, self.channels
-
-    def run(
-        self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
-    ) -> Tensor:
-        out = self._result(into, stop - start, width)
-        arrays = _numbers(rows(self.inputs[0], start, stop)), _numbers(out)
-        unit, pair = self.layout.unit, self.layout.pair
-        _run(_kernels().to_pixels, stop - start, arrays, width, self.channels, unit, pair)
-        return out
 
 
 def _words(x: Tensor) -> Any:
