@@ -16,7 +16,7 @@ import pcsr_lightning
 from pcsr_lightning.data import SAMPLE_FOLDER
 from pcsr_lightning.errors import ConfigError, PCSRError
 from pcsr_lightning.images import bicubic, read_rgb8
-from pcsr_lightning.inference import Execution, fused, upscale
+from pcsr_lightning.inference import Execution, linear, upscale
 from pcsr_lightning.inference.execution import has_bf16
 from pcsr_lightning.inference.kernels import QueryKernels, Strip
 from pcsr_lightning.networks import PCSR, Original, QueryGrid, build_network
@@ -212,9 +212,9 @@ def test_an_original_in_double(make_network: MakeNetwork) -> None:
 @pytest.fixture
 def untried() -> Iterator[None]:
     """What is known of the fused operator is forgotten, before and after."""
-    fused._works.cache_clear()
+    linear._works.cache_clear()
     yield
-    fused._works.cache_clear()
+    linear._works.cache_clear()
 
 
 def _raises(*args: object) -> Tensor:
@@ -239,7 +239,7 @@ def test_without_the_fused_layer(
 ) -> None:
     model, lr = make_network(), torch.rand(1, 3, 12, 9)
     expected = upscale(model, lr, 2.5)
-    fused._works.cache_clear()
+    linear._works.cache_clear()
     monkeypatch.setattr(torch.ops, "mkldnn", mkldnn)
     found = upscale(model, lr, 2.5)
     assert torch.equal(found.assignment, expected.assignment)
@@ -252,7 +252,7 @@ def test_the_fused_layer_is_a_linear_layer_and_its_relu(dtype: torch.dtype) -> N
     for k, c, n in ((1, 1, 1), (7, 58, 58), (513, 20, 3)):
         x, weight, bias = torch.randn(k, c), torch.randn(n, c), torch.randn(n)
         with torch.inference_mode():
-            found = fused.linear_relu(x.to(dtype), weight.to(dtype), bias.to(dtype))
+            found = linear.linear_relu(x.to(dtype), weight.to(dtype), bias.to(dtype))
         plain = (x @ weight.T + bias).relu()
         assert found.dtype == dtype
         error = float((found.float() - plain).abs().max()) / float(plain.abs().max() + 1)

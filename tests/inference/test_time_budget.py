@@ -35,7 +35,7 @@ from pcsr_lightning.inference import (
 from pcsr_lightning.inference.upscaling import upscale_by
 from pcsr_lightning.networks import PCSR, build_network, default_config
 from pcsr_lightning.routing import RoutingConfig
-from pcsr_lightning.streaming import planar
+from pcsr_lightning.streaming import numba_runtime
 from pcsr_lightning.weights import save
 
 LR = (12, 10)
@@ -202,7 +202,7 @@ def test_measured_once(lr: Tensor, machine: Machine) -> None:
 def test_measured_with_kernels_and_without(
     lr: Tensor, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planar, "_SLEEPS", True)  # they run with several threads, too
+    monkeypatch.setattr(numba_runtime, "_SLEEPS", True)  # they run with several threads, too
     model, without = small_pcsr("carn"), Execution(planar=False)
     for measured, execution in ((1, Execution()), (2, without), (2, Execution()), (2, without)):
         upscale_by(model, lr, RoutingConfig(seconds=1), execution)

@@ -17,12 +17,14 @@ from tests.streaming.nets import Net
 from torch import Tensor, nn
 
 from pcsr_lightning.cli.startup import WAIT_POLICY
-from pcsr_lightning.inference.features import StreamedRows, feature_rows
+from pcsr_lightning.inference.execution import Execution
+from pcsr_lightning.inference.features import NUMBA_PIXELS, StreamedRows, feature_rows, uses_numba
 from pcsr_lightning.networks.backbones.carn import CARN
 from pcsr_lightning.streaming import (
     RowPlan,
     RowStream,
     is_planar,
+    numba_runtime,
     plan_rows,
     planar,
     with_planar_kernels,
@@ -73,7 +75,7 @@ def streamed(plan: RowPlan, x_hwC: Tensor, rows: int) -> Tensor:
 
 @pytest.fixture(autouse=True)
 def as_in_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planar, "_SLEEPS", True)
+    monkeypatch.setattr(numba_runtime, "_SLEEPS", True)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_nan_and_infinity_pass_a_relu_as_in_pytorch(plans: tuple[RowPlan, RowPla
 
 
 def without_bf16() -> bool:
-    kernels = planar.planar_kernels()
+    kernels = numba_runtime.planar_kernels()
     return kernels is None or not kernels.HAS_BF16
 
 
@@ -164,7 +166,7 @@ def test_kernels_that_do_not_work_are_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = plan_rows(small())
-    kernels = planar.planar_kernels()
+    kernels = numba_runtime.planar_kernels()
     assert kernels is not None
     with monkeypatch.context() as patch:
         patch.setattr(kernels, "compile_anew", lambda: None)
@@ -195,20 +197,33 @@ def test_they_are_used_in_fp32_if_wanted(dtype: torch.dtype, wanted: bool, expec
 
 @pytest.mark.parametrize(
     ("threads", "sleeps", "expected"),
-    [(1, False, True), (2, False, False), (2, True, True), (planar.MOST_THREADS + 1, True, False)],
+    [
+        (1, False, True),
+        (2, False, False),
+        (2, True, True),
+        (numba_runtime.MOST_THREADS + 1, True, False),
+    ],
 )
 def test_they_are_used_with_threads_that_pay(
     threads: int, sleeps: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planar, "_SLEEPS", sleeps)
+    monkeypatch.setattr(numba_runtime, "_SLEEPS", sleeps)
     net, before = small(), torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        source = feature_rows(net, None, torch.rand(1, 3, 8, 9), torch.float32)
+        assert uses_numba(net, Execution()) == expected
+        assert uses_numba(net, Execution(planar=True)) == expected
+        assert not uses_numba(net, Execution(planar=False))
     finally:
         torch.set_num_threads(before)
-    assert isinstance(source, StreamedRows)
-    assert (PlanarConvolve in kinds(source.plan)) == expected
+
+
+@pytest.mark.parametrize(
+    ("lr_pixels", "expected"), [(NUMBA_PIXELS - 1, False), (NUMBA_PIXELS, True)]
+)
+def test_large_pictures_need_no_narrow_convolutions(lr_pixels: int, expected: bool) -> None:
+    net = nn.Conv2d(3, 4, 3, padding=1).eval()
+    assert uses_numba(net, Execution(), lr_pixels) == expected
 
 
 @pytest.mark.parametrize(
@@ -227,12 +242,12 @@ def test_how_the_threads_of_openmp_wait(
     platform: str, variables: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.platform", platform)
-    assert planar.openmp_sleeps(variables) == expected
+    assert numba_runtime.openmp_sleeps(variables) == expected
 
 
 @pytest.mark.parametrize("outputs", range(1, 65))
 def test_a_tile_fits_the_registers(outputs: int) -> None:
-    kernels = planar.planar_kernels()
+    kernels = numba_runtime.planar_kernels()
     assert kernels is not None
     tile = kernels.best_tile(outputs)
     if tile is not None:
@@ -247,8 +262,8 @@ def test_without_a_folder_kernels_are_compiled_anew(
     with monkeypatch.context() as patch:
         patch.setattr(numba.config, "CACHE_LOCATOR_CLASSES", "UserProvidedCacheLocator")
         patch.setattr(numba.config, "CACHE_DIR", "")
-        planar.planar_kernels.cache_clear()
-        assert planar.planar_kernels() is not None
+        numba_runtime.planar_kernels.cache_clear()
+        assert numba_runtime.planar_kernels() is not None
     (record,) = caplog.records
     assert record.getMessage().startswith("no folder to keep numba's kernels in: ")
 
@@ -256,9 +271,9 @@ def test_without_a_folder_kernels_are_compiled_anew(
 _DAMAGED = """
 from pathlib import Path
 from tests.streaming.test_planar import small
-from pcsr_lightning.streaming import is_planar, plan_rows, planar, with_planar_kernels
+from pcsr_lightning.streaming import is_planar, numba_runtime, plan_rows, with_planar_kernels
 
-kept = [Path(k._cache._cache_file._index_path) for k in planar.planar_kernels().KERNELS]
+kept = [Path(k._cache._cache_file._index_path) for k in numba_runtime.planar_kernels().KERNELS]
 for path in kept:
     path.write_bytes(b"damaged")
 assert is_planar(with_planar_kernels(plan_rows(small())))

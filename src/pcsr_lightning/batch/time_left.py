@@ -56,7 +56,8 @@ class PictureClock:
         pictures: int,
     ) -> None:
         read = time.perf_counter() - start
-        inference.times_of(model, (size[0] / lr_size[0], size[1] / lr_size[1]), execution)
+        scale = (size[0] / lr_size[0], size[1] / lr_size[1])
+        inference.times_of(model, scale, execution, lr_pixels=lr_size[0] * lr_size[1])
         self._file, self._pixels = file, math.prod(size)
         writing = self._pixels * statistics.median(_writing(*file))
         self.start = time.perf_counter() - read

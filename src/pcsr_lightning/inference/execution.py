@@ -43,8 +43,10 @@ class Execution:
         fused: whether the network runs as planned for GPUs: all pixel-level MLPs in one Triton
             kernel, and the backbone on large tiles; ``None`` for where there is CUDA. ``True`` on a
             CPU is for tests of that code; the kernel then needs ``TRITON_INTERPRET=1``.
-        planar: on a CPU, whether narrow convolutions run in kernels that numba compiles, where it
-            is installed; ``False`` for PyTorch's own operators.
+        planar: on a CPU, whether narrow convolutions and the pixel-level MLPs run in kernels that
+            numba compiles, where it is installed and there are few enough threads; ``None`` for
+            where that saves more time than loading numba takes: large pictures, and networks with
+            narrow convolutions.
 
     Raises:
         ConfigError: a value that is none of these.
@@ -54,7 +56,7 @@ class Execution:
     max_memory: int | None = None
     tile_rows: int | None = None
     fused: bool | None = None
-    planar: bool = True
+    planar: bool | None = None
 
     def __post_init__(self) -> None:
         try:

@@ -27,8 +27,8 @@ from pcsr_lightning.streaming import (
     RowStream,
     WholePlan,
     is_planar,
+    kernels_pay,
     plan_rows,
-    planar_pays,
     stream_values,
     with_planar_kernels,
 )
@@ -39,6 +39,8 @@ STRIP_PIXELS = 15_000
 """LR pixels of a strip on a CPU: few enough to stay in its cache, many enough to keep it busy.
 Measured by ``benchmarks/strips.py``."""
 STRIP_PIXELS_GPU = 2**19
+NUMBA_PIXELS = 2**20
+"""LR pixels from which on loading numba, half a second, is less than its upsamplers save."""
 
 
 class FeatureRows(ABC):
@@ -189,7 +191,7 @@ def feature_rows(
     x: Tensor | InputRows,
     dtype: torch.dtype,
     fused: bool = False,
-    planar: bool = True,
+    planar: bool = False,
 ) -> FeatureRows:
     """The fastest exact way through ``module`` for this picture.
 
@@ -199,7 +201,7 @@ def feature_rows(
         x: mean-free pictures, ``(B, 3, h, w)``.
         dtype: of the arithmetic.
         fused: see :class:`~pcsr_lightning.inference.execution.Execution`.
-        planar: see there.
+        planar: whether numba's kernels are used, see :func:`uses_numba`.
     """
     if fused:
         planned = _WHOLE.get(module, (dtype, "whole"), lambda: _make_whole(module, dtype))
@@ -279,17 +281,27 @@ _PLANS: Prepared[_Plans] = Prepared()  # tracing takes longer than a small pictu
 def _plan(module: nn.Module, dtype: torch.dtype, planar: bool) -> RowPlan | None:
     """The network's steps, ``None`` if it cannot be streamed; made again if weights changed."""
     plans = _PLANS.get(module, dtype, lambda: _Plans(_make_plan(module, dtype)))
+    return plans.planar if planar else plans.plain
+
+
+def uses_numba(backbone: nn.Module, execution: Execution, lr_pixels: int = 0) -> bool:
+    """Whether kernels that numba compiles are used for a picture.
+
+    Args:
+        backbone: on its device.
+        execution: may say so.
+        lr_pixels: of all pictures that are computed together; 0 stands for small ones.
+    """
+    weight = next(backbone.parameters())
     # A trace shows PyTorch's operators alone.
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return plans.planar if planar and planar_pays() and not tracing else plans.plain
-
-
-def uses_numba(module: nn.Module, execution: Execution) -> bool:
-    """Whether convolutions run in kernels that numba compiles; these are then ready to run."""
-    weight = next(module.parameters())
-    if weight.device.type != "cpu" or execution.is_fused(weight.device):
+    if weight.device.type != "cpu" or execution.is_fused(weight.device) or tracing:
         return False
-    plan = _plan(module, execution.dtype(module), execution.planar)
+    if execution.planar is not None or not kernels_pay():
+        return bool(execution.planar) and kernels_pay()
+    if lr_pixels >= NUMBA_PIXELS:
+        return True
+    plan = _plan(backbone, execution.dtype(backbone), planar=True)
     return plan is not None and is_planar(plan)
 
 

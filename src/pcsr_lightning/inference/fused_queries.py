@@ -312,14 +312,16 @@ class FusedKernels(FractionalScale):
         return error if worst <= error else worst  # NaN is the worst
 
 
-def query_kernels(model: PCSR, grid: QueryGrid, dtype: torch.dtype, fused: bool) -> QueryKernels:
-    """Those that fit the scale; in Triton if that is wanted and can be had."""
+def query_kernels(
+    model: PCSR, grid: QueryGrid, dtype: torch.dtype, fused: bool = False, planar: bool = False
+) -> QueryKernels:
+    """Those that fit the scale; in Triton, or compiled by numba, if wanted and to be had."""
     single = all(p.dtype == torch.float32 for p in model.parameters())
     free = isinstance(model.upsampler(model.num_classes - 1), BilinearOnly)
     fits = single and not free and dtype in TILE and model.num_classes <= OUTPUTS
     if fused and fits and has_triton(model.mean.device.type):
         return FusedKernels(model, grid, dtype)
-    return QueryKernels.of(model, grid, dtype)
+    return QueryKernels.of(model, grid, dtype, planar)
 
 
 def has_triton(device_type: str) -> bool:

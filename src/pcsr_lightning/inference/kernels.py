@@ -12,9 +12,11 @@ layer, Q queries of a strip in subpixel-major order, O outputs.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -23,7 +25,8 @@ from torch.nn import functional as F
 
 from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.inference.checks import check_finite
-from pcsr_lightning.inference.fused import linear_relu
+from pcsr_lightning.inference.linear import linear, linear_relu
+from pcsr_lightning.inference.planar_mlp import Lines, PlanarMLP
 from pcsr_lightning.networks import PCSR, BilinearOnly, PixelMLP, QueryGrid
 from pcsr_lightning.routing.refine import refine
 
@@ -72,7 +75,9 @@ class MLPKernel:
         self.project_CD = mlp.project.weight.detach().to(dtype)
         layers = [layer for layer in mlp.tail if isinstance(layer, torch.nn.Linear)]
         self.layers = [(x.weight.detach().to(dtype), x.bias.detach().to(dtype)) for x in layers]
-        if by_position and grid.integer_scale is not None:
+        self.by_position = by_position and grid.integer_scale is not None
+        if self.by_position:
+            assert grid.integer_scale is not None
             sy, sx = grid.integer_scale
             table_SC = (rows_HC[:sy, None] + cols_WC[:sx]).flatten(0, 1) + bias_C
             self.table_SC = table_SC.detach().to(dtype)
@@ -83,9 +88,17 @@ class MLPKernel:
         for part in mlp.parameters():
             check_finite(part.detach(), f"the weights of {name}")
 
+    @cached_property
+    def planar(self) -> PlanarMLP | None:
+        """The same in a kernel that numba compiles, where there is one."""
+        rows_RC, cols_WC = (
+            (self.table_SC, None) if self.by_position else (self.rows_HC, self.cols_WC)
+        )
+        return PlanarMLP.of(self.project_CD, rows_RC, cols_WC, self.layers)
+
     def project(self, feat_PD: Tensor) -> Tensor:
         """The first layer's share of the LR pixels, ``(P, C)``, without bias."""
-        return F.linear(feat_PD, self.project_CD)
+        return linear(feat_PD, self.project_CD)
 
     def project_planar(self, feat_PD: Tensor) -> Tensor:
         """The same as ``(C, P)``."""
@@ -117,12 +130,16 @@ class QueryKernels(ABC):
         model: its weights are copied; later changes to them are not seen.
         grid: the picture's queries.
         dtype: of the arithmetic.
+        planar: whether MLPs run in kernels that numba compiles, where there are any.
     """
 
     by_position: ClassVar[bool] = False
 
-    def __init__(self, model: PCSR, grid: QueryGrid, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: PCSR, grid: QueryGrid, dtype: torch.dtype, planar: bool = False
+    ) -> None:
         self.grid, self.dtype, self.num_classes = grid, dtype, model.num_classes
+        self._planar = planar
         mlps = [model.upsampler(j) for j in range(self.num_classes)]
         self._upsamplers = [mlp for mlp in mlps if not isinstance(mlp, BilinearOnly)]
         self._ready: dict[int, MLPKernel] = {}
@@ -130,10 +147,10 @@ class QueryKernels(ABC):
         self._classifier_kernel: MLPKernel | None = None
 
     @staticmethod
-    def of(model: PCSR, grid: QueryGrid, dtype: torch.dtype) -> QueryKernels:
+    def of(model: PCSR, grid: QueryGrid, dtype: torch.dtype, planar: bool = False) -> QueryKernels:
         """Those that fit the scale."""
         kind = FractionalScale if grid.integer_scale is None else IntegerScale
-        return kind(model, grid, dtype)
+        return kind(model, grid, dtype, planar)
 
     def upsampler(self, j: int) -> MLPKernel:
         """``U_j``; made ready when first asked for."""
@@ -165,11 +182,18 @@ class QueryKernels(ABC):
         free = len(self._upsamplers) < self.num_classes
         return (feat_PD.new_zeros if free else feat_PD.new_empty)(3, queries, dtype=torch.float32)
 
-    @abstractmethod
     def logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
         """The classifier's output at a strip's queries, subpixel-major: ``(B, M, Q)``."""
+        mlp = self.classifier
+        if self._planar and mlp.planar is not None:
+            feat_PD, lines = feat_BrwD.flatten(0, 2), self._lines(feat_BrwD, strip)
+            Q = len(lines.pixel_L) * len(lines.pixel_W)
+            out_MQ = feat_PD.new_empty(self.num_classes, Q, dtype=torch.float32)
+            mlp.planar.run(feat_PD, lines, out_MQ)
+        else:
+            out_MQ = self._plain_logits(mlp, feat_BrwD, strip)
+        return self._by_picture(out_MQ, len(feat_BrwD))
 
-    @abstractmethod
     def residual(
         self, feat_BrwD: Tensor, strip: Strip, class_BQ: Tensor, every_class: bool = False
     ) -> Tensor:
@@ -182,6 +206,40 @@ class QueryKernels(ABC):
             every_class: runs the first layer of classes without a pixel here, too, so that a
                 picture's cost does not depend on how it is cut.
         """
+        feat_PD, class_Q = feat_BrwD.flatten(0, 2), self._across_pictures(class_BQ)
+        out_3Q = self._new_residual(feat_PD, len(class_Q))
+        for j in range(len(self._upsamplers)):
+            wanted_Q = class_Q == j
+            if not (every_class or bool(wanted_Q.any())):
+                continue
+            mlp = self.upsampler(j)
+            if self._planar and mlp.planar is not None:
+                mlp.planar.run(feat_PD, self._lines(feat_BrwD, strip), out_3Q, j, class_Q)
+            else:
+                self._gather_and_scatter(mlp, feat_BrwD, strip, wanted_Q, out_3Q)
+        return self._by_picture(out_3Q, len(feat_BrwD))
+
+    @abstractmethod
+    def _lines(self, feat_BrwD: Tensor, strip: Strip) -> Lines:
+        """The queries of a strip of all pictures, in the order of ``Q``."""
+
+    @abstractmethod
+    def _plain_logits(self, mlp: MLPKernel, feat_BrwD: Tensor, strip: Strip) -> Tensor:
+        """The classifier's output by PyTorch's operators, ``(M, Q)``, of all pictures."""
+
+    @abstractmethod
+    def _gather_and_scatter(
+        self, mlp: MLPKernel, feat_BrwD: Tensor, strip: Strip, wanted_Q: Tensor, out_3Q: Tensor
+    ) -> None:
+        """An upsampler's output by PyTorch's operators where it is wanted, for all pictures."""
+
+    @abstractmethod
+    def _across_pictures(self, values_BQ: Tensor) -> Tensor:
+        """Values of all pictures in the order that computing has, ``(Q,)``."""
+
+    @abstractmethod
+    def _by_picture(self, values_cQ: Tensor, B: int) -> Tensor:
+        """The inverse, ``(c, Q)`` to ``(B, c, Q)``."""
 
     def refine(self, sr_B3nW: Tensor, class_BnW: Tensor, bits: int | None = None) -> Tensor:
         """Rows smoothed at the seams between classes (Sec. 3.4), ``(B, 3, n, W)``.
@@ -212,38 +270,38 @@ class IntegerScale(QueryKernels):
         assert self.grid.integer_scale is not None
         return self.grid.integer_scale
 
-    def logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
-        B, r, w, D = feat_BrwD.shape
-        mlp = self.classifier
-        proj_CP = mlp.project_planar(feat_BrwD.reshape(-1, D))
-        out_MSP = proj_CP.new_empty(
-            self.num_classes, len(mlp.table_SC), B * r * w, dtype=torch.float32
-        )
+    def _lines(self, feat_BrwD: Tensor, strip: Strip) -> Lines:
+        B, r, w, _ = feat_BrwD.shape
+        row_L = torch.arange(math.prod(self._scale) * B * r)
+        return Lines(row_L % (B * r) * w, row_L // (B * r), torch.arange(w), by_column=False)
+
+    def _plain_logits(self, mlp: MLPKernel, feat_BrwD: Tensor, strip: Strip) -> Tensor:
+        proj_CP = mlp.project_planar(feat_BrwD.flatten(0, 2))
+        S, P = len(mlp.table_SC), proj_CP.shape[1]
+        out_MSP = proj_CP.new_empty(self.num_classes, S, P, dtype=torch.float32)
         for s, term_C in enumerate(mlp.table_SC):
             out_MSP[:, s] = mlp.finish_planar(proj_CP + term_C[:, None])
-        M, S, _ = out_MSP.shape
-        return out_MSP.view(M, S, B, r * w).permute(2, 0, 1, 3).reshape(B, M, S * r * w)
+        return out_MSP.flatten(1)
 
-    def residual(
-        self, feat_BrwD: Tensor, strip: Strip, class_BQ: Tensor, every_class: bool = False
-    ) -> Tensor:
-        B, r, w, D = feat_BrwD.shape
-        sy, sx = self._scale
-        S, P = sy * sx, B * r * w
-        class_SP = class_BQ.view(B, S, r * w).transpose(0, 1).reshape(S, P)
-        feat_PD = feat_BrwD.reshape(P, D)
-        out_3Q = self._new_residual(feat_PD, S * P)
-        for j in range(len(self._upsamplers)):
-            place, pixel = (class_SP == j).nonzero().unbind(dim=1)
-            if len(place) or every_class:
-                mlp = self.upsampler(j)
-                proj_PC = mlp.project(feat_PD)
-                for part in _blocks(len(place), proj_PC):
-                    s, p = place[part], pixel[part]
-                    first_KC = proj_PC.index_select(0, p)
-                    first_KC += mlp.table_SC.index_select(0, s)
-                    out_3Q.index_copy_(1, s * P + p, _finish(mlp, first_KC))
-        return out_3Q.view(3, S, B, r * w).permute(2, 0, 1, 3).reshape(B, 3, S * r * w)
+    def _gather_and_scatter(
+        self, mlp: MLPKernel, feat_BrwD: Tensor, strip: Strip, wanted_Q: Tensor, out_3Q: Tensor
+    ) -> None:
+        proj_PC = mlp.project(feat_BrwD.flatten(0, 2))
+        P = len(proj_PC)
+        place, pixel = wanted_Q.view(-1, P).nonzero().unbind(dim=1)
+        for part in _blocks(len(place), proj_PC):
+            s, p = place[part], pixel[part]
+            first_KC = proj_PC.index_select(0, p)
+            first_KC += mlp.table_SC.index_select(0, s)
+            out_3Q.index_copy_(1, s * P + p, _finish(mlp, first_KC))
+
+    def _across_pictures(self, values_BQ: Tensor) -> Tensor:
+        B, S = len(values_BQ), math.prod(self._scale)
+        return values_BQ.view(B, S, -1).transpose(0, 1).flatten()
+
+    def _by_picture(self, values_cQ: Tensor, B: int) -> Tensor:
+        c, S = len(values_cQ), math.prod(self._scale)
+        return values_cQ.view(c, S, B, -1).permute(2, 0, 1, 3).reshape(B, c, -1)
 
     def to_rows(self, values_BcQ: Tensor, strip: Strip) -> Tensor:
         (sy, sx), r = self._scale, strip.bottom - strip.top
@@ -262,42 +320,52 @@ class IntegerScale(QueryKernels):
 class FractionalScale(QueryKernels):
     """At any scale: every query looks up its LR pixel; the picture's own order."""
 
-    def logits(self, feat_BrwD: Tensor, strip: Strip) -> Tensor:
+    def _near(self, strip: Strip) -> Tensor:
+        """The strip's LR row of each of its HR rows."""
+        return self.grid.rows_H[strip.hr_top : strip.hr_bottom] - strip.top
+
+    def _lines(self, feat_BrwD: Tensor, strip: Strip) -> Lines:
+        B, r, w, _ = feat_BrwD.shape
+        top_B1 = torch.arange(B)[:, None] * r
+        row_L = torch.arange(strip.hr_top, strip.hr_bottom).repeat(B)
+        pixel_L = (top_B1 + self._near(strip)).flatten() * w
+        return Lines(pixel_L, row_L, self.grid.cols_W, by_column=True)
+
+    def _plain_logits(self, mlp: MLPKernel, feat_BrwD: Tensor, strip: Strip) -> Tensor:
         B, r, w, D = feat_BrwD.shape
-        mlp, M, W = self.classifier, self.num_classes, self.grid.size[1]
+        M, W = self.num_classes, self.grid.size[1]
         proj_CBrw = mlp.project_planar(feat_BrwD.reshape(-1, D)).view(-1, B, r, w)
         wide_CBrW = proj_CBrw.index_select(3, self.grid.cols_W) + mlp.cols_WC.t()[:, None, None]
-        near = self.grid.rows_H[strip.hr_top : strip.hr_bottom] - strip.top
+        near = self._near(strip)
         term_CBn1 = mlp.rows_HC[strip.hr_top : strip.hr_bottom].t()[:, None, :, None]
         out_MBnW = proj_CBrw.new_empty(M, B, len(near), W, dtype=torch.float32)
         for rows in _blocks(len(near), proj_CBrw.new_empty(0, B * W * len(proj_CBrw))):
             first_CBnW = wide_CBrW.index_select(2, near[rows]) + term_CBn1[:, :, rows]
             out_MQ = mlp.finish_planar(first_CBnW.flatten(1))
             out_MBnW[:, :, rows] = out_MQ.view(M, B, -1, W)
-        return out_MBnW.transpose(0, 1).reshape(B, M, len(near) * W)
+        return out_MBnW.flatten(1)
 
-    def residual(
-        self, feat_BrwD: Tensor, strip: Strip, class_BQ: Tensor, every_class: bool = False
-    ) -> Tensor:
+    def _gather_and_scatter(
+        self, mlp: MLPKernel, feat_BrwD: Tensor, strip: Strip, wanted_Q: Tensor, out_3Q: Tensor
+    ) -> None:
         B, r, w, D = feat_BrwD.shape
         n, W = strip.hr_bottom - strip.hr_top, self.grid.size[1]
-        feat_PD = feat_BrwD.reshape(-1, D)
-        out_3Q = self._new_residual(feat_PD, B * n * W)
-        class_BnW = class_BQ.view(B, n, W)
-        for j in range(len(self._upsamplers)):
-            picture, row, column = (class_BnW == j).nonzero().unbind(dim=1)
-            if len(row) or every_class:
-                mlp = self.upsampler(j)
-                proj_PC = mlp.project(feat_PD)
-                for part in _blocks(len(row), proj_PC):
-                    b, i, c = picture[part], row[part], column[part]
-                    near = self.grid.rows_H[i + strip.hr_top] - strip.top
-                    pixel = (b * r + near) * w + self.grid.cols_W[c]
-                    first_KC = proj_PC.index_select(0, pixel)
-                    first_KC += mlp.rows_HC.index_select(0, i + strip.hr_top)
-                    first_KC += mlp.cols_WC.index_select(0, c)
-                    out_3Q.index_copy_(1, (b * n + i) * W + c, _finish(mlp, first_KC))
-        return out_3Q.view(3, B, n * W).transpose(0, 1)
+        proj_PC = mlp.project(feat_BrwD.reshape(-1, D))
+        picture, row, column = wanted_Q.view(B, n, W).nonzero().unbind(dim=1)
+        for part in _blocks(len(row), proj_PC):
+            b, i, c = picture[part], row[part], column[part]
+            near = self.grid.rows_H[i + strip.hr_top] - strip.top
+            pixel = (b * r + near) * w + self.grid.cols_W[c]
+            first_KC = proj_PC.index_select(0, pixel)
+            first_KC += mlp.rows_HC.index_select(0, i + strip.hr_top)
+            first_KC += mlp.cols_WC.index_select(0, c)
+            out_3Q.index_copy_(1, (b * n + i) * W + c, _finish(mlp, first_KC))
+
+    def _across_pictures(self, values_BQ: Tensor) -> Tensor:
+        return values_BQ.flatten()
+
+    def _by_picture(self, values_cQ: Tensor, B: int) -> Tensor:
+        return values_cQ.view(len(values_cQ), B, -1).transpose(0, 1)
 
     def to_rows(self, values_BcQ: Tensor, strip: Strip) -> Tensor:
         return values_BcQ.view(*values_BcQ.shape[:2], -1, self.grid.size[1])

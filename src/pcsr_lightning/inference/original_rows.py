@@ -12,7 +12,7 @@ from torch import nn
 from pcsr_lightning.inference.checks import check_finite
 from pcsr_lightning.inference.engine import Progress, RowSink
 from pcsr_lightning.inference.execution import Execution
-from pcsr_lightning.inference.features import feature_rows, strip_rows
+from pcsr_lightning.inference.features import feature_rows, strip_rows, uses_numba
 from pcsr_lightning.inference.flops import Flops, original_flops
 from pcsr_lightning.inference.input_rows import InputRows
 from pcsr_lightning.inference.output_rows import UpsampledRows
@@ -53,7 +53,8 @@ def run_original(
     upsampled = None
     if model.backbone.adds_upsampled_input:
         upsampled = UpsampledRows(x, (h * s, w * s), model.backbone.upsamples_nearest)
-    features = feature_rows(body, halo, x, dtype, execution.is_fused(x.device), execution.planar)
+    planar = uses_numba(body, execution, len(x) * h * w)
+    features = feature_rows(body, halo, x, dtype, execution.is_fused(x.device), planar)
     rows = strip_rows(execution, features, x, s**2)
     for top, sr_BnW3 in execution.each(features.strips(rows), x.device.type):
         sr_B3nW = sr_BnW3.permute(0, 3, 1, 2).float() + mean

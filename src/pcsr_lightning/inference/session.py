@@ -21,7 +21,7 @@ from pcsr_lightning.inference.checks import check_finite, check_picture, check_s
 from pcsr_lightning.inference.class_images import NO_CLASS, ClassImages
 from pcsr_lightning.inference.engine import Engine, Progress, part_of
 from pcsr_lightning.inference.execution import Execution
-from pcsr_lightning.inference.features import KeptRows, feature_rows, strip_rows
+from pcsr_lightning.inference.features import KeptRows, feature_rows, strip_rows, uses_numba
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.inference.fused_queries import query_kernels
 from pcsr_lightning.inference.input_rows import InputRows
@@ -261,9 +261,8 @@ class Session:
         model, (h, w), (H, W) = self.model, self.lr_size, self.size
         lr, dtype = InputRows(self.lr_B3hw, unseen_hw=unseen_hw), execution.dtype(model)
         x, fused = lr.less(model.mean), execution.is_fused(lr.device)
-        source = feature_rows(
-            model.backbone, model.backbone.halo, x, dtype, fused, execution.planar
-        )
+        planar = uses_numba(model.backbone, execution, len(lr) * h * w)
+        source = feature_rows(model.backbone, model.backbone.halo, x, dtype, fused, planar)
         rows = strip_rows(execution, source, x, H * W / (h * w))
         shape = (len(lr), h, w, model.backbone.out_channels)
         feat_BhwD = torch.empty(shape, dtype=dtype, device=lr.device)
@@ -272,7 +271,8 @@ class Session:
             if progress is not None:
                 progress((top + feat_BrwD.shape[1]) / h)
         check_finite(feat_BhwD, "the backbone's features")
-        features, kernels = KeptRows(feat_BhwD), query_kernels(model, self.grid, dtype, fused)
+        features = KeptRows(feat_BhwD)
+        kernels = query_kernels(model, self.grid, dtype, fused, planar)
         return features, Engine(lr, self.grid, features, kernels, rows, execution)
 
     def _classify(self, progress: Progress | None) -> Tensor:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pcsr_lightning.inference.execution import Execution
+from pcsr_lightning.inference.features import uses_numba
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.inference.time_model import TimeModel, TimeModels
 from pcsr_lightning.networks import PCSR
@@ -67,11 +68,19 @@ def feature_bytes(
 
 
 def times_of(
-    model: PCSR, scale: tuple[float, float], execution: Execution, again: bool = False
+    model: PCSR,
+    scale: tuple[float, float],
+    execution: Execution,
+    again: bool = False,
+    lr_pixels: int = 0,
 ) -> TimeModel:
-    """What is known of a model's times at a scale; measured if nothing is, or ``again``."""
+    """What is known of a model's times at a scale; measured if nothing is, or ``again``.
+
+    ``lr_pixels`` are those of a picture: large ones may run in other kernels.
+    """
     from pcsr_lightning.inference import measuring
 
+    execution = replace(execution, planar=uses_numba(model.backbone, execution, lr_pixels))
     models = TimeModels(model, execution)
     known = None if again else models.find(scale)
     if known is None:
@@ -118,7 +127,9 @@ class TimedPictures:
         self.macs, self.routing = model_macs(model).of_picture(lr_size, size), routing
         if routing.rule.timed:
             assert routing.value is not None
-            scale = (size[0] / lr_size[0], size[1] / lr_size[1])
+            scale, pixels = (size[0] / lr_size[0], size[1] / lr_size[1]), lr_size[0] * lr_size[1]
+            numba = uses_numba(model.backbone, execution, pixels)
+            self._execution = execution = replace(execution, planar=numba)
             self._times = times_of(model, scale, execution)
             self.macs = _with_seconds(self._times, self.macs, model, lr_size, execution)
             self.routing = routing.replace(seconds=routing.value / pictures)

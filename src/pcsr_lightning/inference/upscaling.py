@@ -14,7 +14,7 @@ from pcsr_lightning.errors import ConfigError
 from pcsr_lightning.inference.checks import check_picture, check_size, output_size
 from pcsr_lightning.inference.engine import Engine, Progress, part_of
 from pcsr_lightning.inference.execution import Execution, Precision
-from pcsr_lightning.inference.features import STRIP_PIXELS, feature_rows, strip_rows
+from pcsr_lightning.inference.features import STRIP_PIXELS, feature_rows, strip_rows, uses_numba
 from pcsr_lightning.inference.flops import Flops, model_macs
 from pcsr_lightning.inference.fused_queries import query_kernels
 from pcsr_lightning.inference.input_rows import InputRows
@@ -180,20 +180,15 @@ def make_engine(
     lr_size = (int(image.shape[-2]), int(image.shape[-1]))
     dtype = execution.dtype(model)
     with torch.inference_mode():
-        x = image.less(model.mean)
-        features = feature_rows(
-            model.backbone,
-            model.backbone.halo,
-            x,
-            dtype,
-            execution.is_fused(image.device),
-            execution.planar,
-        )
+        x, fused = image.less(model.mean), execution.is_fused(image.device)
+        planar = uses_numba(model.backbone, execution, len(x) * lr_size[0] * lr_size[1])
+        halo = model.backbone.halo
+        features = feature_rows(model.backbone, halo, x, dtype, fused, planar)
         area = size[0] * size[1] / (lr_size[0] * lr_size[1])
         kept = feature_bytes(model, lr_size, execution, len(x)) if two_passes else 0
         rows = strip_rows(execution, features, x, area, kept=kept)
         grid = model.grid(lr_size, size)
-        kernels = query_kernels(model, grid, dtype, execution.is_fused(image.device))
+        kernels = query_kernels(model, grid, dtype, fused, planar)
         return Engine(image, grid, features, kernels, rows, execution, kept > 0)
 
 

@@ -31,8 +31,9 @@ products. :func:`plan_rows` raises :class:`NotStreamable` for any other network.
 """
 
 from pcsr_lightning.streaming.graph import NotStreamable
+from pcsr_lightning.streaming.numba_runtime import kernels_pay
 from pcsr_lightning.streaming.plan import plan_rows
-from pcsr_lightning.streaming.planar import is_planar, planar_pays, with_planar_kernels
+from pcsr_lightning.streaming.planar import is_planar, with_planar_kernels
 from pcsr_lightning.streaming.steps import RowPlan
 from pcsr_lightning.streaming.stream import RowStream, stream_values
 from pcsr_lightning.streaming.whole import WholePlan
@@ -43,8 +44,8 @@ __all__ = [
     "RowStream",
     "WholePlan",
     "is_planar",
+    "kernels_pay",
     "plan_rows",
-    "planar_pays",
     "stream_values",
     "with_planar_kernels",
 ]

@@ -7,16 +7,13 @@ adds in the same order.
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import sys
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from pcsr_lightning.streaming.numba_runtime import kernels_work, multiplies, planar_kernels
 from pcsr_lightning.streaming.planar_steps import (
     Layout,
     PlanarConvolve,
@@ -24,36 +21,9 @@ from pcsr_lightning.streaming.planar_steps import (
     PlanarStep,
     ToPixels,
     ToPlanar,
-    planar_kernels,
 )
 from pcsr_lightning.streaming.steps import Conv1x1, Convolve, RowPlan, Step
 from pcsr_lightning.streaming.stream import RowStream
-
-_log = logging.getLogger(__name__)
-
-MOST_THREADS = 8
-"""With more, handing parts to threads takes as long as the parts."""
-
-
-def openmp_sleeps(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether PyTorch's threads soon sleep when they have nothing to do, as the commands set it.
-
-    By default they spin for milliseconds, and take the cores from the kernels' threads.
-    """
-    if environment.get("OMP_WAIT_POLICY", "").lower() == "passive":
-        return True
-    name, most = ("GOMP_SPINCOUNT", 10_000) if sys.platform == "linux" else ("KMP_BLOCKTIME", 1)
-    turns = environment.get(name, "")
-    return turns.isdecimal() and int(turns) <= most
-
-
-_SLEEPS = openmp_sleeps()  # as it was when PyTorch was imported, which is when it counts
-
-
-def planar_pays() -> bool:
-    """Whether planar steps are the faster ones with the threads that PyTorch has now."""
-    threads = torch.get_num_threads()
-    return threads == 1 or (_SLEEPS and threads <= MOST_THREADS)
 
 
 def with_planar_kernels(plan: RowPlan) -> RowPlan:
@@ -62,13 +32,12 @@ def with_planar_kernels(plan: RowPlan) -> RowPlan:
     Args:
         plan: on a CPU.
     """
-    kernels = planar_kernels()
     channels = {0: plan.in_channels} | {s.out: s.channels for s in plan.steps}
     narrow = [s for s in plan.steps if isinstance(s, Convolve) and _is_narrow(s, channels)]
-    if kernels is None or not narrow:
+    if not narrow or planar_kernels() is None:
         return plan  # 1x1 convolutions alone do not pay for the change of layout
     dtype = narrow[0].weight.dtype
-    if dtype != torch.float32 and not (dtype == torch.bfloat16 and kernels.HAS_BF16):
+    if not multiplies(dtype):
         return plan
     layout = Layout(dtype, math.gcd(*(s.channels // s.groups for s in narrow)))
     if layout.tile is None:
@@ -76,17 +45,12 @@ def with_planar_kernels(plan: RowPlan) -> RowPlan:
     fit = {s.out for s in narrow}
     fit |= {s.out for s in plan.steps if isinstance(s, Conv1x1) and _fits(s, channels, layout)}
     planar = replace(plan, steps=_convert(plan, fit, channels, layout))
-    try:
-        failure = _failure(planar, plan, dtype)
-        if failure is not None:  # what is kept may be damaged
-            kernels.compile_anew()
-            failure = _failure(planar, plan, dtype)
-    except OSError as error:  # it cannot be written
-        failure = str(error)
-    if failure is None:
-        return planar
-    _log.warning("numba is not used: %s", failure)
-    return plan
+
+    def compare() -> tuple[Tensor, Tensor]:
+        width = 4 * 16 + 3  # five blocks or nine: tiles of several, and some that are alone
+        return _of_a_small_image(planar, width, dtype), _of_a_small_image(plan, width, dtype)
+
+    return planar if kernels_work(compare) else plan
 
 
 def is_planar(plan: RowPlan) -> bool:
@@ -94,24 +58,11 @@ def is_planar(plan: RowPlan) -> bool:
     return any(isinstance(step, PlanarStep) for step in plan.steps)
 
 
-def _failure(planar: RowPlan, plan: RowPlan, dtype: torch.dtype) -> str | None:
-    """What is wrong with planar steps on this processor."""
-    width = 4 * 16 + 3  # five blocks or nine: tiles of several, and some that are alone
-    try:
-        found, expected = (_of_a_small_image(p, width, dtype) for p in (planar, plan))
-    except Exception as reason:  # compiling, and reading what is kept, fail in many ways
-        return f"{type(reason).__name__}: {' '.join(str(reason).split())[:300]}"
-    error = float((found - expected).abs().max() / expected.abs().max())
-    if error <= (1e-5 if dtype == torch.float32 else 0.1):
-        return None
-    return f"its results differ by {error:.1e} on this processor"
-
-
 def _of_a_small_image(plan: RowPlan, width: int, dtype: torch.dtype) -> Tensor:
     C = plan.in_channels
     x_rwC = torch.linspace(0, 40, 4 * width * C, dtype=torch.float64).sin().view(4, width, C)
     stream = RowStream(plan, width, 4, dtype)
-    return torch.cat([out.float() for out in stream.push(x_rwC.to(dtype), last=True)])
+    return torch.cat([out.clone() for out in stream.push(x_rwC.to(dtype), last=True)])
 
 
 def _has_relu(step: Convolve | Conv1x1, channels: dict[int, int]) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils, config
@@ -58,31 +59,32 @@ def best_tile(outputs, pair=1):
     return None if reads > MOST_READS else ((0,) * t, (0,) * v)
 
 
-class _Tile:
-    """Emits the code for ``outputs`` x ``vectors`` sums that stay in registers."""
+def mlp_tiles(width, outputs, pair=1):
+    """Tiles of hidden layers, of their last outputs, and of the last layer, see :func:`mlp`.
 
-    def __init__(self, builder, outputs, vectors, pairs):
-        self.builder, self.outputs, self.vectors, self.pairs = builder, outputs, vectors, pairs
-        zero = ir.Constant(_VECTOR, [0.0] * LANES)
-        self.zero = zero
-        self.sums = [
-            [cgutils.alloca_once_value(builder, zero) for _ in range(vectors)]
-            for _ in range(outputs)
-        ]
-        for row in self.sums:
-            for slot in row:
-                builder.store(zero, slot)
+    Returns ``None`` if the last layer is too wide.
+    """
+    vectors = min(2, MOST_VECTORS)
+    most = (REGISTERS - 1 - vectors) // vectors
+    if outputs > most:
+        return None
+    full = width
+    if width > most:  # as few tiles as possible, and the last no smaller than it must be
+        full = min(range(pair, most + 1, pair), key=lambda t: (-(-width // t), t))
+    rest = width % full or full
+    return tuple(((0,) * t, (0,) * vectors) for t in (full, rest, outputs))
+
+
+class _Code:
+    """Emits operations on vectors."""
+
+    def __init__(self, builder):
+        self.builder, self.zero = builder, ir.Constant(_VECTOR, [0.0] * LANES)
 
     def call(self, name, result, *args):
         kind = ir.FunctionType(result, [arg.type for arg in args])
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
         return self.builder.call(function, args)
-
-    def multiply_add(self, weight, pixels, total):
-        if not self.pairs:
-            return self.call(f"llvm.fma.v{LANES}f32", _VECTOR, weight, pixels, total)
-        weight, pixels = (self.builder.bitcast(x, _INTEGERS) for x in (weight, pixels))
-        return self.call("llvm.x86.avx512bf16.dpbf16ps.512", _VECTOR, total, weight, pixels)
 
     def at(self, pointer, *terms):
         """``pointer`` moved by a sum of products, in floats."""
@@ -102,12 +104,56 @@ class _Tile:
         vector = self.builder.insert_element(
             ir.Constant(_VECTOR, ir.Undefined), one, ir.Constant(ir.IntType(32), 0)
         )
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        return self.builder.shuffle_vector(vector, vector, mask)
+        return self.shuffled(vector, vector, [0] * LANES)
 
-    def shifted(self, left, right, by):
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [by + n for n in range(LANES)])
-        return self.builder.bitcast(self.builder.shuffle_vector(left, right, mask), _VECTOR)
+    def shuffled(self, first, second, lanes):
+        """Lanes of two vectors; those of ``second`` count from ``LANES`` on."""
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), lanes)
+        return self.builder.shuffle_vector(first, second, mask)
+
+    def relu(self, x):
+        below = self.builder.fcmp_ordered("<", x, self.zero)
+        return self.builder.select(below, self.zero, x)
+
+    def paired(self, even, odd=None):
+        """Two vectors, rounded to bfloat16, as one; beside zeros if there is no second."""
+        found = self._rounded(even)
+        if odd is None:
+            return found
+        return self.builder.or_(found, self.builder.shl(self._rounded(odd), _same(16)))
+
+    def _rounded(self, x):
+        half = self.call("llvm.x86.avx512bf16.cvtneps2bf16.512", _HALVES, x)
+        return self.builder.zext(half, _INTEGERS)
+
+    def store(self, vector, pointer):
+        pointer = self.builder.bitcast(pointer, vector.type.as_pointer())
+        self.builder.store(vector, pointer, align=4)
+
+
+class _Tile(_Code):
+    """Emits the code for ``outputs`` x ``vectors`` sums that stay in registers."""
+
+    def __init__(self, builder, outputs, vectors, pairs):
+        super().__init__(builder)
+        self.outputs, self.vectors, self.pairs = outputs, vectors, pairs
+        self.sums = [
+            [cgutils.alloca_once_value(builder, self.zero) for _ in range(vectors)]
+            for _ in range(outputs)
+        ]
+        for row in self.sums:
+            for slot in row:
+                builder.store(self.zero, slot)
+
+    def multiply_add(self, weight, pixels, total):
+        if not self.pairs:
+            return self.call(f"llvm.fma.v{LANES}f32", _VECTOR, weight, pixels, total)
+        weight, pixels = (self.builder.bitcast(x, _INTEGERS) for x in (weight, pixels))
+        return self.call("llvm.x86.avx512bf16.dpbf16ps.512", _VECTOR, total, weight, pixels)
+
+    def moved(self, left, right, by):
+        vector = self.shuffled(left, right, [by + n for n in range(LANES)])
+        return self.builder.bitcast(vector, _VECTOR)
 
     def add(self, x, block, weight, slots, shift):
         """Adds products with ``slots`` slots of pixels moved by ``shift``."""
@@ -121,9 +167,9 @@ class _Tile:
             pixels = []
             for v in range(self.vectors):
                 if shift < 0:
-                    pixels.append(self.shifted(loaded[v - 1], loaded[v], LANES - 1))
+                    pixels.append(self.moved(loaded[v - 1], loaded[v], LANES - 1))
                 elif shift > 0:
-                    pixels.append(self.shifted(loaded[v], loaded[v + 1], 1))
+                    pixels.append(self.moved(loaded[v], loaded[v + 1], 1))
                 else:
                     pixels.append(loaded[v])
             w = self.at(weight, (loop.index, self.outputs))
@@ -155,29 +201,18 @@ class _Tile:
 
         self.change(add)
 
-    def relu(self):
-        b = self.builder
-        self.change(lambda x, o, v: b.select(b.fcmp_ordered("<", x, self.zero), self.zero, x))
+    def relu_sums(self):
+        self.change(lambda x, o, v: self.relu(x))
 
-    def write(self, out, block):
-        b, step = self.builder, 2 if self.pairs else 1
-        for n, o in enumerate(range(0, self.outputs, step)):
-            for v in range(self.vectors):
-                found = b.load(self.sums[o][v])
-                if self.pairs:
-                    found = self.rounded(found)
-                    if o + 1 < self.outputs:
-                        other = self.rounded(b.load(self.sums[o + 1][v]))
-                        found = b.or_(found, b.shl(other, _same(16)))
+    def write(self, out, block, pairs=None):
+        """Stores the sums, as pairs if pixels are pairs or as ``pairs`` says."""
+        pairs = self.pairs if pairs is None else pairs
+        for v in range(self.vectors):
+            sums = [self.builder.load(row[v]) for row in self.sums]
+            if pairs:
+                sums = [self.paired(*sums[o : o + 2]) for o in range(0, len(sums), 2)]
+            for n, found in enumerate(sums):
                 self.store(found, self.at(out, n * LANES, (block, v)))
-
-    def rounded(self, x):
-        half = self.call("llvm.x86.avx512bf16.cvtneps2bf16.512", _HALVES, x)
-        return self.builder.zext(half, _INTEGERS)
-
-    def store(self, vector, pointer):
-        pointer = self.builder.bitcast(pointer, vector.type.as_pointer())
-        self.builder.store(vector, pointer, align=4)
 
 
 def _same(number):
@@ -214,7 +249,7 @@ def _make3(wide):
                     w = sums.at(w, (slots, kx * sums.outputs))
                     sums.add(line, block, w, slots, kx - 1)
             sums.add_bias(bias)
-            sums.relu()
+            sums.relu_sums()
             sums.write(out, block)
             return context.get_dummy_value()
 
@@ -246,7 +281,7 @@ def _make1(wide):
             sums.add_bias(bias)
             with builder.if_then(builder.icmp_signed("==", parts, ir.Constant(_INT, 1))):
                 sums.add_image(added, block)
-            sums.relu()
+            sums.relu_sums()
             sums.write(out, block)
             return context.get_dummy_value()
 
@@ -272,13 +307,85 @@ def _make_part(wide):
                 with otherwise:
                     sums.add_image(out, block)
             with builder.if_then(last):
-                sums.relu()
+                sums.relu_sums()
             sums.write(out, block)
             return context.get_dummy_value()
 
         return signature, codegen
 
     return part
+
+
+@intrinsic
+def _gather(typing, proj, p_at, rows, r_at, cols, c_at, places, i_at, out, o_at, queries, chunks):
+    """First layers of a vector of queries: ReLU of a sum of three rows for each, transposed.
+
+    Where the rows begin is in ``places``, for ``queries`` queries in each of the three arrays.
+    """
+    a = types.intp
+    signature = types.void(proj, a, rows, a, cols, a, places, a, out, a, a, a)
+
+    def codegen(context, builder, sig, args):
+        *sources, places, out, queries, chunks = _arrays(context, builder, sig, args)
+        code, pairs = _Code(builder), sig.args[8].dtype == types.int32
+
+        def begin(n, lane):
+            pointer = code.at(places, (queries, 2 * n), 2 * lane)  # they have 64 bits
+            return builder.load(builder.bitcast(pointer, _INT.as_pointer()))
+
+        with cgutils.for_range(builder, chunks) as loop:
+            vectors = []
+            for lane in range(LANES):
+                proj, row, col = (
+                    code.load(code.at(source, begin(n, lane), (loop.index, LANES)))
+                    for n, source in enumerate(sources)
+                )
+                vectors.append(code.relu(builder.fadd(builder.fadd(proj, row), col)))
+            vectors = _transposed(code, vectors)
+            if pairs:
+                vectors = [code.paired(*vectors[n : n + 2]) for n in range(0, LANES, 2)]
+            for n, vector in enumerate(vectors):
+                code.store(vector, code.at(out, n * LANES, (loop.index, len(vectors) * LANES)))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _transposed(code, vectors):
+    """``LANES`` vectors with lanes and vectors exchanged, by halves, quarters and so on."""
+    step = 1
+    while step < LANES:
+        low = [lane + (LANES - step if lane & step else 0) for lane in range(LANES)]
+        high = [lane + (LANES if lane & step else step) for lane in range(LANES)]
+        for n in range(LANES):
+            if not n & step:
+                a, b = vectors[n], vectors[n + step]
+                vectors[n], vectors[n + step] = code.shuffled(a, b, low), code.shuffled(a, b, high)
+        step *= 2
+    return vectors
+
+
+@intrinsic
+def _dense(
+    typing, tile, x, at, weight, w_at, bias, b_at, out, o_at, block, out_block, slots, relu
+):  # fmt: skip
+    """A layer's sums for some outputs; with ``relu``, those of a hidden layer."""
+    a = types.intp
+    signature = types.void(tile, x, a, weight, a, bias, a, out, a, a, a, a, types.boolean)
+
+    def codegen(context, builder, sig, args):
+        _, x, weight, bias, out, block, out_block, slots, relu = _arrays(
+            context, builder, sig, args
+        )
+        sums = _tile(builder, tile, True, sig.args[1])
+        sums.add(x, block, weight, slots, 0)
+        sums.add_bias(bias)
+        with builder.if_then(relu):
+            sums.relu_sums()
+        sums.write(out, out_block, pairs=sig.args[7].dtype == types.int32)
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 def _tile(builder, tile, wide, image):
@@ -439,7 +546,71 @@ def to_pixels(x, out, start, stop, width, channels, unit, pair):
                     out[(first + i) * channels + c] = x[at + i * pair]
 
 
-KERNELS = conv3, conv1, conv1_in_turn, to_planar, to_pixels
+@njit(nogil=True)
+def _layers(x, y, result, block, width, pair, hidden, weight, bias, full, rest, last):
+    """All layers of a block of queries but the first, whose output is in ``x``."""
+    slots, w, first = (width + pair - 1) // pair, 0, 0
+    for _ in range(hidden):
+        o = 0
+        while o < width:
+            at, b = o // pair * LANES, first + o
+            if o + len(full[0]) <= width:
+                _dense(full, x, 0, weight, w, bias, b, y, at, block, block, slots, True)
+                w += len(full[0]) * slots
+                o += len(full[0])
+            else:
+                _dense(rest, x, 0, weight, w, bias, b, y, at, block, block, slots, True)
+                w += len(rest[0]) * slots
+                o = width
+        x, y, first = y, x, first + width
+    of_result = len(last[0]) * LANES
+    _dense(last, x, 0, weight, w, bias, first, result, 0, block, of_result, slots, False)
+
+
+@njit(nogil=True)
+def mlp(
+    classes, proj, rows, cols, line_pixel, line_row, column_pixel, out, start, stop, wanted,
+    column_step, stride, width, pair, hidden, weight, bias, full, rest, last,
+):  # fmt: skip
+    """Lines of queries through an MLP: those of class ``wanted``, all if it is negative.
+
+    The first layer's output at a query is ``proj[its pixel] + rows[its line] + cols[its column]``,
+    rows of ``stride`` floats. ``width`` is that of the hidden layers, of which ``full`` outputs are
+    computed together, and ``rest`` at the end.
+    """
+    vectors, columns = len(full[1]), column_pixel.size
+    queries, outputs, total = vectors * LANES, len(last[0]), line_pixel.size * columns
+    block = stride // pair * LANES
+    x, y = np.empty(vectors * block, weight.dtype), np.empty(vectors * block, weight.dtype)
+    result = np.empty(queries * outputs, np.float32)
+    found, places = np.empty(queries, np.intp), np.zeros((3, queries), np.intp)
+    line, column, n = start, 0, queries
+    while n == queries:
+        n = 0
+        while n < queries and line < stop:
+            at, pixel, row = line * columns, line_pixel[line], line_row[line] * stride
+            while column < columns and n < queries:
+                found[n] = at + column
+                places[0, n] = (pixel + column_pixel[column]) * stride
+                places[1, n] = row
+                places[2, n] = column * column_step
+                n += wanted < 0 or classes[at + column] == wanted
+                column += 1
+            if column == columns:
+                line, column = line + 1, 0
+        for v in range(vectors):  # beyond the last query, those of the block before
+            _gather(
+                proj, 0, rows, 0, cols, 0, places, 2 * v * LANES, x, v * block, queries,
+                stride // LANES,
+            )  # fmt: skip
+        _layers(x, y, result, block, width, pair, hidden, weight, bias, full, rest, last)
+        for q in range(n):
+            at = q // LANES * outputs * LANES + q % LANES
+            for o in range(outputs):
+                out[o * total + found[q]] = result[at + o * LANES]
+
+
+KERNELS = conv3, conv1, conv1_in_turn, to_planar, to_pixels, mlp
 
 
 def keep_compiled() -> None:

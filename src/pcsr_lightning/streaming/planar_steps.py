@@ -6,50 +6,20 @@ Legend: r rows, w columns, C channels, X blocks of ``LANES`` pixels. A planar va
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.util import find_spec
-from itertools import pairwise
-from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pcsr_lightning.streaming.numba_runtime import (
+    loaded_kernels,
+    numbers,
+    run_in_threads,
+    words,
+)
 from pcsr_lightning.streaming.steps import Rows, Step
-
-_log = logging.getLogger(__name__)
-
-
-@cache
-def planar_kernels() -> ModuleType | None:
-    """The kernels, ``None`` where numba is missing or does not work."""
-    if find_spec("numba") is None:
-        return None
-    try:
-        from pcsr_lightning.streaming import planar_kernels as kernels
-    except (ImportError, OSError) as error:  # numba refuses versions of NumPy that it does not know
-        _log.warning("numba is not used: %s", error)
-        return None
-    try:
-        kernels.keep_compiled()
-    except RuntimeError:
-        _log.warning(
-            "no folder to keep numba's kernels in: every process compiles them anew, "
-            "unless NUMBA_CACHE_DIR names one that can be written to"
-        )
-    return kernels
-
-
-def _kernels() -> ModuleType:
-    kernels = planar_kernels()
-    assert kernels is not None
-    return kernels
 
 
 @dataclass(frozen=True)
@@ -72,7 +42,7 @@ class Layout:
     @property
     def tile(self) -> Any:
         """What a kernel computes in registers."""
-        return _kernels().best_tile(self.unit, self.pair)
+        return loaded_kernels().best_tile(self.unit, self.pair)
 
     def slots(self, channels: int) -> int:
         """Of so many channels."""
@@ -80,7 +50,7 @@ class Layout:
 
     def row_shape(self, width: int, channels: int) -> tuple[int, int]:
         """Of a value's rows."""
-        lanes = _kernels().LANES
+        lanes = loaded_kernels().LANES
         return -(-width // lanes) + 2, self.slots(channels) * lanes * self.pair
 
     def paired(self, weight_xC: Tensor) -> Tensor:
@@ -114,7 +84,7 @@ class PlanarStep(Step):
 
     @property
     def _weights(self) -> tuple[Any, Any, Any]:
-        return _words(self.weight), _words(self.bias), self.layout.tile
+        return words(self.weight), words(self.bias), self.layout.tile
 
 
 @dataclass
@@ -131,9 +101,11 @@ class PlanarConvolve(PlanarStep):
         self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
     ) -> Tensor:
         out = self._result(into, stop - start, width)
-        arrays = _words(rows(self.inputs[0], start - 1, stop + 1)), _words(out)
+        arrays = words(rows(self.inputs[0], start - 1, stop + 1)), words(out)
         slots = self.layout.slots(self.channels // self.groups)
-        _run(_kernels().conv3, stop - start, arrays, width, self.groups, slots, *self._weights)
+        run_in_threads(
+            loaded_kernels().conv3, stop - start, arrays, width, self.groups, slots, *self._weights
+        )
         return out
 
 
@@ -147,15 +119,15 @@ class PlanarMix(PlanarStep):
         self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
     ) -> Tensor:
         out = self._result(into, stop - start, width)
-        given = [_words(rows(value, start, stop)) for value in self.inputs]
+        given = [words(rows(value, start, stop)) for value in self.inputs]
         x = given[: self.parts] + given[:1] * (4 - self.parts)
         others = width, self.layout.slots(self.channels), *self._weights
         if self.layout.pair == 1 < self.parts:
-            arrays = *x, self.parts, _words(out)
-            _run(_kernels().conv1_in_turn, stop - start, arrays, *others)
+            arrays = *x, self.parts, words(out)
+            run_in_threads(loaded_kernels().conv1_in_turn, stop - start, arrays, *others)
         else:
-            arrays = *x, self.parts, given[-1], _words(out)
-            _run(_kernels().conv1, stop - start, arrays, *others)
+            arrays = *x, self.parts, given[-1], words(out)
+            run_in_threads(loaded_kernels().conv1, stop - start, arrays, *others)
         return out
 
 
@@ -169,9 +141,9 @@ class _ChangeOfLayout(PlanarStep):
         self, rows: Rows, start: int, stop: int, into: Tensor | None, height: int, width: int
     ) -> Tensor:
         out = self._result(into, stop - start, width)
-        arrays = _numbers(rows(self.inputs[0], start, stop)), _numbers(out)
-        kernel, layout = getattr(_kernels(), self.kernel), self.layout
-        _run(kernel, stop - start, arrays, width, self.channels, layout.unit, layout.pair)
+        arrays = numbers(rows(self.inputs[0], start, stop)), numbers(out)
+        kernel, layout = getattr(loaded_kernels(), self.kernel), self.layout
+        run_in_threads(kernel, stop - start, arrays, width, self.channels, layout.unit, layout.pair)
         return out
 
 
@@ -190,38 +162,3 @@ class ToPixels(_ChangeOfLayout):
 
     def row_shape(self, width: int) -> tuple[int, int]:
         return width, self.channels
-
-
-def _words(x: Tensor) -> Any:
-    """Its bits as numba takes them: float32, or pairs of bfloat16."""
-    x = x.contiguous().view(-1)
-    return (x if x.dtype == torch.float32 else x.view(torch.int32)).numpy()
-
-
-def _numbers(x: Tensor) -> Any:
-    """Its numbers, one by one."""
-    x = x.contiguous().view(-1)
-    return (x if x.dtype == torch.float32 else x.view(torch.int16)).numpy()
-
-
-def _run(kernel: Callable[..., None], rows: int, arrays: tuple[Any, ...], *others: Any) -> None:
-    """Runs a kernel on ranges of rows, as many as PyTorch has threads; it lets go of the GIL."""
-    threads = min(torch.get_num_threads(), rows)
-    if threads < 2:
-        kernel(*arrays, 0, rows, *others)
-        return
-    (_, own), *parts = pairwise(rows * n // threads for n in range(threads + 1))
-    submit = _threads(threads - 1).submit
-    elsewhere = [submit(kernel, *arrays, first, last, *others) for first, last in parts]
-    kernel(*arrays, 0, own, *others)
-    for part in elsewhere:
-        part.result()
-
-
-@cache
-def _threads(number: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(number, thread_name_prefix="planar")
-
-
-if hasattr(os, "register_at_fork"):  # a forked process has none of these threads
-    os.register_at_fork(after_in_child=_threads.cache_clear)
