@@ -16,11 +16,12 @@ from functools import partial
 
 import torch
 from _inputs import find_models, find_photograph, load_original, load_pcsr, shared_folder
-from _measure import interleaved, markdown, matrix_products, matrix_rate, run_script
+from _measure import DTYPES, interleaved, markdown, matrix_products, matrix_rate, run_script
 from torch import Tensor
 from torch.nn import functional as F
 
 from pcsr_lightning.inference.execution import Execution
+from pcsr_lightning.inference.kernels import QueryKernels, Strip
 from pcsr_lightning.inference.session import Session
 from pcsr_lightning.inference.upscaling import upscale_by
 from pcsr_lightning.networks import PCSR, Original
@@ -32,6 +33,9 @@ from pcsr_lightning.streaming import planar_kernels as tiles  # noqa: E402
 IMPORT = time.perf_counter() - start
 ROWS, COLUMNS, GROUPS = 35, 420, 4
 LR, PRECISIONS = (276, 420), ("fp32", "bf16")
+HEAVY = 0.35
+TIMES = ["precision", "without", "with", "times as fast"]
+"""Of a strip milliseconds, of a picture seconds."""
 LANES = tiles.LANES
 BLOCKS = -(-COLUMNS // LANES)
 Call = Callable[[], object]
@@ -114,6 +118,7 @@ def run(rounds: int) -> None:
     """Prints the tables."""
     if torch.get_num_threads() == 1:
         layers(rounds)
+    strips(rounds)
     pictures(rounds)
 
 
@@ -154,6 +159,26 @@ def layers(rounds: int) -> None:
     print(f"Import of numba: {IMPORT:.2f} s; {LANES} lanes.")
 
 
+def strips(rounds: int) -> None:
+    """The table of a strip's classifier and upsamplers, without the kernel and with it."""
+    names, calls = find_models(shared_folder(), None, None), {}
+    model, (h, w) = load_pcsr(names.pcsr), (ROWS, COLUMNS)
+    strip, grid = Strip(0, h, 0, 4 * h), model.grid((h, w), (4 * h, 4 * w))
+    draw = torch.Generator().manual_seed(0)
+    feat_1rwD = torch.rand(1, h, w, model.backbone.out_channels, generator=draw)
+    class_1Q = (torch.rand(1, 16 * h * w, generator=draw) >= HEAVY).to(torch.uint8)
+    for precision in PRECISIONS:
+        x = feat_1rwD.to(DTYPES[precision])
+        for planar in (False, True):
+            kernels = QueryKernels.of(model, grid, x.dtype, planar)
+            calls[f"classifier|{precision}|{planar}"] = partial(kernels.logits, x, strip)
+            calls[f"upsamplers|{precision}|{planar}"] = partial(
+                kernels.residual, x, strip, class_1Q
+            )
+    with torch.inference_mode():
+        print(markdown([f"strip, {HEAVY:.0%} heavy", *TIMES], _compared(calls, rounds, 1e3)))
+
+
 def pictures(rounds: int) -> None:
     """The table of whole pictures and their backbones, without the kernels and with them."""
     shared = shared_folder()
@@ -175,6 +200,11 @@ def pictures(rounds: int) -> None:
                 calls[f"{name}|{way}"] = partial(
                     upscale_by, model, lr_13hw, RoutingConfig(), execution
                 )
+    print(markdown(["picture", *TIMES], _compared(calls, rounds, 1)))
+
+
+def _compared(calls: dict[str, Call], rounds: int, unit: float) -> list[list[str]]:
+    """Rows of a table of what has names ``what|precision|with kernels``."""
     for call in calls.values():
         call()
     one = torch.get_num_threads() == 1
@@ -184,9 +214,9 @@ def pictures(rounds: int) -> None:
         if name.endswith("False"):
             before, after = (times[name.replace("False", way)] for way in ("False", "True"))
             what, precision, _ = name.split("|")
-            cells = [before.text(), after.text(), f"{before.median / after.median:.2f}"]
-            rows.append([what, precision, *cells])
-    print(markdown(["picture", "precision", "without: s", "with: s", "times as fast"], rows))
+            cells = [f"{unit * timing.median:.3g}" for timing in (before, after)]
+            rows.append([what, precision, *cells, f"{before.median / after.median:.2f}"])
+    return rows
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from tests.small import SMALL_BACKBONES
 from torch import Tensor
 
-from pcsr_lightning.inference import planar_mlp
+from pcsr_lightning.inference import planar_mlp, planar_refine
 from pcsr_lightning.inference.execution import Execution
 from pcsr_lightning.inference.fused_queries import query_kernels
 from pcsr_lightning.inference.kernels import MLPKernel, QueryKernels, Strip
 from pcsr_lightning.inference.upscaling import upscale_by
 from pcsr_lightning.networks import PCSR, QueryGrid, build_network, default_config
 from pcsr_lightning.routing import RoutingConfig
+from pcsr_lightning.routing.refine import refine
 from pcsr_lightning.streaming import numba_runtime
 
 WIDTHS = {"wide": [[74, 74], [20, 20]], "other": [[29, 29, 29, 29], [10]], "light": [[3], []]}
@@ -195,6 +196,29 @@ def test_layers_of_several_widths_run_in_pytorch(widths: list[list[int]], calls:
     assert torch.equal(found, expected)
     both(model, size)[0].logits(feat_1rwD, strip_of(size))
     assert not calls
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 5), (2, 2, 3), (1, 3, 1), (1, 3, 3), (2, 7, 33), (3, 9, 64)]
+)
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_refined_pixels_are_the_same(
+    shape: tuple[int, int, int], num_classes: int, threads: int
+) -> None:
+    B, H, W = shape
+    draw = torch.Generator().manual_seed(7)
+    sr_B3HW = torch.rand(B, 3, H, W, generator=draw)
+    sr_B3HW[0, 0, 0, 0] = torch.nan
+    class_BHW = torch.randint(0, num_classes + 4, shape, generator=draw).clamp(max=num_classes - 1)
+    class_BHW, before = class_BHW.to(torch.uint8), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = planar_refine.refine(sr_B3HW, class_BHW, num_classes)
+    finally:
+        torch.set_num_threads(before)
+    expected = refine(sr_B3HW, class_BHW, num_classes)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_so_many_classes_do_not_fit_the_registers() -> None:

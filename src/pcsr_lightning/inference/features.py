@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 STRIP_PIXELS = 15_000
 """LR pixels of a strip on a CPU: few enough to stay in its cache, many enough to keep it busy.
 Measured by ``benchmarks/strips.py``."""
+STRIP_PIXELS_SHARED = 22_000
+"""The same with several threads, which wait for each other at the end of every step."""
 STRIP_PIXELS_GPU = 2**19
 NUMBA_PIXELS = 2**20
 """LR pixels from which on loading numba, half a second, is less than its upsamplers save."""
@@ -234,7 +236,10 @@ def strip_rows(
     if execution.tile_rows is not None:
         return min(h, execution.tile_rows)
     # Where strips overlap, low ones would do most of their work twice.
-    pixels = STRIP_PIXELS if x.device.type == "cpu" else STRIP_PIXELS_GPU
+    if x.device.type != "cpu":
+        pixels = STRIP_PIXELS_GPU
+    else:
+        pixels = STRIP_PIXELS if torch.get_num_threads() == 1 else STRIP_PIXELS_SHARED
     rows = max(1, min(h, max(pixels // (B * w), 2 * features.reach)))
     if execution.max_memory is None:
         return rows

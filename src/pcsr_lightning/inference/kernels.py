@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pcsr_lightning.errors import ConfigError
+from pcsr_lightning.inference import planar_refine
 from pcsr_lightning.inference.checks import check_finite
 from pcsr_lightning.inference.linear import linear, linear_relu
 from pcsr_lightning.inference.planar_mlp import Lines, PlanarMLP
@@ -249,7 +250,8 @@ class QueryKernels(ABC):
             class_BnW: their classes.
             bits: rows may come out as integers of so many bits.
         """
-        return refine(sr_B3nW, class_BnW, self.num_classes)
+        run = planar_refine.refine if self._planar else refine
+        return run(sr_B3nW, class_BnW, self.num_classes)
 
     @abstractmethod
     def to_rows(self, values_BcQ: Tensor, strip: Strip) -> Tensor:

@@ -610,7 +610,35 @@ def mlp(
                 out[o * total + found[q]] = result[at + o * LANES]
 
 
-KERNELS = conv3, conv1, conv1_in_turn, to_planar, to_pixels, mlp
+@njit(nogil=True)
+def refine(image, classes, out, start, stop, height, width, heavy):
+    """Rows of pictures ``(3, height, width)``: light pixels beside heavy ones take the 3x3 mean.
+
+    Classes below ``heavy`` are heavy. The order of sums is that of ``routing.refine``.
+    """
+    near, sums, ninth = np.zeros(width, np.uint8), np.empty(width, np.float32), np.float32(1 / 9)
+    for line in range(start, stop):
+        inner, row = 0 < line % height < height - 1, line * width
+        if inner:
+            above, own = classes[row - width : row], classes[row : row + width]
+            below = classes[row + width : row + 2 * width]
+            for x in range(width):
+                near[x] = (above[x] < heavy) | (own[x] < heavy) | (below[x] < heavy)
+        for channel in range(3):
+            at = ((line // height * 3 + channel) * height + line % height) * width
+            source, into = image[at : at + width], out[at : at + width]
+            into[:] = source
+            if inner:
+                before, after = image[at - width : at], image[at + width : at + 2 * width]
+                for x in range(width):
+                    sums[x] = before[x] + source[x] + after[x]
+                for x in range(1, width - 1):
+                    mean = (sums[x - 1] + sums[x] + sums[x + 1]) * ninth
+                    touched = (near[x - 1] | near[x] | near[x + 1]) != 0 and own[x] >= heavy
+                    into[x] = mean if touched else source[x]
+
+
+KERNELS = conv3, conv1, conv1_in_turn, to_planar, to_pixels, mlp, refine
 
 
 def keep_compiled() -> None:
