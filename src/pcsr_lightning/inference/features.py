@@ -28,6 +28,7 @@ from pcsr_lightning.streaming import (
     WholePlan,
     is_planar,
     kernels_pay,
+    multiplies,
     plan_rows,
     stream_values,
     with_planar_kernels,
@@ -302,11 +303,12 @@ def uses_numba(backbone: nn.Module, execution: Execution, lr_pixels: int = 0) ->
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if weight.device.type != "cpu" or execution.is_fused(weight.device) or tracing:
         return False
-    if execution.planar is not None or not kernels_pay():
-        return bool(execution.planar) and kernels_pay()
-    if lr_pixels >= NUMBA_PIXELS:
-        return True
-    plan = _plan(backbone, execution.dtype(backbone), planar=True)
+    if execution.planar is False or not kernels_pay():
+        return False
+    dtype = execution.dtype(backbone)
+    if execution.planar or lr_pixels >= NUMBA_PIXELS:
+        return multiplies(dtype)
+    plan = _plan(backbone, dtype, planar=True)
     return plan is not None and is_planar(plan)
 
 

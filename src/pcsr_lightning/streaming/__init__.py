@@ -31,7 +31,7 @@ products. :func:`plan_rows` raises :class:`NotStreamable` for any other network.
 """
 
 from pcsr_lightning.streaming.graph import NotStreamable
-from pcsr_lightning.streaming.numba_runtime import kernels_pay
+from pcsr_lightning.streaming.numba_runtime import kernels_pay, multiplies
 from pcsr_lightning.streaming.plan import plan_rows
 from pcsr_lightning.streaming.planar import is_planar, with_planar_kernels
 from pcsr_lightning.streaming.steps import RowPlan
@@ -45,6 +45,7 @@ __all__ = [
     "WholePlan",
     "is_planar",
     "kernels_pay",
+    "multiplies",
     "plan_rows",
     "stream_values",
     "with_planar_kernels",
