@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pcsr_lightning.inference import planar_mlp, planar_refine
 from pcsr_lightning.inference.execution import Execution
+from pcsr_lightning.inference.features import NUMBA_PIXELS, uses_numba
 from pcsr_lightning.inference.fused_queries import query_kernels
 from pcsr_lightning.inference.kernels import MLPKernel, QueryKernels, Strip
 from pcsr_lightning.inference.upscaling import upscale_by
@@ -261,6 +262,16 @@ def test_a_kernel_that_does_not_work_is_not_used(
     assert [record.getMessage() for record in caplog.records] == [
         "numba is not used: its results differ by 1.0e+00 on this processor"
     ]
+
+
+def test_without_numba(monkeypatch: pytest.MonkeyPatch, calls: list[int]) -> None:
+    monkeypatch.setattr(numba_runtime, "planar_kernels", lambda: None)
+    model, lr, execution = network([[8], [8]]), drawn(1, 3, 8, 9) + 0.5, Execution(planar=True)
+    assert not uses_numba(model.backbone, execution)
+    assert not uses_numba(model.backbone, Execution(), NUMBA_PIXELS)
+    found = upscale_by(model, lr, RoutingConfig(), execution, size=(32, 36))
+    assert torch.equal(found.image, upscale_by(model, lr, RoutingConfig(), size=(32, 36)).image)
+    assert not calls
 
 
 @pytest.mark.parametrize("planar", [True, False])
