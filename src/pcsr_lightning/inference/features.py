@@ -290,13 +290,16 @@ def _plan(module: nn.Module, dtype: torch.dtype, planar: bool) -> RowPlan | None
     return plans.planar if planar else plans.plain
 
 
-def uses_numba(backbone: nn.Module, execution: Execution, lr_pixels: int = 0) -> bool:
+def uses_numba(
+    backbone: nn.Module, execution: Execution, lr_pixels: int = 0, pictures: int = 1
+) -> bool:
     """Whether kernels that numba compiles are used for a picture.
 
     Args:
         backbone: on its device.
         execution: may say so.
         lr_pixels: of all pictures that are computed together; 0 stands for small ones.
+        pictures: how many these are; networks do not stream several.
     """
     weight = next(backbone.parameters())
     # A trace shows PyTorch's operators alone.
@@ -308,7 +311,7 @@ def uses_numba(backbone: nn.Module, execution: Execution, lr_pixels: int = 0) ->
     dtype = execution.dtype(backbone)
     if execution.planar or lr_pixels >= NUMBA_PIXELS:
         return multiplies(dtype)
-    plan = _plan(backbone, dtype, planar=True)
+    plan = _plan(backbone, dtype, planar=True) if pictures == 1 else None
     return plan is not None and is_planar(plan)
 
 

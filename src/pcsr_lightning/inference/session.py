@@ -261,7 +261,7 @@ class Session:
         model, (h, w), (H, W) = self.model, self.lr_size, self.size
         lr, dtype = InputRows(self.lr_B3hw, unseen_hw=unseen_hw), execution.dtype(model)
         x, fused = lr.less(model.mean), execution.is_fused(lr.device)
-        planar = uses_numba(model.backbone, execution, len(lr) * h * w)
+        planar = uses_numba(model.backbone, execution, len(lr) * h * w, len(lr))
         source = feature_rows(model.backbone, model.backbone.halo, x, dtype, fused, planar)
         rows = strip_rows(execution, source, x, H * W / (h * w))
         shape = (len(lr), h, w, model.backbone.out_channels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -181,7 +182,7 @@ def make_engine(
     dtype = execution.dtype(model)
     with torch.inference_mode():
         x, fused = image.less(model.mean), execution.is_fused(image.device)
-        planar = uses_numba(model.backbone, execution, len(x) * lr_size[0] * lr_size[1])
+        planar = uses_numba(model.backbone, execution, len(x) * math.prod(lr_size), len(x))
         halo = model.backbone.halo
         features = feature_rows(model.backbone, halo, x, dtype, fused, planar)
         area = size[0] * size[1] / (lr_size[0] * lr_size[1])

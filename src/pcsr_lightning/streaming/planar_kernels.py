@@ -1,9 +1,9 @@
-"""Convolutions compiled by numba, with pixels in the lanes of vectors.
+"""Convolutions, pixel-level MLPs and refinement compiled by numba, pixels in the lanes of vectors.
 
-An image is a flat array ``(row, block, slot, lane)``: a block is LANES pixels of a row, and each
-row begins and ends with a block of zeros. A slot is a channel in float32, and sums are made in the
-order of oneDNN. In bfloat16 arrays are of 32-bit integers, and a slot is two channels; one of an
-odd number is beside a zero. Sums are float32 there too.
+For convolutions an image is a flat array ``(row, block, slot, lane)``: a block is LANES pixels of a
+row, and each row begins and ends with a block of zeros. A slot is a channel in float32, and sums
+are made in the order of oneDNN. In bfloat16 arrays are of 32-bit integers, and a slot is two
+channels; one of an odd number is beside a zero. Sums are float32 there too.
 
 A tile of some outputs and some vectors of pixels is computed in registers. Kernels take it as
 tuples of those lengths, so that numba compiles one for each, see :func:`best_tile`.
