@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -285,6 +286,32 @@ def test_what_is_kept_and_damaged_is_compiled_anew(tmp_path: Path) -> None:
     environ = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", _DAMAGED], env=environ, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+_AVX2 = """
+import torch
+from tests.streaming.test_planar import small
+from pcsr_lightning.inference import planar_mlp, planar_refine
+from pcsr_lightning.streaming import is_planar, numba_runtime, plan_rows, with_planar_kernels
+
+assert numba_runtime.loaded_kernels().LANES == 8
+assert is_planar(with_planar_kernels(plan_rows(small())))
+assert all(planar_mlp._works(width, 2, 3, torch.float32) for width in (20, 74))
+assert planar_refine._works()
+assert not numba_runtime.multiplies(torch.bfloat16)
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="it has no AVX2")
+def test_vectors_of_eight(tmp_path: Path) -> None:
+    """Of processors without AVX-512; kernels are compared with PyTorch before they are used."""
+    features = "+avx,+avx2,+bmi,+bmi2,+fma,+lzcnt,+popcnt,+sse,+sse2,+sse3,+sse4.1,+sse4.2,+ssse3"
+    environ = os.environ | {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": features}
+    environ["NUMBA_CACHE_DIR"] = str(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", _AVX2], env=environ, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
 
