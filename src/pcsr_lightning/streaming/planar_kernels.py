@@ -292,23 +292,26 @@ def _make1(wide):
 
 def _make_part(wide):
     @intrinsic
-    def part(typing, tile, x, at, weight, w_at, bias, b_at, out, o_at, block, slots, first, last):
+    def part(
+        typing, tile, x, at, weight, w_at, bias, b_at, out, o_at, block, out_block, slots, first,
+        relu,
+    ):  # fmt: skip
         a, flag = types.intp, types.boolean
-        signature = types.void(tile, x, a, weight, a, bias, a, out, a, a, a, flag, flag)
+        signature = types.void(tile, x, a, weight, a, bias, a, out, a, a, a, a, flag, flag)
 
         def codegen(context, builder, sig, args):
             given = _arrays(context, builder, sig, args)
-            _, x, weight, bias, out, block, slots, first, last = given
+            _, x, weight, bias, out, block, out_block, slots, first, relu = given
             sums = _tile(builder, tile, wide, sig.args[1])
             sums.add(x, block, weight, slots, 0)
             with builder.if_else(first) as (then, otherwise):
                 with then:
                     sums.add_bias(bias)
                 with otherwise:
-                    sums.add_image(out, block)
-            with builder.if_then(last):
+                    sums.add_image(out, out_block)
+            with builder.if_then(relu):
                 sums.relu_sums()
-            sums.write(out, block)
+            sums.write(out, out_block, pairs=sig.args[7].dtype == types.int32)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -363,29 +366,6 @@ def _transposed(code, vectors):
                 vectors[n], vectors[n + step] = code.shuffled(a, b, low), code.shuffled(a, b, high)
         step *= 2
     return vectors
-
-
-@intrinsic
-def _dense(
-    typing, tile, x, at, weight, w_at, bias, b_at, out, o_at, block, out_block, slots, relu
-):  # fmt: skip
-    """A layer's sums for some outputs; with ``relu``, those of a hidden layer."""
-    a = types.intp
-    signature = types.void(tile, x, a, weight, a, bias, a, out, a, a, a, a, types.boolean)
-
-    def codegen(context, builder, sig, args):
-        _, x, weight, bias, out, block, out_block, slots, relu = _arrays(
-            context, builder, sig, args
-        )
-        sums = _tile(builder, tile, True, sig.args[1])
-        sums.add(x, block, weight, slots, 0)
-        sums.add_bias(bias)
-        with builder.if_then(relu):
-            sums.relu_sums()
-        sums.write(out, out_block, pairs=sig.args[7].dtype == types.int32)
-        return context.get_dummy_value()
-
-    return signature, codegen
 
 
 def _tile(builder, tile, wide, image):
@@ -489,11 +469,11 @@ def conv1_in_turn(x0, x1, x2, x3, parts, out, start, stop, width, slots, weight,
                     first, last = p == 0, p == parts - 1
                     if wide:
                         _wide_part(
-                            tile, x, i, weight, w, bias, b, out, o, block, slots, first, last
+                            tile, x, i, weight, w, bias, b, out, o, block, block, slots, first, last
                         )
                     else:
                         _narrow_part(
-                            tile, x, i, weight, w, bias, b, out, o, block, slots, first, last
+                            tile, x, i, weight, w, bias, b, out, o, block, block, slots, first, last
                         )
                     w += outputs * slots
             n += vectors if wide else 1
@@ -555,16 +535,16 @@ def _layers(x, y, result, block, width, pair, hidden, weight, bias, full, rest, 
         while o < width:
             at, b = o // pair * LANES, first + o
             if o + len(full[0]) <= width:
-                _dense(full, x, 0, weight, w, bias, b, y, at, block, block, slots, True)
+                _wide_part(full, x, 0, weight, w, bias, b, y, at, block, block, slots, True, True)
                 w += len(full[0]) * slots
                 o += len(full[0])
             else:
-                _dense(rest, x, 0, weight, w, bias, b, y, at, block, block, slots, True)
+                _wide_part(rest, x, 0, weight, w, bias, b, y, at, block, block, slots, True, True)
                 w += len(rest[0]) * slots
                 o = width
         x, y, first = y, x, first + width
     of_result = len(last[0]) * LANES
-    _dense(last, x, 0, weight, w, bias, first, result, 0, block, of_result, slots, False)
+    _wide_part(last, x, 0, weight, w, bias, first, result, 0, block, of_result, slots, True, False)
 
 
 @njit(nogil=True)
