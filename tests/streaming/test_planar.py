@@ -227,6 +227,10 @@ def test_large_pictures_need_no_narrow_convolutions(lr_pixels: int, expected: bo
     assert uses_numba(net, Execution(), lr_pixels) == expected
 
 
+def test_a_network_without_weights_needs_no_kernels() -> None:
+    assert not uses_numba(nn.Identity(), Execution(), NUMBA_PIXELS)
+
+
 @pytest.mark.parametrize(
     ("platform", "variables", "expected"),
     [

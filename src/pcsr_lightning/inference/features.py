@@ -301,12 +301,12 @@ def uses_numba(
         lr_pixels: of all pictures that are computed together; 0 stands for small ones.
         pictures: how many these are; networks do not stream several.
     """
-    weight = next(backbone.parameters())
+    weight = next(backbone.parameters(), None)
     # A trace shows PyTorch's operators alone.
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if weight.device.type != "cpu" or execution.is_fused(weight.device) or tracing:
+    if weight is None or weight.device.type != "cpu" or tracing:
         return False
-    if execution.planar is False or not kernels_pay():
+    if execution.is_fused(weight.device) or execution.planar is False or not kernels_pay():
         return False
     dtype = execution.dtype(backbone)
     if execution.planar or lr_pixels >= NUMBA_PIXELS:

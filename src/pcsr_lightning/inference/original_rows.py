@@ -53,7 +53,7 @@ def run_original(
     upsampled = None
     if model.backbone.adds_upsampled_input:
         upsampled = UpsampledRows(x, (h * s, w * s), model.backbone.upsamples_nearest)
-    planar = uses_numba(body, execution, len(x) * h * w, len(x))
+    planar = uses_numba(body, execution, pictures=len(x))  # it has no MLPs
     features = feature_rows(body, halo, x, dtype, execution.is_fused(x.device), planar)
     rows = strip_rows(execution, features, x, s**2)
     for top, sr_BnW3 in execution.each(features.strips(rows), x.device.type):
