@@ -108,12 +108,10 @@ def test_nan_and_infinity_pass_a_relu_as_in_pytorch(plans: tuple[RowPlan, RowPla
     assert torch.equal(found.isnan(), expected.isnan())
 
 
-def without_bf16() -> bool:
-    kernels = numba_runtime.planar_kernels()
-    return kernels is None or not kernels.HAS_BF16
-
-
-BF16 = pytest.mark.skipif("without_bf16()", reason="this processor does not multiply bfloat16")
+BF16 = pytest.mark.skipif(
+    "not numba_runtime.multiplies(torch.bfloat16)",
+    reason="this processor does not multiply bfloat16",
+)
 
 
 @BF16

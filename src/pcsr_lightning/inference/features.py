@@ -21,6 +21,7 @@ from pcsr_lightning.inference.input_rows import InputRows, as_input
 from pcsr_lightning.inference.prepared import Prepared
 from pcsr_lightning.networks import evaluating, uncompiled
 from pcsr_lightning.networks.cuda_graph import GraphedByShape
+from pcsr_lightning.networks.modes import is_tracing
 from pcsr_lightning.streaming import (
     NotStreamable,
     RowPlan,
@@ -302,9 +303,7 @@ def uses_numba(
         pictures: how many these are; networks do not stream several.
     """
     weight = next(backbone.parameters(), None)
-    # A trace shows PyTorch's operators alone.
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if weight is None or weight.device.type != "cpu" or tracing:
+    if weight is None or weight.device.type != "cpu" or is_tracing():  # a trace shows PyTorch's own
         return False
     if execution.is_fused(weight.device) or execution.planar is False or not kernels_pay():
         return False

@@ -29,6 +29,7 @@ from pcsr_lightning.inference.checks import check_finite
 from pcsr_lightning.inference.linear import linear, linear_relu
 from pcsr_lightning.inference.planar_mlp import Lines, PlanarMLP
 from pcsr_lightning.networks import PCSR, BilinearOnly, PixelMLP, QueryGrid
+from pcsr_lightning.networks.modes import is_tracing
 from pcsr_lightning.routing.refine import refine
 
 BLOCK_VALUES = {"cpu": 2**18, "cuda": 2**27}
@@ -76,15 +77,16 @@ class MLPKernel:
         self.project_CD = mlp.project.weight.detach().to(dtype)
         layers = [layer for layer in mlp.tail if isinstance(layer, torch.nn.Linear)]
         self.layers = [(x.weight.detach().to(dtype), x.bias.detach().to(dtype)) for x in layers]
-        self.by_position = by_position and grid.integer_scale is not None
-        if self.by_position:
-            assert grid.integer_scale is not None
+        self._terms: tuple[Tensor, Tensor | None]  # by line, and by column
+        if by_position and grid.integer_scale is not None:
             sy, sx = grid.integer_scale
             table_SC = (rows_HC[:sy, None] + cols_WC[:sx]).flatten(0, 1) + bias_C
             self.table_SC = table_SC.detach().to(dtype)
+            self._terms = self.table_SC, None
         else:
             self.rows_HC = (rows_HC + bias_C).detach().to(dtype)
             self.cols_WC = cols_WC.detach().to(dtype)
+            self._terms = self.rows_HC, self.cols_WC
         # A fused ReLU turns NaN into 0, so that it would not be seen in the result.
         for part in mlp.parameters():
             check_finite(part.detach(), f"the weights of {name}")
@@ -92,10 +94,7 @@ class MLPKernel:
     @cached_property
     def planar(self) -> PlanarMLP | None:
         """The same in a kernel that numba compiles, where there is one."""
-        rows_RC, cols_WC = (
-            (self.table_SC, None) if self.by_position else (self.rows_HC, self.cols_WC)
-        )
-        return PlanarMLP.of(self.project_CD, rows_RC, cols_WC, self.layers)
+        return PlanarMLP.of(self.project_CD, *self._terms, self.layers)
 
     def project(self, feat_PD: Tensor) -> Tensor:
         """The first layer's share of the LR pixels, ``(P, C)``, without bias."""
@@ -207,15 +206,17 @@ class QueryKernels(ABC):
             every_class: runs the first layer of classes without a pixel here, too, so that a
                 picture's cost does not depend on how it is cut.
         """
+        feat_BrwD = feat_BrwD.contiguous()  # one copy for all classes
         feat_PD, class_Q = feat_BrwD.flatten(0, 2), self._across_pictures(class_BQ)
         out_3Q = self._new_residual(feat_PD, len(class_Q))
+        lines = self._lines(feat_BrwD, strip) if self._planar else None
         for j in range(len(self._upsamplers)):
             wanted_Q = class_Q == j
             if not (every_class or bool(wanted_Q.any())):
                 continue
             mlp = self.upsampler(j)
-            if self._planar and mlp.planar is not None:
-                mlp.planar.run(feat_PD, self._lines(feat_BrwD, strip), out_3Q, j, class_Q)
+            if lines is not None and mlp.planar is not None:
+                mlp.planar.run(feat_PD, lines, out_3Q, j, class_Q)
             else:
                 self._gather_and_scatter(mlp, feat_BrwD, strip, wanted_Q, out_3Q)
         return self._by_picture(out_3Q, len(feat_BrwD))
@@ -390,8 +391,7 @@ def _blocks(n: int, rows_NC: Tensor) -> Iterator[slice]:
 def _finish(mlp: MLPKernel, first_KC: Tensor) -> Tensor:
     """The rest of the network at ``K`` queries: ``(3, K)``, float32."""
     K = len(first_KC)
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    filled = 0 if tracing else -K % QUANTUM
+    filled = 0 if is_tracing() else -K % QUANTUM
     if filled:
         first_KC = F.pad(first_KC, (0, 0, 0, filled))
     return mlp.finish(first_KC)[:, :K].float()

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pcsr_lightning.networks.modes import is_tracing
+
 
 def linear(x_KC: Tensor, weight_NC: Tensor, bias_N: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias``, ``(K, N)``."""
@@ -31,8 +33,7 @@ def linear_relu(x_KC: Tensor, weight_NC: Tensor, bias_N: Tensor) -> Tensor:
 
 def _can(x_KC: Tensor) -> bool:
     # Traces (fvcore's counts are made from one) show the layer as it is.
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return x_KC.device.type == "cpu" and not tracing and len(x_KC) > 0 and _works(x_KC.dtype)
+    return x_KC.device.type == "cpu" and not is_tracing() and len(x_KC) > 0 and _works(x_KC.dtype)
 
 
 def _onednn(x_KC: Tensor, weight_NC: Tensor, bias_N: Tensor | None, after: str) -> Tensor:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,7 +90,12 @@ class PlanarMLP:
         return PlanarMLP(project_CD, rows_RC, cols_WC, layers)
 
     def run(
-        self, feat_PD: Tensor, lines: Lines, out_OQ: Tensor, wanted: int = -1, class_Q: Any = None
+        self,
+        feat_PD: Tensor,
+        lines: Lines,
+        out_OQ: Tensor,
+        wanted: int = -1,
+        class_Q: Tensor | None = None,
     ) -> None:
         """Writes the MLP's output at queries.
 

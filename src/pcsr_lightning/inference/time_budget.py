@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from pcsr_lightning.inference.execution import Execution
-from pcsr_lightning.inference.features import uses_numba
 from pcsr_lightning.inference.flops import model_macs
 from pcsr_lightning.inference.time_model import TimeModel, TimeModels
 from pcsr_lightning.networks import PCSR
@@ -80,8 +79,7 @@ def times_of(
     """
     from pcsr_lightning.inference import measuring
 
-    execution = replace(execution, planar=uses_numba(model.backbone, execution, lr_pixels))
-    models = TimeModels(model, execution)
+    models = TimeModels(model, execution, lr_pixels)
     known = None if again else models.find(scale)
     if known is None:
         with models.measuring():
@@ -89,7 +87,7 @@ def times_of(
             if known is None:
                 _log.info("measuring how fast this machine is with this model, once")
                 known = TimeModel(
-                    **models.about, scale=scale, **measuring.measure(model, scale, execution)
+                    **models.about, scale=scale, **measuring.measure(model, scale, models.execution)
                 )
                 models.keep(known)
     return known
@@ -123,14 +121,13 @@ class TimedPictures:
         pictures: int = 1,
     ) -> None:
         self._model, self._execution, self._pictures = model, execution, pictures
+        self._lr_pixels = lr_size[0] * lr_size[1]
         self._asked, self._times = routing.value, None
         self.macs, self.routing = model_macs(model).of_picture(lr_size, size), routing
         if routing.rule.timed:
             assert routing.value is not None
-            scale, pixels = (size[0] / lr_size[0], size[1] / lr_size[1]), lr_size[0] * lr_size[1]
-            numba = uses_numba(model.backbone, execution, pixels)
-            self._execution = execution = replace(execution, planar=numba)
-            self._times = times_of(model, scale, execution)
+            scale = (size[0] / lr_size[0], size[1] / lr_size[1])
+            self._times = times_of(model, scale, execution, lr_pixels=self._lr_pixels)
             self.macs = _with_seconds(self._times, self.macs, model, lr_size, execution)
             self.routing = routing.replace(seconds=routing.value / pictures)
         self._start = self._now()
@@ -152,7 +149,8 @@ class TimedPictures:
         if min(took, predicted) > LEAST:
             observed = times.observed(took / predicted)
             changed = abs(observed.factor / times.factor - 1) > 0.01
-            TimeModels(self._model, self._execution).keep(observed, write=changed)
+            models = TimeModels(self._model, self._execution, self._lr_pixels)
+            models.keep(observed, write=changed)
         assert self._asked is not None
         return Timing(self._asked, predicted, took, floor)
 

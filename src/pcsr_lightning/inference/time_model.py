@@ -121,11 +121,16 @@ class TimeModels:
     Args:
         model: on its device.
         execution: its precision and its kernels count.
+        lr_pixels: of a picture: large ones may run in other kernels.
+
+    Attributes:
+        execution: with the kernels decided.
     """
 
-    def __init__(self, model: PCSR, execution: Execution) -> None:
+    def __init__(self, model: PCSR, execution: Execution, lr_pixels: int = 0) -> None:
         device, threads = model.mean.device, torch.get_num_threads()
-        numba = uses_numba(model.backbone, execution)
+        numba = uses_numba(model.backbone, execution, lr_pixels)
+        self.execution = replace(execution, planar=numba)
         self.about: dict[str, Any] = {
             "model": _described(model),
             "device": device_name(device),

@@ -1,10 +1,11 @@
-"""Temporary evaluation mode."""
+"""Temporary evaluation mode, and whether a network is being traced."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
@@ -21,3 +22,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def is_tracing() -> bool:
+    """Whether torch.jit is tracing, as fvcore does to count operations."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]

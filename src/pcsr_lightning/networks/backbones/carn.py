@@ -15,6 +15,7 @@ from pcsr_lightning.networks.backbones.base import (
     DefaultSizes,
     pixel_shuffle_steps,
 )
+from pcsr_lightning.networks.modes import is_tracing
 
 
 class EfficientResidual(nn.Module):
@@ -55,8 +56,7 @@ class Merge(nn.Sequential):
         assert norm.running_mean is not None
         assert norm.running_var is not None
         # Traced networks show their layers as published, so that the norm is counted.
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if self.training or tracing:
+        if self.training or is_tracing():
             return F.relu_(norm(conv(x)))
         gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         weight = conv.weight * gain[:, None, None, None]
